@@ -1,0 +1,154 @@
+"""Produce, and consume + ack, from one Python process: embedded over file://, and over grpc:// to a broker process."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import telemetry_broker as tb
+from benchmarks.limits import measure_limits
+from benchmarks.results import Result
+from benchmarks.workload import PAYLOAD_BYTES, Workload, timed
+
+TELEMETRY = Path(sys.executable).with_name("telemetry")
+MAX_RECORDS = 2000
+START_SECONDS = 30.0
+
+
+def measure_file(workload: Workload) -> Iterator[Result]:
+    """`file://`, durability `os`, with what write(2) and memcpy make of the same bytes."""
+    limits = measure_limits(workload)
+    yield from limits.values()
+    write = limits["write(2)"]
+
+    @contextmanager
+    def embedded(folder: Path) -> Iterator[str]:
+        yield f"file://{folder}"
+
+    for result in measure_broker(workload, "file://", embedded, target=1_000_000):
+        is_produce = result.name.startswith("produce")
+        yield with_limit(result, write) if is_produce else result
+
+
+def measure_grpc(workload: Workload) -> Iterator[Result]:
+    """`grpc://` to a `telemetry broker` of its own, durability `os`."""
+    yield from measure_broker(workload, "grpc://", broker_process, target=400_000)
+
+
+def with_limit(result: Result, limit: Result) -> Result:
+    return replace(result, limit=limit.name.removeprefix("limit: "), limit_ratio=result.value / limit.value)
+
+
+def measure_broker(
+    workload: Workload,
+    scheme: str,
+    broker: Callable[[Path], AbstractContextManager[str]],
+    target: float,
+) -> Iterator[Result]:
+    """A new broker and topic of 4 partitions each round; every record that went in has to come out."""
+    many: list[float] = []
+    single: list[float] = []
+    consumed: list[float] = []
+    for _ in range(workload.rounds):
+        with workload.scratch() as folder, broker(folder) as url, tb.connect(url) as client:
+            client.create_topic("many", partitions=4, durability="os")
+            client.create_topic("single", partitions=4, durability="os")
+            many.append(timed(lambda: produce_many(client, workload)))
+            consumed.append(timed(lambda: consume(client, workload)))
+            single.append(timed(lambda: produce_single(client, workload)))
+    sent = workload.batches * len(workload.batch)
+    for name, client_text, seconds in (
+        ("produce", f"{scheme} producer.send_many, {len(workload.batch)} values a call", many),
+        ("produce one by one", f"{scheme} producer.send, one record a call", single),
+        ("consume + ack", f"{scheme} receive up to {MAX_RECORDS}, values as bytes, ack each batch", consumed),
+    ):
+        yield Result(
+            name=name,
+            value=workload.rate(sent, seconds),
+            unit="records/s",
+            client=client_text,
+            payload_bytes=PAYLOAD_BYTES,
+            durability="os",
+            target=None if name == "produce one by one" else target,
+        )
+
+
+def produce_many(client: tb.Broker, workload: Workload) -> None:
+    with client.producer("many") as producer:
+        for _ in range(workload.batches):
+            producer.send_many(workload.batch)
+        producer.flush()
+
+
+def produce_single(client: tb.Broker, workload: Workload) -> None:
+    with client.producer("single") as producer:
+        send = producer.send
+        for _ in range(workload.batches):
+            for value in workload.batch:
+                send(value)
+        producer.flush()
+
+
+def consume(client: tb.Broker, workload: Workload) -> None:
+    expected = workload.batches * len(workload.batch)
+    seen = seen_bytes = 0
+    with client.consumer("many", group="bench", visibility_timeout=60, max_records=MAX_RECORDS) as consumer:
+        while seen < expected:
+            batch = consumer.receive(wait=10)
+            if not batch:
+                raise SystemExit(f"consume: {seen:,} of {expected:,} records came, then none for 10 s")
+            values = batch.values
+            seen += len(values)
+            seen_bytes += sum(map(len, values))
+            batch.ack()
+    if (seen, seen_bytes) != (expected, expected * PAYLOAD_BYTES):
+        raise SystemExit(
+            f"consume: {expected:,} records of {PAYLOAD_BYTES} B went in, {seen:,} of {seen_bytes:,} B came"
+        )
+
+
+@contextmanager
+def broker_process(folder: Path) -> Iterator[str]:
+    """A `telemetry broker` on free ports, ended by SIGTERM."""
+    port = free_port()
+    log_path = folder / "broker.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [TELEMETRY, "broker", "--data", folder / "data", "--port", "0", "--grpc-port", str(port)],
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"HOST": "127.0.0.1"},
+        )
+    try:
+        await_port(port, process, log_path)
+        yield f"grpc://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def await_port(port: int, process: subprocess.Popen[bytes], log_path: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    text = log_path.read_text(encoding="utf-8", errors="replace")
+    raise SystemExit(f"the broker did not answer on port {port} within {START_SECONDS:.0f} s; it said:\n{text}")

@@ -1,0 +1,90 @@
+"""The benchmarks: `make bench`, or `python benchmarks/run.py --help`.
+
+Every figure stands in one table with its payload, durability and client, its target where there is one, and what bounds
+it from outside, measured in the same run. A peer gets a module in `benchmarks/peers/` that does the same work
+(`workload.py`) and yields the same `Result`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.broker import measure_file, measure_grpc
+from benchmarks.dump import measure_dump
+from benchmarks.results import ROOT, Result, as_table, this_machine
+from benchmarks.ring import measure_ring
+from benchmarks.workload import Workload
+
+# The dump comes first: see dump.run_once.
+MEASUREMENTS = ("dump", "file", "grpc", "ring")
+PAGE = ROOT / "docs/benchmarks.md"
+BEGIN, END = "<!-- BEGIN make bench -->", "<!-- END make bench -->"
+
+
+def main() -> None:
+    options = parse_arguments()
+    with TemporaryDirectory(dir=options.folder, prefix="telemetry-bench-") as name:
+        folder = Path(name)
+        workload = Workload(options.records, options.rounds, folder)
+        measures: dict[str, Callable[[], Iterator[Result]]] = {
+            "dump": partial(measure_dump, workload, options.rows),
+            "file": partial(measure_file, workload),
+            "grpc": partial(measure_grpc, workload),
+            "ring": measure_ring,
+        }
+        results: list[Result] = []
+        for measurement in options.only or MEASUREMENTS:
+            print(f"measuring {measurement} ...", file=sys.stderr, flush=True)
+            results.extend(measures[measurement]())
+        machine = this_machine(folder)
+    if options.json:
+        lines = [json.dumps(asdict(result) | {"met": result.met, "machine": asdict(machine)}) for result in results]
+        text = "\n".join(lines) + "\n"
+        if options.json == "-":
+            sys.stdout.write(text)
+        else:
+            Path(options.json).write_text(text, encoding="utf-8")
+    report = (
+        f"{machine}\n\n{options.records:,} records a round, median of {options.rounds} rounds.\n\n{as_table(results)}\n"
+    )
+    if options.json != "-":
+        print(report, end="")
+    if options.record:
+        record(report)
+
+
+def record(report: str) -> None:
+    """Puts the report between the marks in the documentation."""
+    before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"{PAGE} has lost its marks, {BEGIN} and {END}; put them where the figures belong")
+    PAGE.write_text(f"{before}{BEGIN}\n{report}{END}{after}", encoding="utf-8")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure throughput; prints a table with targets and the machine.")
+    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, help="measure just these (default: all)")
+    parser.add_argument("--records", type=int, default=1_000_000, help="records a round, 1000 or more")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds whose median is taken")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the dump")
+    parser.add_argument("--folder", type=Path, help="where data is written and removed (default: the temporary folder)")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="JSON lines, into FILE or instead of the table"
+    )
+    parser.add_argument("--record", action="store_true", help="put the table into docs/benchmarks.md")
+    options = parser.parse_args()
+    if options.records < 1000 or options.rounds < 1 or options.rows < 1:
+        parser.error("--records starts at 1000, --rounds and --rows at 1")
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+//! Configuration of a topic: its defaults, its bounds, and how it is kept.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, Error, Result};
+use crate::log::{Durability, LogOptions};
+use crate::wire::v1;
+
+/// Partitions of a topic, at most.
+pub const MAX_PARTITIONS: u32 = 4096;
+/// Length of a lease, at most: 12 h.
+pub const MAX_VISIBILITY_TIMEOUT_MS: u32 = 43_200_000;
+/// How often a record may be given before it is dead-lettered, at most.
+const MAX_MAX_ATTEMPTS: u32 = 1000;
+
+/// What a broker uses where a topic sets nothing.
+#[derive(Debug, Clone)]
+pub struct BrokerOptions {
+    /// Records kept in memory per partition.
+    pub queue_size: u64,
+    /// Length of a lease, milliseconds.
+    pub visibility_timeout_ms: u32,
+    /// Partitions of a new topic.
+    pub partitions: u32,
+    /// Durability of a new topic.
+    pub durability: Durability,
+}
+
+impl Default for BrokerOptions {
+    fn default() -> Self {
+        Self { queue_size: 2000, visibility_timeout_ms: 30_000, partitions: 4, durability: Durability::Os }
+    }
+}
+
+impl BrokerOptions {
+    /// Refuses options out of their bounds.
+    pub fn check(&self) -> Result<()> {
+        bounded("queue_size", self.queue_size, 1, 10_000_000)?;
+        bounded("visibility_timeout_ms", self.visibility_timeout_ms.into(), 1, MAX_VISIBILITY_TIMEOUT_MS.into())?;
+        bounded("partitions", self.partitions.into(), 1, MAX_PARTITIONS.into())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StoredDurability {
+    Memory,
+    Os,
+    Fsync,
+}
+
+/// What a topic does when a partition has reached its bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FullPolicy {
+    /// Refuse records.
+    Reject,
+    /// Drop the oldest segment.
+    DropOldest,
+}
+
+/// Configuration of a topic, complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicConfig {
+    /// Partitions.
+    pub partitions: u32,
+    durability: StoredDurability,
+    retention_ms: u64,
+    retention_bytes: u64,
+    max_partition_bytes: Option<u64>,
+    full_policy: FullPolicy,
+    segment_bytes: u64,
+    max_attempts: u32,
+    /// Length of a lease that asks for none; None: the broker's.
+    visibility_timeout_ms: Option<u32>,
+}
+
+fn bounded(field: &str, value: u64, min: u64, max: u64) -> Result<()> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::new(Code::InvalidArgument, format!("{field} is {value}, it must be {min} to {max}")))
+}
+
+impl TopicConfig {
+    /// The defaults of a broker.
+    pub fn new(options: &BrokerOptions) -> Self {
+        Self {
+            partitions: options.partitions,
+            durability: match options.durability {
+                Durability::Memory => StoredDurability::Memory,
+                Durability::Os => StoredDurability::Os,
+                Durability::Fsync => StoredDurability::Fsync,
+            },
+            retention_ms: 86_400_000,
+            retention_bytes: 1 << 30,
+            max_partition_bytes: None,
+            full_policy: FullPolicy::Reject,
+            segment_bytes: 64 << 20,
+            max_attempts: 20,
+            visibility_timeout_ms: None,
+        }
+    }
+
+    /// The same, with what `wish` sets, checked.
+    pub fn with(&self, wish: &v1::TopicConfig) -> Result<Self> {
+        let mut config = self.clone();
+        if let Some(partitions) = wish.partitions {
+            bounded("partitions", partitions.into(), 1, MAX_PARTITIONS.into())?;
+            config.partitions = partitions;
+        }
+        match wish.durability() {
+            v1::Durability::Unspecified if wish.durability != 0 => {
+                return Err(Error::new(Code::InvalidArgument, format!("durability {} is not known", wish.durability)));
+            }
+            v1::Durability::Unspecified => {}
+            v1::Durability::Memory => config.durability = StoredDurability::Memory,
+            v1::Durability::Os => config.durability = StoredDurability::Os,
+            v1::Durability::Fsync => config.durability = StoredDurability::Fsync,
+        }
+        if let Some(segment_bytes) = wish.segment_bytes {
+            bounded("segment_bytes", segment_bytes, 1 << 20, 1 << 30)?;
+            config.segment_bytes = segment_bytes;
+        }
+        if let Some(max_attempts) = wish.max_attempts {
+            bounded("max_attempts", max_attempts.into(), 0, MAX_MAX_ATTEMPTS.into())?;
+            config.max_attempts = max_attempts;
+        }
+        if let Some(timeout) = wish.visibility_timeout_ms {
+            bounded("visibility_timeout_ms", timeout.into(), 1, MAX_VISIBILITY_TIMEOUT_MS.into())?;
+            config.visibility_timeout_ms = Some(timeout);
+        }
+        config.retention_ms = wish.retention_ms.unwrap_or(config.retention_ms);
+        config.retention_bytes = wish.retention_bytes.unwrap_or(config.retention_bytes);
+        config.max_partition_bytes = wish.max_partition_bytes.or(config.max_partition_bytes);
+        match wish.full_policy() {
+            v1::FullPolicy::Unspecified => {}
+            v1::FullPolicy::Reject => config.full_policy = FullPolicy::Reject,
+            v1::FullPolicy::DropOldest => config.full_policy = FullPolicy::DropOldest,
+        }
+        if let Some(max) = config.max_partition_bytes {
+            bounded("max_partition_bytes", max, 2 * config.segment_bytes, u64::MAX)?;
+        }
+        Ok(config)
+    }
+
+    /// As it travels, every field set.
+    pub fn to_wire(&self, options: &BrokerOptions) -> v1::TopicConfig {
+        let durability = match self.durability {
+            StoredDurability::Memory => v1::Durability::Memory,
+            StoredDurability::Os => v1::Durability::Os,
+            StoredDurability::Fsync => v1::Durability::Fsync,
+        };
+        let full_policy = match self.full_policy {
+            FullPolicy::Reject => v1::FullPolicy::Reject,
+            FullPolicy::DropOldest => v1::FullPolicy::DropOldest,
+        };
+        v1::TopicConfig {
+            partitions: Some(self.partitions),
+            durability: durability.into(),
+            retention_ms: Some(self.retention_ms),
+            retention_bytes: Some(self.retention_bytes),
+            max_partition_bytes: self.max_partition_bytes,
+            full_policy: full_policy.into(),
+            segment_bytes: Some(self.segment_bytes),
+            max_attempts: Some(self.max_attempts),
+            visibility_timeout_ms: Some(self.visibility_timeout_ms(options)),
+        }
+    }
+
+    /// Length of a lease that asks for none.
+    pub fn visibility_timeout_ms(&self, options: &BrokerOptions) -> u32 {
+        self.visibility_timeout_ms.unwrap_or(options.visibility_timeout_ms)
+    }
+
+    /// How the topic's logs are kept.
+    pub fn log_options(&self, options: &BrokerOptions) -> LogOptions {
+        LogOptions {
+            durability: match self.durability {
+                StoredDurability::Memory => Durability::Memory,
+                StoredDurability::Os => Durability::Os,
+                StoredDurability::Fsync => Durability::Fsync,
+            },
+            tail_records: options.queue_size,
+            segment_bytes: self.segment_bytes,
+        }
+    }
+}

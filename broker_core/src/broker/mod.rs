@@ -1,0 +1,488 @@
+//! The broker: topics of partitions, groups over them, producers into them. The one public API of the crate.
+//!
+//! A broker is one folder, locked while it is open, or none (in memory). Everything below is driven by calls; the one
+//! thread it starts syncs `os` topics in the background. Waiting is the caller's part, by [`Wakeups`].
+
+mod config;
+mod dead_letter;
+mod flusher;
+mod folder;
+mod names;
+mod partition;
+mod rpc;
+mod topic;
+mod wakeup;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::RwLock;
+
+pub use self::config::{BrokerOptions, FullPolicy, MAX_PARTITIONS, MAX_VISIBILITY_TIMEOUT_MS, TopicConfig};
+use self::flusher::{Flusher, MAX_UNSYNCED_BYTES};
+use self::folder::Identity;
+pub use self::partition::{Bounds, Chunk, GroupInfo, Leased, Partition, PartitionInfo};
+use self::topic::Context;
+pub use self::topic::Topic;
+pub use self::wakeup::{Subscription, Wakeups};
+use crate::clock::{Clock, SystemClock};
+use crate::disk::{Disk, MemoryDisk, RealDisk};
+use crate::error::{Code, Error, Result};
+use crate::log::{Appended, Durability, LogId};
+use crate::partitioner::partition_for_key;
+use crate::queue::Mode;
+use crate::queue::lease::LeaseId;
+use crate::wire::{ProduceHead, RecordView, Records, record_entries};
+
+/// Topics of a broker, at most.
+const MAX_TOPICS: usize = 10_000;
+/// Grants of one life of a group, at most: what separates the lives.
+const GRANTS_PER_LIFE: u64 = 1 << 40;
+/// Prefix of a folder that is being deleted.
+const DELETED_PREFIX: &str = ".deleted-";
+
+/// An embedded broker.
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    context: Context,
+    clock: Arc<dyn Clock>,
+    identity: Identity,
+    started_ns: i64,
+    topics: RwLock<BTreeMap<String, Arc<Topic>>>,
+    wakeups: Arc<Wakeups>,
+    flusher: Arc<Flusher>,
+    draining: AtomicBool,
+    closed: AtomicBool,
+    in_memory: bool,
+    /// Held while the broker is open; dropped by `close`.
+    lock: parking_lot::Mutex<Option<File>>,
+}
+
+/// Where an append went, and what is needed to say so.
+#[derive(Debug, Clone, Copy)]
+pub struct Placed {
+    /// The partition.
+    pub partition: u32,
+    /// Its log.
+    pub log_id: LogId,
+    /// Records.
+    pub count: u32,
+    /// Where.
+    pub appended: Appended,
+}
+
+/// What a consumer asks for.
+#[derive(Debug, Clone)]
+pub struct Receive<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The group; made if there is none.
+    pub group: &'a str,
+    /// Who asks.
+    pub consumer: &'a str,
+    /// Only these; empty: all.
+    pub partitions: &'a [u32],
+    /// For each delivery.
+    pub bounds: Bounds,
+    /// Deliveries, at most.
+    pub deliveries: usize,
+    /// Length of the leases; 0: the topic's.
+    pub visibility_timeout_ms: u32,
+    /// What the group must be, or becomes.
+    pub mode: Option<Mode>,
+}
+
+/// A lease and its records.
+#[derive(Debug)]
+pub struct Delivered {
+    /// The lease's id.
+    pub lease: LeaseId,
+    /// Length of the lease.
+    pub visibility_timeout_ms: u32,
+    /// The records.
+    pub leased: Leased,
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|err| {
+        Error::io("get random bytes from", Path::new("the system"), &io::Error::other(err.to_string()))
+    })?;
+    Ok(bytes)
+}
+
+/// A version 4 UUID.
+fn new_log_id() -> Result<LogId> {
+    let mut id: [u8; 16] = random()?;
+    id[6] = id[6] & 0x0f | 0x40;
+    id[8] = id[8] & 0x3f | 0x80;
+    Ok(LogId(id))
+}
+
+impl Broker {
+    /// Opens the broker in a folder of this machine, making it if there is none, and locks the folder.
+    pub fn open(dir: &Path, options: BrokerOptions, clock: Option<Arc<dyn Clock>>) -> Result<Broker> {
+        let disk = Arc::new(RealDisk);
+        disk.create_dir_all(dir).map_err(|err| Error::io("make the folder", dir, &err))?;
+        let dir = dir.canonicalize().map_err(|err| Error::io("find the folder", dir, &err))?;
+        let lock = folder::lock(&dir)?;
+        let broker = Self::open_on(disk, &dir, options, clock.unwrap_or_else(|| Arc::new(SystemClock::default())))?;
+        *broker.inner.lock.lock() = Some(lock);
+        broker.start_flusher()?;
+        Ok(broker)
+    }
+
+    /// A broker without a folder: the same in everything, but nothing outlives it.
+    pub fn in_memory(options: BrokerOptions, clock: Option<Arc<dyn Clock>>) -> Result<Broker> {
+        let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
+        let mut broker = Self::open_on(Arc::new(MemoryDisk::default()), Path::new("/"), options, clock)?;
+        if let Some(inner) = Arc::get_mut(&mut broker.inner) {
+            inner.in_memory = true;
+        }
+        Ok(broker)
+    }
+
+    /// Opens a broker on any disk, without a lock and without the background sync.
+    #[expect(clippy::needless_pass_by_value, reason = "a broker owns its disk and its clock")]
+    pub fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: BrokerOptions, clock: Arc<dyn Clock>) -> Result<Broker> {
+        options.check()?;
+        disk.create_dir_all(dir).map_err(|err| Error::io("make the folder", dir, &err))?;
+        let identity = folder::identify(&*disk, dir, random)?;
+        let context = Context { disk: disk.clone(), options: Arc::new(options), new_log_id };
+        let mut topics = BTreeMap::new();
+        for name in disk.list(dir).map_err(|err| Error::io("list", dir, &err))? {
+            if name.starts_with(DELETED_PREFIX) {
+                let path = dir.join(name);
+                disk.remove_dir_all(&path).map_err(|err| Error::io("remove", &path, &err))?;
+            } else if names::check("topic", &name).is_ok()
+                && let Some(topic) = Topic::open(context.clone(), dir, &name, identity.opened * GRANTS_PER_LIFE)?
+            {
+                topics.insert(name, Arc::new(topic));
+            }
+        }
+        let wakeups = Arc::new(Wakeups::default());
+        let inner = Inner {
+            dir: dir.to_owned(),
+            context,
+            started_ns: clock.wall_ns(),
+            clock: clock.clone(),
+            identity,
+            topics: RwLock::new(topics),
+            wakeups,
+            flusher: Arc::default(),
+            draining: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            in_memory: false,
+            lock: parking_lot::Mutex::default(),
+        };
+        Ok(Broker { inner: Arc::new(inner) }.waking_on(&clock))
+    }
+
+    /// Makes a clock that is moved by hand wake everyone who waits.
+    fn waking_on(self, clock: &Arc<dyn Clock>) -> Broker {
+        let inner = Arc::downgrade(&self.inner);
+        clock.on_jump(Box::new(move || {
+            if let Some(inner) = inner.upgrade() {
+                let topics: Vec<Arc<str>> = inner.topics.read().values().map(|topic| topic.name().clone()).collect();
+                for topic in &topics {
+                    inner.wakeups.signal(topic);
+                }
+            }
+        }));
+        self
+    }
+
+    fn start_flusher(&self) -> Result<()> {
+        let (flusher, inner) = (self.inner.flusher.clone(), Arc::downgrade(&self.inner));
+        let sync = move || {
+            let Some(inner) = inner.upgrade() else { return false };
+            for topic in inner.topics.read().values().cloned().collect::<Vec<_>>() {
+                for partition in topic.partitions() {
+                    // A failure poisons the partition, which tells the next producer and every description.
+                    let _ = partition.sync_written();
+                }
+            }
+            true
+        };
+        let thread = std::thread::Builder::new().name("telemetry-sync".into()).spawn(move || flusher.run(sync));
+        thread.map(drop).map_err(|err| Error::io("start the sync thread for", &self.inner.dir, &err))
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.inner.closed.load(Ordering::Acquire) {
+            return Err(Error::new(Code::BrokerClosed, "the broker was closed; open it again"));
+        }
+        Ok(())
+    }
+
+    /// Where waiting consumers subscribe.
+    pub fn wakeups(&self) -> &Wakeups {
+        &self.inner.wakeups
+    }
+
+    /// The broker's defaults.
+    pub fn options(&self) -> &BrokerOptions {
+        &self.inner.context.options
+    }
+
+    fn first_grant(&self) -> u64 {
+        self.inner.identity.opened * GRANTS_PER_LIFE
+    }
+
+    /// A topic.
+    pub fn topic(&self, name: &str) -> Result<Arc<Topic>> {
+        self.check_open()?;
+        match self.inner.topics.read().get(name) {
+            Some(topic) => Ok(topic.clone()),
+            None => Err(Error::new(Code::TopicNotFound, format!("there is no topic {name:?}; create it first"))),
+        }
+    }
+
+    /// All topics, in the order of their names.
+    pub fn topics(&self) -> Result<Vec<Arc<Topic>>> {
+        self.check_open()?;
+        Ok(self.inner.topics.read().values().cloned().collect())
+    }
+
+    /// Makes a topic; the same configuration again is fine.
+    pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Arc<Topic>> {
+        self.check_open()?;
+        names::check("topic", name)?;
+        let mut topics = self.inner.topics.write();
+        if let Some(topic) = topics.get(name) {
+            if topic.config().0 == config {
+                return Ok(topic.clone());
+            }
+            return Err(Error::new(
+                Code::TopicExists,
+                format!("topic {name:?} exists with another configuration; describe it, and configure it to change it"),
+            ));
+        }
+        if topics.len() >= MAX_TOPICS {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!("the broker has {MAX_TOPICS} topics, which is the most; delete one"),
+            ));
+        }
+        let topic = Arc::new(Topic::create(self.inner.context.clone(), &self.inner.dir, name, config)?);
+        topics.insert(name.to_owned(), topic.clone());
+        drop(topics);
+        self.inner.wakeups.signal(topic.name());
+        Ok(topic)
+    }
+
+    /// Deletes a topic and everything in it.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        let topic = self.topic(name)?;
+        let mut topics = self.inner.topics.write();
+        let disk = &self.inner.context.disk;
+        let doomed = self.inner.dir.join(format!("{DELETED_PREFIX}{name}-{}", u64::from_be_bytes(random()?)));
+        let renamed = disk.rename(topic.dir(), &doomed).and_then(|()| disk.sync_dir(&self.inner.dir));
+        renamed.map_err(|err| Error::io("rename", topic.dir(), &err))?;
+        topics.remove(name);
+        drop(topics);
+        self.inner.wakeups.signal(topic.name());
+        disk.remove_dir_all(&doomed).map_err(|err| Error::io("remove", &doomed, &err))
+    }
+
+    /// Appends a batch, to one partition or split by its keys, and returns once the topic's durability holds.
+    pub fn produce(&self, head: &ProduceHead<'_>) -> Result<Vec<Placed>> {
+        let topic = self.topic(head.topic)?;
+        if self.inner.draining.load(Ordering::Relaxed) {
+            return Err(Error::new(
+                Code::BrokerDraining,
+                "the broker is draining and takes no new records; use another one",
+            )
+            .retry_after_ms(1000));
+        }
+        let producer = check_producer(head)?;
+        let placed = if let Some(number) = head.partition {
+            vec![self.append(&*topic.partition(number)?, &head.records, producer)?]
+        } else {
+            let split = split_by_key(&topic, &head.records)?;
+            let appends = split.into_iter().map(|(partition, records)| self.append(&partition, &records, producer));
+            appends.collect::<Result<Vec<_>>>()?
+        };
+        self.inner.wakeups.signal(topic.name());
+        Ok(placed)
+    }
+
+    fn append(&self, partition: &Partition, records: &Records<'_>, producer: Option<(&str, u64)>) -> Result<Placed> {
+        let appended = partition.append(records, producer, self.inner.clock.wall_ns())?;
+        if !self.inner.in_memory {
+            self.inner.flusher.written(partition.unsynced_bytes() > MAX_UNSYNCED_BYTES);
+        }
+        Ok(Placed { partition: partition.number(), log_id: partition.log_id(), count: records.count(), appended })
+    }
+
+    /// Makes a group if there is none. See [`Topic::ensure_group`].
+    fn ensure_group(&self, topic: &Topic, group: &str, mode: Option<Mode>) -> Result<Mode> {
+        topic.ensure_group(group, mode, &|_| Ok(None), self.first_grant(), Code::GroupMode)
+    }
+
+    /// Leases records, at once or not at all. Also when to look again if nothing is signalled, in milliseconds.
+    pub fn receive(&self, wish: &Receive<'_>) -> Result<(Vec<Delivered>, Option<u64>)> {
+        let topic = self.topic(wish.topic)?;
+        names::check_client("consumer", wish.consumer)?;
+        self.ensure_group(&topic, wish.group, wish.mode)?;
+        let timeout_ms = match wish.visibility_timeout_ms {
+            0 => topic.config().0.visibility_timeout_ms(self.options()),
+            given => given,
+        };
+        let now = self.inner.clock.monotonic_ns();
+        let deadline = now + u64::from(timeout_ms) * 1_000_000;
+        let consumer: Arc<str> = wish.consumer.into();
+        let mut delivered = Vec::new();
+        let mut partitions = topic.in_turn(wish.partitions)?;
+        while !partitions.is_empty() && delivered.len() < wish.deliveries {
+            let mut first_error = None;
+            partitions.retain(|partition| {
+                if delivered.len() >= wish.deliveries {
+                    return true;
+                }
+                match partition.receive(wish.group, &consumer, wish.bounds, now, deadline) {
+                    Ok(Some(leased)) => {
+                        delivered.push(self.deliver(partition, leased, timeout_ms));
+                        true
+                    }
+                    Ok(None) => false,
+                    Err(err) => {
+                        first_error.get_or_insert(err);
+                        false
+                    }
+                }
+            });
+            // A damaged partition must not keep the others from being read, nor be passed over in silence.
+            if let (Some(err), true) = (first_error, delivered.is_empty() && partitions.is_empty()) {
+                return Err(err);
+            }
+        }
+        let next_due = delivered.is_empty().then(|| next_due_ms(&topic, wish.group, now)).flatten();
+        Ok((delivered, next_due))
+    }
+
+    fn deliver(&self, partition: &Partition, leased: Leased, visibility_timeout_ms: u32) -> Delivered {
+        let start = leased.chunks.first().map_or(0, |chunk| chunk.from);
+        let end = leased.chunks.last().map_or(start, |chunk| chunk.to);
+        let lease = LeaseId {
+            broker_id: self.inner.identity.broker_id,
+            log_id: partition.log_id(),
+            partition: partition.number(),
+            grant: leased.grant,
+            start,
+            count: u32::try_from(end - start).unwrap_or(u32::MAX),
+        };
+        Delivered { lease, visibility_timeout_ms, leased }
+    }
+
+    /// Gives back every lease of a consumer, in all partitions; unknown names are fine.
+    pub fn release(&self, topic: &str, group: &str, consumer: &str) -> Result<()> {
+        match self.topic(topic) {
+            Ok(topic) => {
+                topic.partitions().iter().for_each(|partition| partition.release(group, consumer));
+                self.inner.wakeups.signal(topic.name());
+                Ok(())
+            }
+            Err(err) if err.code() == Code::TopicNotFound => Ok(()),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Stops or goes on taking records. Returns how many records some group has not acked.
+    pub fn drain(&self, draining: bool) -> Result<u64> {
+        let topics = self.topics()?;
+        self.inner.draining.store(draining, Ordering::Relaxed);
+        Ok(topics.iter().flat_map(|topic| topic.partitions()).map(|partition| partition.remaining()).sum())
+    }
+
+    /// Whether appends to the topic wait for the disk.
+    pub fn produce_waits(&self, topic: &str) -> bool {
+        let options = self.options();
+        self.topic(topic).is_ok_and(|topic| topic.config().0.log_options(options).durability == Durability::Fsync)
+    }
+
+    /// Writes and syncs everything, and lets go of the folder. Calls fail from now on.
+    ///
+    /// Without `flush` it only stops, as if the process had died.
+    pub fn close(&self, flush: bool) -> Result<()> {
+        if self.inner.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.inner.flusher.stop();
+        let topics: Vec<Arc<Topic>> = self.inner.topics.read().values().cloned().collect();
+        let outcomes: Vec<Result<()>> = topics.iter().filter(|_| flush).map(|topic| topic.close()).collect();
+        for topic in &topics {
+            self.inner.wakeups.signal(topic.name());
+        }
+        self.inner.topics.write().clear();
+        self.inner.lock.lock().take();
+        outcomes.into_iter().collect()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // As good as a kill: whoever wants a clean stop calls `close` and sees its outcome.
+        let _ = self.close(false);
+    }
+}
+
+fn next_due_ms(topic: &Topic, group: &str, now_ns: u64) -> Option<u64> {
+    let due = topic.partitions().iter().filter_map(|partition| partition.next_due_ns(group)).min()?;
+    Some(due.saturating_sub(now_ns).div_ceil(1_000_000).max(1))
+}
+
+/// The producer of a request, if it names one.
+fn check_producer<'a>(head: &ProduceHead<'a>) -> Result<Option<(&'a str, u64)>> {
+    if head.producer.is_empty() {
+        if head.sequence != 0 {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!("sequence {} without a producer; name the producer or leave the sequence out", head.sequence),
+            ));
+        }
+        return Ok(None);
+    }
+    names::check_client("producer", head.producer)?;
+    if head.sequence == 0 {
+        return Err(Error::new(
+            Code::InvalidArgument,
+            format!("producer {:?} sent sequence 0; count from 1", head.producer),
+        ));
+    }
+    if head.partition.is_none() {
+        return Err(Error::new(
+            Code::InvalidArgument,
+            format!("producer {:?} named no partition; sequences count per partition, so it must", head.producer),
+        ));
+    }
+    Ok(Some((head.producer, head.sequence)))
+}
+
+/// Splits a batch by the keys of its records; those without a key go together to the partition whose turn it is.
+fn split_by_key(topic: &Topic, records: &Records<'_>) -> Result<Vec<(Arc<Partition>, Records<'static>)>> {
+    let partitions = topic.in_turn(&[])?;
+    let len = u32::try_from(partitions.len()).unwrap_or(u32::MAX);
+    let keyless = partitions.first().map_or(0, |partition| partition.number());
+    let mut parts: BTreeMap<u32, (Vec<u8>, u32)> = BTreeMap::new();
+    let mut start = 0;
+    for entry in record_entries(records.bytes()) {
+        let number = RecordView::of(entry.record).key.map_or(keyless, |key| partition_for_key(key, len));
+        let (bytes, count) = parts.entry(number).or_default();
+        bytes.extend_from_slice(&records.bytes()[start..entry.end]);
+        *count += 1;
+        start = entry.end;
+    }
+    parts
+        .into_iter()
+        .map(|(number, (bytes, count))| Ok((topic.partition(number)?, Records::trusted(bytes, count))))
+        .collect()
+}

@@ -1,0 +1,564 @@
+//! One partition: its log, the cursors of its groups, and the group commit that makes both durable.
+//!
+//! Locks: the partition's lock guards log and cursors; it is never held while syncing. A sync is run by one of the
+//! threads that wait for it, for all of them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::disk::Disk;
+use crate::error::{Code, Error, Result};
+use crate::log::frame::Frame;
+use crate::log::producers::producer_id;
+use crate::log::{Appended, Durability, Log, LogId, LogOptions};
+use crate::queue::journal::Journal;
+use crate::queue::{Mode, Queue, Settled};
+use crate::wire::Records;
+
+/// Consecutive records of one frame.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    frame: Arc<Frame>,
+    /// First offset.
+    pub from: u64,
+    /// Behind the last offset.
+    pub to: u64,
+}
+
+impl Chunk {
+    /// The records, as entries.
+    pub fn entries(&self) -> &[u8] {
+        self.frame.entries(self.from, self.to)
+    }
+
+    /// When they were appended.
+    pub fn append_ns(&self) -> i64 {
+        self.frame.header().append_ns
+    }
+}
+
+/// How much may be taken at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Records, at most.
+    pub records: u32,
+    /// Bytes of entries, at most, beyond the first record.
+    pub bytes: usize,
+}
+
+/// Records leased to a consumer: chunks without a gap between them.
+#[derive(Debug)]
+pub struct Leased {
+    /// The lease.
+    pub grant: u64,
+    /// How often these have been given, this time included.
+    pub attempt: u32,
+    /// Never empty.
+    pub chunks: Vec<Chunk>,
+}
+
+/// State of a partition, for people and metrics.
+#[derive(Debug, Clone)]
+pub struct PartitionInfo {
+    /// Its number.
+    pub partition: u32,
+    /// Its log.
+    pub log_id: LogId,
+    /// Offset of the oldest record kept.
+    pub start: u64,
+    /// Offset that the next record gets.
+    pub end: u64,
+    /// Behind the last record known to be on disk.
+    pub synced_end: u64,
+    /// Bytes in segments and in memory.
+    pub bytes: u64,
+    /// Wall clock of the newest append.
+    pub last_append_ns: i64,
+    /// Why nothing can be appended; empty: it can.
+    pub poisoned: String,
+    /// Bytes that recovery cut.
+    pub recovered_cut_bytes: u64,
+    /// Records appended since the broker started.
+    pub appended: u64,
+    /// Records leased since the broker started.
+    pub leased: u64,
+}
+
+/// State of a group in a partition.
+#[derive(Debug, Clone)]
+pub struct GroupInfo {
+    /// The partition.
+    pub partition: u32,
+    /// Its log.
+    pub log_id: LogId,
+    /// Everything below is acked.
+    pub floor: u64,
+    /// Never given out from here on.
+    pub next: u64,
+    /// Records not acked.
+    pub lag: u64,
+    /// Records leased.
+    pub in_flight: u64,
+    /// Leases.
+    pub leases: u64,
+    /// Holder of an ordered group; empty: none.
+    pub holder: String,
+    /// Records given again since the broker started.
+    pub redelivered: u64,
+}
+
+struct Cursor {
+    queue: Queue,
+    journal: Journal,
+    redelivered: u64,
+}
+
+struct Inner {
+    log: Log,
+    cursors: BTreeMap<String, Cursor>,
+    /// Rises with every write that a sync must cover.
+    ticket: u64,
+    appended: u64,
+    leased: u64,
+}
+
+impl Inner {
+    /// Everything below was acked by every group; 0 where there is no group, since one may still come.
+    fn acked_below(&self) -> u64 {
+        self.cursors.values().map(|cursor| cursor.queue.floor()).min().unwrap_or(0)
+    }
+
+    /// Writes what the topic's durability does not leave in memory.
+    fn flush_if_due(&mut self) -> Result<()> {
+        if self.log.wants_flush() {
+            let below = self.acked_below();
+            self.log.flush(below)?;
+            for cursor in self.cursors.values_mut() {
+                cursor.journal.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Up to `bounds` records of `range`, without a gap between them; where they begin says where a gap ended.
+    fn collect(&mut self, range: &Range<u64>, bounds: Bounds) -> Result<Vec<Chunk>> {
+        let (mut chunks, mut at, mut records, mut bytes) = (Vec::new(), range.start, 0u64, 0usize);
+        while at < range.end && records < u64::from(bounds.records) {
+            let Some(frame) = self.log.frame_at(at)? else { break };
+            let base = frame.header().base_offset;
+            if base > at && !chunks.is_empty() || base >= range.end {
+                break;
+            }
+            let from = base.max(at);
+            let mut to = frame.header().end_offset().min(range.end).min(from + u64::from(bounds.records) - records);
+            let whole = frame.entries(from, to);
+            let room = bounds.bytes.saturating_sub(bytes);
+            let mut taken = whole.len();
+            if taken > room {
+                let fitting: Vec<usize> =
+                    crate::wire::record_entries(whole).map(|entry| entry.end).take_while(|&end| end <= room).collect();
+                let first = crate::wire::record_entries(whole).next().map_or(0, |entry| entry.end);
+                // The first record is given even when it is larger than the bound.
+                let least = u64::from(chunks.is_empty());
+                to = from + (fitting.len() as u64).max(least);
+                taken = fitting.last().copied().unwrap_or(first);
+            }
+            if to == from {
+                break;
+            }
+            let full = to < frame.header().end_offset().min(range.end);
+            chunks.push(Chunk { frame, from, to });
+            (at, records, bytes) = (to, records + (to - from), bytes + taken);
+            if full {
+                break;
+            }
+        }
+        Ok(chunks)
+    }
+}
+
+#[derive(Default)]
+struct Commit {
+    synced: u64,
+    running: bool,
+    failed: Option<Error>,
+}
+
+/// A partition of a topic.
+pub struct Partition {
+    number: u32,
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    inner: Mutex<Inner>,
+    commit: Mutex<Commit>,
+    committed: Condvar,
+}
+
+impl Partition {
+    /// Opens the partition's log in `dir`.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        topic: &str,
+        number: u32,
+        new_id: LogId,
+        options: LogOptions,
+    ) -> Result<Partition> {
+        let log = Log::open(disk.clone(), dir.clone(), format!("{topic}/{number}"), new_id, options)?;
+        Ok(Partition {
+            number,
+            dir,
+            disk,
+            inner: Mutex::new(Inner { log, cursors: BTreeMap::new(), ticket: 0, appended: 0, leased: 0 }),
+            commit: Mutex::default(),
+            committed: Condvar::new(),
+        })
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its log.
+    pub fn log_id(&self) -> LogId {
+        self.inner.lock().log.id()
+    }
+
+    /// Offset that the next record gets.
+    pub fn end(&self) -> u64 {
+        self.inner.lock().log.end()
+    }
+
+    /// Changes how the log is kept.
+    pub fn configure(&self, options: LogOptions) -> Result<()> {
+        let mut inner = self.inner.lock();
+        inner.log.configure(options);
+        inner.flush_if_due()
+    }
+
+    /// Returns once everything up to `ticket` is on disk.
+    fn wait_synced(&self, ticket: u64) -> Result<()> {
+        let mut commit = self.commit.lock();
+        loop {
+            if let Some(err) = &commit.failed {
+                return Err(err.clone());
+            }
+            if commit.synced >= ticket {
+                return Ok(());
+            }
+            if commit.running {
+                self.committed.wait(&mut commit);
+                continue;
+            }
+            commit.running = true;
+            drop(commit);
+            let outcome = self.sync();
+            commit = self.commit.lock();
+            commit.running = false;
+            match outcome {
+                Ok(upto) => commit.synced = commit.synced.max(upto),
+                Err(err) => commit.failed = Some(err),
+            }
+            self.committed.notify_all();
+        }
+    }
+
+    fn sync(&self) -> Result<u64> {
+        let (plan, ticket) = {
+            let mut inner = self.inner.lock();
+            let mut plan = inner.log.sync_plan();
+            for cursor in inner.cursors.values_mut() {
+                if let Some(file) = cursor.journal.take_unsynced() {
+                    plan.add(file);
+                }
+            }
+            (plan, inner.ticket)
+        };
+        let outcome = plan.run();
+        self.inner.lock().log.finish_sync(&plan, outcome)?;
+        Ok(ticket)
+    }
+
+    /// Syncs what was written, if anything was; for the background.
+    pub fn sync_written(&self) -> Result<()> {
+        let (ticket, lazily) = {
+            let inner = self.inner.lock();
+            (inner.ticket, inner.log.durability() == Durability::Os)
+        };
+        if lazily { self.wait_synced(ticket) } else { Ok(()) }
+    }
+
+    /// Bytes written and not synced.
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.inner.lock().log.unsynced_bytes()
+    }
+
+    /// Ends an operation that wrote: waits where the topic is `fsync`.
+    fn settle(&self, mut inner: parking_lot::MutexGuard<'_, Inner>) -> Result<()> {
+        inner.ticket += 1;
+        let (ticket, wait) = (inner.ticket, inner.log.durability() == Durability::Fsync);
+        drop(inner);
+        if wait { self.wait_synced(ticket) } else { Ok(()) }
+    }
+
+    /// Appends a batch and returns once the durability holds. `producer` is a name and a sequence.
+    pub fn append(&self, records: &Records<'_>, producer: Option<(&str, u64)>, now_ns: i64) -> Result<Appended> {
+        let mut inner = self.inner.lock();
+        inner.flush_if_due()?;
+        let producer = producer.map(|(name, sequence)| (producer_id(name), sequence));
+        let appended = inner.log.append(records.bytes(), records.count(), producer, now_ns)?;
+        if let Appended::At { .. } = appended {
+            inner.appended += u64::from(records.count());
+        }
+        // A duplicate may be one whose first copy still waits for its sync.
+        self.settle(inner)?;
+        Ok(appended)
+    }
+
+    /// How far the log has a producer's batches.
+    pub fn producer_sequence(&self, name: &str) -> u64 {
+        self.inner.lock().log.producer_sequence(name)
+    }
+
+    /// Gives a group its cursor, reading what it had acked. A new one begins at `start`, or at the oldest record.
+    pub fn add_group(&self, group: &str, mode: Mode, start: Option<u64>, first_grant: u64) -> Result<()> {
+        let mut inner = self.inner.lock();
+        if inner.cursors.contains_key(group) {
+            return Ok(());
+        }
+        let start = start.unwrap_or_else(|| inner.log.start());
+        let (journal, acked) = Journal::open(&*self.disk, &self.dir.join("groups"), group, inner.log.id(), start)?;
+        let queue = Queue::new(mode, &acked, first_grant);
+        inner.cursors.insert(group.to_owned(), Cursor { queue, journal, redelivered: 0 });
+        Ok(())
+    }
+
+    /// Takes a group and what it had acked away.
+    pub fn remove_group(&self, group: &str) -> Result<()> {
+        self.inner.lock().cursors.remove(group);
+        Journal::remove(&*self.disk, &self.dir.join("groups"), group)
+    }
+
+    fn with_cursor<T>(&self, group: &str, act: impl FnOnce(&mut Inner, &mut Cursor) -> Result<T>) -> Result<T> {
+        let mut inner = self.inner.lock();
+        let mut cursor = inner.cursors.remove(group).ok_or_else(|| group_not_found(group))?;
+        let outcome = act(&mut inner, &mut cursor);
+        inner.cursors.insert(group.to_owned(), cursor);
+        outcome
+    }
+
+    /// Leases records to a consumer; None when none are ready.
+    pub fn receive(
+        &self,
+        group: &str,
+        consumer: &Arc<str>,
+        bounds: Bounds,
+        now_ns: u64,
+        deadline_ns: u64,
+    ) -> Result<Option<Leased>> {
+        self.with_cursor(group, |inner, cursor| {
+            let visible_end = inner.log.visible_end();
+            while let Some(candidate) = cursor.queue.candidate(consumer, now_ns, visible_end) {
+                let chunks = inner.collect(&(candidate.start..candidate.end), bounds)?;
+                let from = chunks.first().map_or(candidate.end, |chunk| chunk.from);
+                if from > candidate.start {
+                    cursor.queue.skip_gap(candidate.start..from);
+                    continue;
+                }
+                let to = chunks.last().map_or(from, |chunk| chunk.to);
+                let grant = cursor.queue.grant(consumer, from..to, deadline_ns);
+                inner.leased += to - from;
+                if candidate.attempt > 1 {
+                    cursor.redelivered += to - from;
+                }
+                return Ok(Some(Leased { grant, attempt: candidate.attempt, chunks }));
+            }
+            Ok(None)
+        })
+    }
+
+    /// When a lease or a delay of the group ends next.
+    pub fn next_due_ns(&self, group: &str) -> Option<u64> {
+        self.inner.lock().cursors.get(group)?.queue.next_due_ns()
+    }
+
+    /// Acks ranges of leases and returns what became of each, once the durability holds.
+    pub fn ack(&self, group: &str, leases: &[(u64, Range<u64>)]) -> Result<Vec<Settled>> {
+        let mut inner = self.inner.lock();
+        let Inner { log, cursors, .. } = &mut *inner;
+        let cursor = cursors.get_mut(group).ok_or_else(|| group_not_found(group))?;
+        let mut settled = Vec::with_capacity(leases.len());
+        for (grant, range) in leases {
+            let outcome = cursor.queue.ack(*grant, range.clone(), log.end());
+            cursor.journal.acked(&outcome.done);
+            settled.push(outcome);
+        }
+        if log.durability() != Durability::Memory {
+            cursor.journal.flush()?;
+        }
+        let queue = &cursor.queue;
+        cursor.journal.compact(&*self.disk, log.id(), || queue.acked())?;
+        self.settle(inner)?;
+        Ok(settled)
+    }
+
+    /// What an ack would take effect on, and how often those records have been given.
+    pub fn owned(&self, group: &str, grant: u64, range: Range<u64>) -> Result<(Settled, u32)> {
+        self.with_cursor(group, |inner, cursor| {
+            let settled = cursor.queue.owned(grant, range, inner.log.end());
+            let attempts = settled.done.first().map_or(0, |owned| cursor.queue.attempt(owned.start));
+            Ok((settled, attempts))
+        })
+    }
+
+    /// Gives ranges of leases back, to be given out again from `due_ns` on (0: at once).
+    pub fn nack(&self, group: &str, leases: &[(u64, Range<u64>)], due_ns: u64) -> Result<Vec<Settled>> {
+        self.with_cursor(group, |_, cursor| {
+            Ok(leases.iter().map(|(grant, range)| cursor.queue.nack(*grant, range.clone(), due_ns)).collect())
+        })
+    }
+
+    /// Moves the deadlines of leases; says for each whether it still runs.
+    pub fn extend(&self, group: &str, grants: &[u64], deadline_ns: u64) -> Result<Vec<bool>> {
+        self.with_cursor(group, |_, cursor| {
+            Ok(grants.iter().map(|&grant| cursor.queue.extend(grant, deadline_ns)).collect())
+        })
+    }
+
+    /// Gives back all that a consumer holds.
+    pub fn release(&self, group: &str, consumer: &str) {
+        if let Some(cursor) = self.inner.lock().cursors.get_mut(group) {
+            cursor.queue.release(consumer);
+        }
+    }
+
+    /// Moves a group; all its leases end.
+    pub fn seek(&self, group: &str, offset: u64) -> Result<()> {
+        let mut inner = self.inner.lock();
+        let offset = offset.clamp(inner.log.start(), inner.log.end());
+        let lazily = inner.log.durability() == Durability::Memory;
+        let cursor = inner.cursors.get_mut(group).ok_or_else(|| group_not_found(group))?;
+        cursor.queue.seek(offset);
+        cursor.journal.reset(offset);
+        if !lazily {
+            cursor.journal.flush()?;
+        }
+        self.settle(inner)
+    }
+
+    /// Records from `offset` on, without leasing them; a gap begins a new list. Also where to read on.
+    pub fn read(&self, offset: u64, bounds: Bounds) -> Result<(Vec<Vec<Chunk>>, u64)> {
+        let mut inner = self.inner.lock();
+        let (start, end) = (inner.log.start(), inner.log.visible_end());
+        let (mut runs, mut at, mut left) = (Vec::new(), offset.max(start), bounds);
+        while at < end && left.records > 0 {
+            let chunks = inner.collect(&(at..end), left)?;
+            let Some(last) = chunks.last() else {
+                at = end;
+                break;
+            };
+            at = last.to;
+            let bytes: usize = chunks.iter().map(|chunk| chunk.entries().len()).sum();
+            let records: u64 = chunks.iter().map(|chunk| chunk.to - chunk.from).sum();
+            left.records -= u32::try_from(records).unwrap_or(left.records).min(left.records);
+            runs.push(chunks);
+            if bytes >= left.bytes {
+                break;
+            }
+            left.bytes -= bytes;
+        }
+        Ok((runs, at))
+    }
+
+    /// The offset of the first record appended at or after `time_ns`.
+    pub fn offset_at(&self, time_ns: i64) -> Result<u64> {
+        self.inner.lock().log.offset_at(time_ns)
+    }
+
+    /// First and behind the last offset.
+    pub fn edges(&self) -> (u64, u64) {
+        let inner = self.inner.lock();
+        (inner.log.start(), inner.log.end())
+    }
+
+    /// Deletes all records; every group goes on behind them. Returns how many there were.
+    pub fn purge(&self) -> Result<u64> {
+        let mut inner = self.inner.lock();
+        let records = inner.log.end() - inner.log.start();
+        inner.log.purge()?;
+        let end = inner.log.end();
+        for cursor in inner.cursors.values_mut() {
+            cursor.queue.seek(end);
+            cursor.journal.reset(end);
+            cursor.journal.flush()?;
+        }
+        self.settle(inner)?;
+        Ok(records)
+    }
+
+    /// How it is.
+    pub fn info(&self) -> PartitionInfo {
+        let inner = self.inner.lock();
+        PartitionInfo {
+            partition: self.number,
+            log_id: inner.log.id(),
+            start: inner.log.start(),
+            end: inner.log.end(),
+            synced_end: inner.log.synced_end(),
+            bytes: inner.log.bytes(),
+            last_append_ns: inner.log.last_append_ns(),
+            poisoned: inner.log.poisoned().unwrap_or_default().to_owned(),
+            recovered_cut_bytes: inner.log.recovered_cut_bytes(),
+            appended: inner.appended,
+            leased: inner.leased,
+        }
+    }
+
+    /// How a group is doing.
+    pub fn group_info(&self, group: &str) -> Result<GroupInfo> {
+        self.with_cursor(group, |inner, cursor| {
+            let (leases, in_flight) = cursor.queue.in_flight();
+            Ok(GroupInfo {
+                partition: self.number,
+                log_id: inner.log.id(),
+                floor: cursor.queue.floor(),
+                next: cursor.queue.next(),
+                lag: cursor.queue.lag(inner.log.visible_end()),
+                in_flight,
+                leases,
+                holder: cursor.queue.holder().unwrap_or_default().to_owned(),
+                redelivered: cursor.redelivered,
+            })
+        })
+    }
+
+    /// Records that some group has not acked; all records where there is no group.
+    pub fn remaining(&self) -> u64 {
+        let inner = self.inner.lock();
+        let end = inner.log.end();
+        let lags = inner.cursors.values().map(|cursor| cursor.queue.lag(end));
+        lags.max().unwrap_or(end - inner.log.start())
+    }
+
+    /// Writes and syncs everything.
+    pub fn close(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        for cursor in inner.cursors.values_mut() {
+            cursor.journal.flush()?;
+            if let Some(file) = cursor.journal.take_unsynced() {
+                file.sync().map_err(|err| Error::io("sync", &self.dir.join("groups"), &err))?;
+            }
+        }
+        let below = inner.acked_below();
+        inner.log.close(below)
+    }
+}
+
+fn group_not_found(group: &str) -> Error {
+    Error::new(Code::GroupNotFound, format!("there is no group {group:?}; a group is made by its first consumer"))
+}

@@ -1,0 +1,509 @@
+//! The unary calls of `BrokerService`, on encoded messages: one path for embedded and remote clients.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::config::{MAX_VISIBILITY_TIMEOUT_MS, TopicConfig};
+use super::names;
+use super::partition::{Bounds, Chunk, GroupInfo, Partition, PartitionInfo};
+use super::topic::Topic;
+use super::{Broker, Code, Delivered, Error, Receive, Result};
+use crate::log::Appended;
+use crate::queue::lease::LeaseId;
+use crate::queue::{Mode, Settled};
+use crate::wire::cursor::{put_varint, varint_len};
+use crate::wire::record::MAX_BATCH_BYTES;
+use crate::wire::{ProduceHead, v1};
+
+/// Records of one answer, at most.
+const MAX_RECORDS: u32 = 65_536;
+const DEFAULT_RECORDS: u32 = 500;
+const DEFAULT_BYTES: u32 = 1 << 20;
+const MAX_DELIVERIES: u32 = 64;
+/// Leases of one ack, nack or extend, at most.
+const MAX_LEASES: usize = 10_000;
+
+fn decode<M: Message + Default>(method: &str, request: &[u8]) -> Result<M> {
+    M::decode(request)
+        .map_err(|err| Error::new(Code::InvalidArgument, format!("{method}: the request is no {method}Request: {err}")))
+}
+
+fn bounded(field: &str, value: u32, default: u32, max: u32) -> Result<u32> {
+    match value {
+        0 => Ok(default),
+        value if value <= max => Ok(value),
+        value => Err(Error::new(Code::InvalidArgument, format!("{field} is {value}, it may be at most {max}"))),
+    }
+}
+
+fn bounds(max_records: u32, max_bytes: u32) -> Result<Bounds> {
+    let bytes = bounded("max_bytes", max_bytes, DEFAULT_BYTES, u32::try_from(MAX_BATCH_BYTES).unwrap_or(u32::MAX))?;
+    Ok(Bounds { records: bounded("max_records", max_records, DEFAULT_RECORDS, MAX_RECORDS)?, bytes: bytes as usize })
+}
+
+fn mode_of(mode: i32) -> Result<Option<Mode>> {
+    match v1::GroupMode::try_from(mode) {
+        Ok(v1::GroupMode::Unspecified) => Ok(None),
+        Ok(v1::GroupMode::Shared) => Ok(Some(Mode::Shared)),
+        Ok(v1::GroupMode::Ordered) => Ok(Some(Mode::Ordered)),
+        Err(_) => {
+            Err(Error::new(Code::InvalidArgument, format!("group mode {mode} is not known: 1 is shared, 2 ordered")))
+        }
+    }
+}
+
+fn group_to_wire(name: String, mode: Mode) -> v1::Group {
+    let mode = match mode {
+        Mode::Shared => v1::GroupMode::Shared,
+        Mode::Ordered => v1::GroupMode::Ordered,
+    };
+    v1::Group { name, mode: mode.into() }
+}
+
+/// A delivery's fields in front of its records.
+fn delivery_head(topic: &str, partition: u32, log_id: [u8; 16], chunks: &[Chunk]) -> v1::Delivery {
+    let mut append_runs: Vec<v1::AppendRun> = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        let count = u32::try_from(chunk.to - chunk.from).unwrap_or(u32::MAX);
+        match append_runs.last_mut() {
+            Some(last) if last.append_time_ns == chunk.append_ns() => last.count += count,
+            _ => append_runs.push(v1::AppendRun { count, append_time_ns: chunk.append_ns() }),
+        }
+    }
+    v1::Delivery {
+        topic: topic.to_owned(),
+        partition,
+        log_id: log_id.to_vec(),
+        base_offset: chunks.first().map_or(0, |chunk| chunk.from),
+        append_runs,
+        ..v1::Delivery::default()
+    }
+}
+
+/// Appends field 1 of a response: a delivery whose records are copied from the log as they are.
+fn put_delivery(out: &mut Vec<u8>, head: &v1::Delivery, chunks: &[Chunk]) -> Result<()> {
+    let records: Vec<&[u8]> = chunks.iter().map(Chunk::entries).collect();
+    let size = head.encoded_len() + records.iter().map(|entries| entries.len()).sum::<usize>();
+    out.reserve(1 + varint_len(size as u64) + size);
+    out.push(1 << 3 | 2);
+    put_varint(out, size as u64);
+    let encoded = head.encode(out);
+    encoded.map_err(|err| Error::new(Code::InvalidArgument, format!("a delivery could not be encoded: {err}")))?;
+    for entries in records {
+        out.extend_from_slice(entries);
+    }
+    Ok(())
+}
+
+/// One range of one lease, found in its partition.
+struct LeasePart {
+    lease: LeaseId,
+    bytes: Vec<u8>,
+    ranges: Vec<Range<u64>>,
+}
+
+impl Broker {
+    /// Runs one unary call: an encoded request in, the encoded response out. `Receive` and `Read` do not wait.
+    pub fn call(&self, method: &str, request: &[u8]) -> Result<Vec<u8>> {
+        match method {
+            "Produce" => self.rpc_produce(request),
+            "Receive" => self.rpc_receive(&decode(method, request)?),
+            "Ack" => self.rpc_ack(decode(method, request)?),
+            "Nack" => self.rpc_nack(decode(method, request)?),
+            "Extend" => self.rpc_extend(decode(method, request)?),
+            "Read" => self.rpc_read(&decode(method, request)?),
+            "OpenProducer" => self.rpc_open_producer(&decode(method, request)?),
+            "CreateTopic" => self.rpc_create_topic(&decode(method, request)?),
+            "ListTopics" => {
+                decode::<v1::ListTopicsRequest>(method, request)?;
+                let topics = self.topics()?.iter().map(|topic| self.topic_to_wire(topic)).collect();
+                Ok(v1::ListTopicsResponse { topics }.encode_to_vec())
+            }
+            "DescribeTopic" => self.rpc_describe_topic(&decode(method, request)?),
+            "ConfigureTopic" => self.rpc_configure_topic(&decode(method, request)?),
+            "DeleteTopic" => {
+                let request: v1::DeleteTopicRequest = decode(method, request)?;
+                self.delete_topic(&request.name)?;
+                Ok(v1::DeleteTopicResponse {}.encode_to_vec())
+            }
+            "PurgeTopic" => self.rpc_purge_topic(&decode(method, request)?),
+            "CreateGroup" => self.rpc_create_group(decode(method, request)?),
+            "ListGroups" => {
+                let request: v1::ListGroupsRequest = decode(method, request)?;
+                let groups = self.topic(&request.topic)?.groups();
+                let groups = groups.into_iter().map(|(name, mode)| group_to_wire(name, mode)).collect();
+                Ok(v1::ListGroupsResponse { groups }.encode_to_vec())
+            }
+            "DescribeGroup" => self.rpc_describe_group(decode(method, request)?),
+            "SeekGroup" => self.rpc_seek_group(&decode(method, request)?),
+            "DeleteGroup" => {
+                let request: v1::DeleteGroupRequest = decode(method, request)?;
+                let topic = self.topic(&request.topic)?;
+                topic.delete_group(&request.group)?;
+                self.inner.wakeups.signal(topic.name());
+                Ok(v1::DeleteGroupResponse {}.encode_to_vec())
+            }
+            "DescribeBroker" => self.rpc_describe_broker(),
+            "DrainBroker" => {
+                let request: v1::DrainBrokerRequest = decode(method, request)?;
+                Ok(v1::DrainBrokerResponse { remaining: self.drain(request.draining)? }.encode_to_vec())
+            }
+            _ => Err(Error::new(
+                Code::Unsupported,
+                format!("this broker (version {}) does not know the call {method:?}", env!("CARGO_PKG_VERSION")),
+            )),
+        }
+    }
+
+    fn rpc_produce(&self, request: &[u8]) -> Result<Vec<u8>> {
+        let head = ProduceHead::parse(request)?;
+        let placed = self.produce(&head)?;
+        let appended = placed.iter().map(|placed| {
+            let at = v1::Appended {
+                partition: placed.partition,
+                log_id: placed.log_id.0.to_vec(),
+                ..v1::Appended::default()
+            };
+            match placed.appended {
+                Appended::At { base } => v1::Appended { base_offset: base, count: placed.count, ..at },
+                Appended::Duplicate => v1::Appended { duplicate: true, ..at },
+            }
+        });
+        Ok(v1::ProduceResponse { appended: appended.collect() }.encode_to_vec())
+    }
+
+    fn rpc_receive(&self, request: &v1::ReceiveRequest) -> Result<Vec<u8>> {
+        let deliveries = bounded("max_deliveries", request.max_deliveries, 1, MAX_DELIVERIES)?;
+        let wish = Receive {
+            topic: &request.topic,
+            group: &request.group,
+            consumer: &request.consumer,
+            partitions: &request.partitions,
+            bounds: bounds(request.max_records, request.max_bytes)?,
+            deliveries: deliveries as usize,
+            visibility_timeout_ms: visibility_timeout(request.visibility_timeout_ms)?,
+            mode: mode_of(request.mode)?,
+        };
+        let (delivered, next_due_ms) = self.receive(&wish)?;
+        let mut response = Vec::new();
+        for Delivered { lease, visibility_timeout_ms, leased } in &delivered {
+            let head = v1::Delivery {
+                lease_id: lease.encode(),
+                attempt: leased.attempt,
+                visibility_timeout_ms: *visibility_timeout_ms,
+                ..delivery_head(&request.topic, lease.partition, lease.log_id.0, &leased.chunks)
+            };
+            put_delivery(&mut response, &head, &leased.chunks)?;
+        }
+        let next_due_ms = next_due_ms.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX));
+        response.extend(v1::ReceiveResponse { deliveries: Vec::new(), next_due_ms }.encode_to_vec());
+        Ok(response)
+    }
+
+    fn known_group(&self, topic: &str, group: &str) -> Result<Arc<Topic>> {
+        let topic = self.topic(topic)?;
+        match topic.group_mode(group) {
+            Some(_) => Ok(topic),
+            None => Err(Error::new(Code::GroupNotFound, format!("topic {:?} has no group {group:?}", topic.name()))),
+        }
+    }
+
+    fn rpc_ack(&self, request: v1::AckRequest) -> Result<Vec<u8>> {
+        let topic = self.known_group(&request.topic, &request.group)?;
+        let ack = |partition: &Partition, ranges: &[(u64, Range<u64>)]| partition.ack(&request.group, ranges);
+        let (acked, stale) = on_leases(&topic, request.leases, ack)?;
+        if topic.group_mode(&request.group) == Some(Mode::Ordered) {
+            // The hold may have become free.
+            self.inner.wakeups.signal(topic.name());
+        }
+        Ok(v1::AckResponse { acked, stale }.encode_to_vec())
+    }
+
+    fn rpc_nack(&self, request: v1::NackRequest) -> Result<Vec<u8>> {
+        let topic = self.known_group(&request.topic, &request.group)?;
+        let delay_ms = bounded("delay_ms", request.delay_ms, 0, MAX_VISIBILITY_TIMEOUT_MS)?;
+        let due_ns = match delay_ms {
+            0 => 0,
+            delay => self.inner.clock.monotonic_ns() + u64::from(delay) * 1_000_000,
+        };
+        let (nacked, stale) = on_leases(&topic, request.leases, |partition, ranges| {
+            if !request.dead_letter {
+                return partition.nack(&request.group, ranges, due_ns);
+            }
+            let letters = ranges.iter().cloned();
+            letters.map(|part| self.dead_letter(&topic, partition, &request.group, part, &request.reason)).collect()
+        })?;
+        self.inner.wakeups.signal(topic.name());
+        Ok(v1::NackResponse { nacked, stale }.encode_to_vec())
+    }
+
+    fn rpc_extend(&self, request: v1::ExtendRequest) -> Result<Vec<u8>> {
+        let topic = self.known_group(&request.topic, &request.group)?;
+        let timeout_ms = match visibility_timeout(request.visibility_timeout_ms)? {
+            0 => topic.config().0.visibility_timeout_ms(self.options()),
+            given => given,
+        };
+        let deadline_ns = self.inner.clock.monotonic_ns() + u64::from(timeout_ms) * 1_000_000;
+        let mut extended = 0;
+        let leases = request.leases.into_iter().map(|lease| v1::LeaseRange { ranges: Vec::new(), ..lease }).collect();
+        let (_, stale) = on_leases(&topic, leases, |partition, ranges| {
+            let grants: Vec<u64> = ranges.iter().map(|(grant, _)| *grant).collect();
+            let outcomes = partition.extend(&request.group, &grants, deadline_ns)?;
+            let settle = |(runs, (_, range)): (bool, &(u64, Range<u64>))| {
+                extended += u64::from(runs);
+                Settled { done: Vec::new(), stale: if runs { Vec::new() } else { vec![range.clone()] } }
+            };
+            Ok(outcomes.into_iter().zip(ranges).map(settle).collect())
+        })?;
+        Ok(v1::ExtendResponse { extended, stale }.encode_to_vec())
+    }
+
+    fn rpc_read(&self, request: &v1::ReadRequest) -> Result<Vec<u8>> {
+        let topic = self.topic(&request.topic)?;
+        let partition = topic.partition(request.partition)?;
+        let from = resolve(&partition, request.from.as_ref())?.ok_or_else(|| {
+            Error::new(Code::InvalidArgument, "Read needs `from`: an offset, a time, or an edge (start, end)")
+        })?;
+        let (runs, next_offset) = partition.read(from, bounds(request.max_records, request.max_bytes)?)?;
+        let log_id = partition.log_id().0;
+        let mut response = Vec::new();
+        for chunks in &runs {
+            put_delivery(&mut response, &delivery_head(&request.topic, partition.number(), log_id, chunks), chunks)?;
+        }
+        let rest = v1::ReadResponse { deliveries: Vec::new(), next_offset, log_id: log_id.to_vec() };
+        response.extend(rest.encode_to_vec());
+        Ok(response)
+    }
+
+    fn rpc_open_producer(&self, request: &v1::OpenProducerRequest) -> Result<Vec<u8>> {
+        let topic = self.topic(&request.topic)?;
+        names::check_client("producer", &request.producer)?;
+        let state = |partition: &Arc<Partition>| v1::ProducerState {
+            partition: partition.number(),
+            log_id: partition.log_id().0.to_vec(),
+            sequence: partition.producer_sequence(&request.producer),
+        };
+        Ok(v1::OpenProducerResponse { partitions: topic.partitions().iter().map(state).collect() }.encode_to_vec())
+    }
+
+    fn topic_to_wire(&self, topic: &Topic) -> v1::Topic {
+        let (config, config_version) = topic.config();
+        v1::Topic { name: topic.name().to_string(), config: Some(config.to_wire(self.options())), config_version }
+    }
+
+    fn rpc_create_topic(&self, request: &v1::CreateTopicRequest) -> Result<Vec<u8>> {
+        let config =
+            TopicConfig::new(self.options()).with(request.config.as_ref().unwrap_or(&v1::TopicConfig::default()))?;
+        let topic = self.create_topic(&request.name, config)?;
+        Ok(v1::CreateTopicResponse { topic: Some(self.topic_to_wire(&topic)) }.encode_to_vec())
+    }
+
+    fn rpc_describe_topic(&self, request: &v1::DescribeTopicRequest) -> Result<Vec<u8>> {
+        let topic = self.topic(&request.name)?;
+        let partitions = topic.partitions().iter().map(|partition| partition_to_wire(partition.info())).collect();
+        Ok(v1::DescribeTopicResponse { topic: Some(self.topic_to_wire(&topic)), partitions }.encode_to_vec())
+    }
+
+    fn rpc_configure_topic(&self, request: &v1::ConfigureTopicRequest) -> Result<Vec<u8>> {
+        let topic = self.topic(&request.name)?;
+        let wish = request.config.unwrap_or_default();
+        topic.configure(request.if_version, self.first_grant(), |config| config.with(&wish))?;
+        self.inner.wakeups.signal(topic.name());
+        Ok(v1::ConfigureTopicResponse { topic: Some(self.topic_to_wire(&topic)) }.encode_to_vec())
+    }
+
+    fn rpc_purge_topic(&self, request: &v1::PurgeTopicRequest) -> Result<Vec<u8>> {
+        let topic = self.topic(&request.name)?;
+        let mut records = 0;
+        for partition in topic.in_turn(&request.partitions)? {
+            records += partition.purge()?;
+        }
+        self.inner.wakeups.signal(topic.name());
+        Ok(v1::PurgeTopicResponse { records }.encode_to_vec())
+    }
+
+    fn rpc_create_group(&self, request: v1::CreateGroupRequest) -> Result<Vec<u8>> {
+        let topic = self.topic(&request.topic)?;
+        let start = |partition: &Partition| resolve(partition, request.from.as_ref());
+        let wish = Some(mode_of(request.mode)?.unwrap_or(Mode::Shared));
+        let mode = topic.ensure_group(&request.group, wish, &start, self.first_grant(), Code::GroupExists)?;
+        Ok(v1::CreateGroupResponse { group: Some(group_to_wire(request.group, mode)) }.encode_to_vec())
+    }
+
+    fn rpc_describe_group(&self, request: v1::DescribeGroupRequest) -> Result<Vec<u8>> {
+        let topic = self.known_group(&request.topic, &request.group)?;
+        let infos: Result<Vec<_>> = topic
+            .partitions()
+            .iter()
+            .map(|partition| partition.group_info(&request.group).map(group_info_to_wire))
+            .collect();
+        let mode = topic.group_mode(&request.group).unwrap_or(Mode::Shared);
+        let group = Some(group_to_wire(request.group, mode));
+        Ok(v1::DescribeGroupResponse { group, partitions: infos? }.encode_to_vec())
+    }
+
+    fn rpc_seek_group(&self, request: &v1::SeekGroupRequest) -> Result<Vec<u8>> {
+        let topic = self.known_group(&request.topic, &request.group)?;
+        let mut chosen = topic.in_turn(&request.partitions)?;
+        chosen.sort_by_key(|partition| partition.number());
+        // All positions first: a bad one moves nothing.
+        let offsets = chosen.iter().map(|partition| {
+            resolve(partition, request.to.as_ref())?.ok_or_else(|| {
+                Error::new(Code::InvalidArgument, "SeekGroup needs `to`: an offset, a time, or an edge (start, end)")
+            })
+        });
+        let offsets = offsets.collect::<Result<Vec<_>>>()?;
+        let mut partitions = Vec::with_capacity(chosen.len());
+        for (partition, offset) in chosen.iter().zip(offsets) {
+            partition.seek(&request.group, offset)?;
+            partitions.push(group_info_to_wire(partition.group_info(&request.group)?));
+        }
+        self.inner.wakeups.signal(topic.name());
+        Ok(v1::SeekGroupResponse { partitions }.encode_to_vec())
+    }
+
+    fn rpc_describe_broker(&self) -> Result<Vec<u8>> {
+        let topics = self.topics()?;
+        let dir = &self.inner.dir;
+        let free_bytes = self.inner.context.disk.free_bytes(dir).map_err(|err| Error::io("look at", dir, &err))?;
+        let partitions: usize = topics.iter().map(|topic| topic.partitions().len()).sum();
+        Ok(v1::DescribeBrokerResponse {
+            broker_id: self.inner.identity.broker_id.to_vec(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_ns: self.inner.started_ns,
+            data_dir: if self.inner.in_memory { String::new() } else { dir.display().to_string() },
+            free_bytes,
+            min_free_bytes: 0,
+            draining: self.inner.draining.load(std::sync::atomic::Ordering::Relaxed),
+            partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
+        }
+        .encode_to_vec())
+    }
+}
+
+/// Runs `act` on the leases of each partition, and says what was refused. Counts what `act` took effect on.
+fn on_leases(
+    topic: &Topic,
+    leases: Vec<v1::LeaseRange>,
+    mut act: impl FnMut(&Partition, &[(u64, Range<u64>)]) -> Result<Vec<Settled>>,
+) -> Result<(u64, Vec<v1::StaleLease>)> {
+    if leases.len() > MAX_LEASES {
+        return Err(Error::new(
+            Code::InvalidArgument,
+            format!("{} leases in one request, at most {MAX_LEASES} are taken; send several", leases.len()),
+        ));
+    }
+    let parts = leases.into_iter().map(LeasePart::parse).collect::<Result<Vec<_>>>()?;
+    let (mut done, mut stale) = (0, Vec::new());
+    for part in parts {
+        let partition = topic.partition(part.lease.partition).ok();
+        // A lease of another log is of a partition that lost its volume, or of another topic's.
+        let Some(partition) = partition.filter(|partition| partition.log_id() == part.lease.log_id) else {
+            stale.push(part.stale(part.ranges.clone()));
+            continue;
+        };
+        let ranges: Vec<(u64, Range<u64>)> =
+            part.ranges.iter().map(|range| (part.lease.grant, range.clone())).collect();
+        let mut refused = Vec::new();
+        for settled in act(&partition, &ranges)? {
+            done += settled.done.iter().map(|range| range.end - range.start).sum::<u64>();
+            refused.extend(settled.stale);
+        }
+        if !refused.is_empty() {
+            stale.push(part.stale(refused));
+        }
+    }
+    Ok((done, stale))
+}
+
+/// The offset of a position in a partition; None: where nothing was said.
+fn resolve(partition: &Partition, position: Option<&v1::Position>) -> Result<Option<u64>> {
+    let Some(position) = position else { return Ok(None) };
+    let (start, end) = partition.edges();
+    match position.at {
+        None => Ok(None),
+        Some(v1::position::At::Offset(offset)) => {
+            if !position.log_id.is_empty() && position.log_id != partition.log_id().0 {
+                return Err(Error::new(
+                    Code::PositionLogId,
+                    format!(
+                        "partition {} has log {:?}, not the log of that position: it was made anew, offsets of the old one \
+                         mean nothing; begin at its start",
+                        partition.number(),
+                        partition.log_id()
+                    ),
+                ));
+            }
+            Ok(Some(offset))
+        }
+        Some(v1::position::At::TimeNs(time)) => partition.offset_at(time).map(Some),
+        Some(v1::position::At::Edge(edge)) => match v1::Edge::try_from(edge) {
+            Ok(v1::Edge::Start) => Ok(Some(start)),
+            Ok(v1::Edge::End) => Ok(Some(end)),
+            _ => Err(Error::new(Code::InvalidArgument, format!("edge {edge} is not known: 1 is the start, 2 the end"))),
+        },
+    }
+}
+
+fn visibility_timeout(timeout_ms: u32) -> Result<u32> {
+    bounded("visibility_timeout_ms", timeout_ms, 0, MAX_VISIBILITY_TIMEOUT_MS)
+}
+
+impl LeasePart {
+    fn parse(wire: v1::LeaseRange) -> Result<LeasePart> {
+        let lease = LeaseId::decode(&wire.lease_id)?;
+        let whole = lease.start..lease.end();
+        let mut ranges = Vec::with_capacity(wire.ranges.len().max(1));
+        for range in &wire.ranges {
+            if range.start >= range.end || range.start < whole.start || range.end > whole.end {
+                return Err(Error::new(
+                    Code::InvalidArgument,
+                    format!(
+                        "offsets {}..{} are not inside the lease's {}..{}",
+                        range.start, range.end, whole.start, whole.end
+                    ),
+                ));
+            }
+            ranges.push(range.start..range.end);
+        }
+        if ranges.is_empty() {
+            ranges.push(whole);
+        }
+        Ok(LeasePart { lease, bytes: wire.lease_id, ranges })
+    }
+
+    fn stale(&self, ranges: Vec<Range<u64>>) -> v1::StaleLease {
+        let ranges = ranges.into_iter().map(|range| v1::OffsetRange { start: range.start, end: range.end }).collect();
+        v1::StaleLease { lease_id: self.bytes.clone(), ranges }
+    }
+}
+
+fn partition_to_wire(info: PartitionInfo) -> v1::PartitionState {
+    v1::PartitionState {
+        partition: info.partition,
+        log_id: info.log_id.0.to_vec(),
+        start_offset: info.start,
+        end_offset: info.end,
+        synced_end_offset: info.synced_end,
+        bytes: info.bytes,
+        last_append_time_ns: info.last_append_ns,
+        poisoned: info.poisoned,
+        recovered_cut_bytes: info.recovered_cut_bytes,
+    }
+}
+
+fn group_info_to_wire(info: GroupInfo) -> v1::GroupPartitionState {
+    v1::GroupPartitionState {
+        partition: info.partition,
+        log_id: info.log_id.0.to_vec(),
+        acked_end_offset: info.floor,
+        next_offset: info.next,
+        lag: info.lag,
+        in_flight: info.in_flight,
+        leases: info.leases,
+        holder: info.holder,
+        redelivered: info.redelivered,
+    }
+}

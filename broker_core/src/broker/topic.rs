@@ -1,0 +1,320 @@
+//! One topic: its configuration, its groups and its partitions.
+//!
+//! `<topic>/topic.json` holds configuration and groups, replaced as a whole and synced with every change. A folder is a
+//! topic's exactly when it has one.
+//!
+//! Locks: `Topic::meta` before `Topic::partitions` before a partition's own.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+
+use super::config::{BrokerOptions, TopicConfig};
+use super::names;
+use super::partition::Partition;
+use crate::disk::Disk;
+use crate::error::{Code, Error, Result};
+use crate::log::LogId;
+use crate::log::state::FORMAT;
+use crate::queue::Mode;
+
+/// Groups of a topic, at most.
+const MAX_GROUPS: usize = 1000;
+const META_FILE: &str = "topic.json";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Meta {
+    format: u32,
+    config: TopicConfig,
+    version: u64,
+    groups: BTreeMap<String, GroupMeta>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct GroupMeta {
+    mode: Mode,
+}
+
+/// What a topic needs of its broker.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub disk: Arc<dyn Disk>,
+    pub options: Arc<BrokerOptions>,
+    pub new_log_id: fn() -> Result<LogId>,
+}
+
+/// Where a new group begins in one partition.
+pub type StartOf<'a> = &'a dyn Fn(&Partition) -> Result<Option<u64>>;
+
+/// A topic.
+pub struct Topic {
+    name: Arc<str>,
+    dir: PathBuf,
+    context: Context,
+    meta: Mutex<Meta>,
+    partitions: RwLock<Vec<Arc<Partition>>>,
+    turn: AtomicU32,
+}
+
+impl Topic {
+    /// Makes a topic's folder. Fails where a folder of that name is something else.
+    pub(crate) fn create(context: Context, root: &Path, name: &str, config: TopicConfig) -> Result<Topic> {
+        let dir = root.join(name);
+        if context.disk.list(&dir).is_ok_and(|entries| !entries.is_empty()) {
+            return Err(Error::new(
+                Code::TopicExists,
+                format!(
+                    "{} exists and is not a topic's folder; choose another topic name or move it away",
+                    dir.display()
+                ),
+            ));
+        }
+        let make = || -> io::Result<()> {
+            context.disk.create_dir_all(&dir)?;
+            context.disk.sync_dir(root)
+        };
+        make().map_err(|err| Error::io("make the folder", &dir, &err))?;
+        let meta = Meta { format: FORMAT, config, version: 1, groups: BTreeMap::new() };
+        let topic = Topic {
+            name: name.into(),
+            dir,
+            context,
+            meta: Mutex::new(meta.clone()),
+            partitions: RwLock::default(),
+            turn: AtomicU32::new(0),
+        };
+        topic.add_partitions(&meta)?;
+        topic.store(&meta)?;
+        Ok(topic)
+    }
+
+    /// Opens the topic in a folder; None where the folder is none's. `first_grant`: see [`crate::queue::Queue::new`].
+    pub(crate) fn open(context: Context, root: &Path, name: &str, first_grant: u64) -> Result<Option<Topic>> {
+        let dir = root.join(name);
+        let path = dir.join(META_FILE);
+        let bytes = match context.disk.read(&path) {
+            Ok(bytes) => bytes,
+            Err(err) if matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            Err(err) => return Err(Error::io("read", &path, &err)),
+        };
+        let format =
+            serde_json::from_slice::<serde_json::Value>(&bytes).ok().and_then(|meta| meta.get("format")?.as_u64());
+        if format.is_some_and(|format| format > FORMAT.into()) {
+            return Err(Error::new(
+                Code::DataFormat,
+                format!("{} was written by a newer telemetry-broker; upgrade to that version or newer", path.display()),
+            ));
+        }
+        let meta: Meta = serde_json::from_slice(&bytes).map_err(|err| {
+            Error::new(Code::LogCorrupt, format!("{}: not readable: {err}; restore it from a backup", path.display()))
+        })?;
+        let topic = Topic {
+            name: name.into(),
+            dir,
+            context,
+            meta: Mutex::new(meta.clone()),
+            partitions: RwLock::default(),
+            turn: AtomicU32::new(0),
+        };
+        topic.add_partitions(&meta)?;
+        for (group, group_meta) in &meta.groups {
+            for partition in topic.partitions.read().iter() {
+                partition.add_group(group, group_meta.mode, None, first_grant)?;
+            }
+        }
+        Ok(Some(topic))
+    }
+
+    fn store(&self, meta: &Meta) -> Result<()> {
+        let path = self.dir.join(META_FILE);
+        let bytes = serde_json::to_vec_pretty(meta).map_err(io::Error::other);
+        bytes.and_then(|bytes| self.context.disk.replace(&path, &bytes)).map_err(|err| Error::io("write", &path, &err))
+    }
+
+    fn add_partitions(&self, meta: &Meta) -> Result<()> {
+        let mut partitions = self.partitions.write();
+        let options = meta.config.log_options(&self.context.options);
+        for number in u32::try_from(partitions.len()).unwrap_or(u32::MAX)..meta.config.partitions {
+            let dir = self.dir.join(format!("partition-{number}"));
+            let id = (self.context.new_log_id)()?;
+            let partition = Partition::open(self.context.disk.clone(), dir, &self.name, number, id, options)?;
+            partitions.push(Arc::new(partition));
+        }
+        Ok(())
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its configuration, and the version of it.
+    pub fn config(&self) -> (TopicConfig, u64) {
+        let meta = self.meta.lock();
+        (meta.config.clone(), meta.version)
+    }
+
+    /// Changes the configuration by `change`, which gets the one there is.
+    pub fn configure(
+        &self,
+        if_version: Option<u64>,
+        first_grant: u64,
+        change: impl FnOnce(&TopicConfig) -> Result<TopicConfig>,
+    ) -> Result<()> {
+        let mut meta = self.meta.lock();
+        if let Some(expected) = if_version.filter(|&expected| expected != meta.version) {
+            return Err(Error::new(
+                Code::TopicVersion,
+                format!(
+                    "topic {:?} has configuration version {}, not {expected}; describe it and try again",
+                    self.name, meta.version
+                ),
+            ));
+        }
+        let config = change(&meta.config)?;
+        if config.partitions < meta.config.partitions {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!(
+                    "topic {:?} has {} partitions, they cannot become {}: partitions can only be added",
+                    self.name, meta.config.partitions, config.partitions
+                ),
+            ));
+        }
+        if config == meta.config {
+            return Ok(());
+        }
+        let next = Meta { config, version: meta.version + 1, ..meta.clone() };
+        self.add_partitions(&next)?;
+        for partition in self.partitions.read().iter() {
+            partition.configure(next.config.log_options(&self.context.options))?;
+            for (group, group_meta) in &next.groups {
+                partition.add_group(group, group_meta.mode, None, first_grant)?;
+            }
+        }
+        self.store(&next)?;
+        *meta = next;
+        Ok(())
+    }
+
+    /// All partitions, in order.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.partitions.read().clone()
+    }
+
+    /// One partition.
+    pub fn partition(&self, number: u32) -> Result<Arc<Partition>> {
+        let partitions = self.partitions.read();
+        partitions.get(number as usize).cloned().ok_or_else(|| {
+            Error::new(
+                Code::PartitionNotFound,
+                format!(
+                    "topic {:?} has partitions 0 to {}, not {number}",
+                    self.name,
+                    partitions.len().saturating_sub(1)
+                ),
+            )
+        })
+    }
+
+    /// The named partitions, or all, beginning with another one at each call.
+    pub fn in_turn(&self, numbers: &[u32]) -> Result<Vec<Arc<Partition>>> {
+        let mut chosen = if numbers.is_empty() {
+            self.partitions()
+        } else {
+            numbers.iter().map(|&number| self.partition(number)).collect::<Result<Vec<_>>>()?
+        };
+        let len = u32::try_from(chosen.len()).unwrap_or(u32::MAX).max(1);
+        chosen.rotate_left((self.turn.fetch_add(1, Ordering::Relaxed) % len) as usize);
+        Ok(chosen)
+    }
+
+    /// Groups and their modes, in the order of their names.
+    pub fn groups(&self) -> Vec<(String, Mode)> {
+        self.meta.lock().groups.iter().map(|(name, group)| (name.clone(), group.mode)).collect()
+    }
+
+    /// The mode of a group; None when there is no such group.
+    pub fn group_mode(&self, group: &str) -> Option<Mode> {
+        self.meta.lock().groups.get(group).map(|group| group.mode)
+    }
+
+    /// Makes a group if there is none, with `mode` (default shared) and `start` (default the oldest record). One of
+    /// another mode fails with `mismatch`.
+    pub fn ensure_group(
+        &self,
+        group: &str,
+        mode: Option<Mode>,
+        start: StartOf<'_>,
+        first_grant: u64,
+        mismatch: Code,
+    ) -> Result<Mode> {
+        let mut meta = self.meta.lock();
+        if let Some(existing) = meta.groups.get(group) {
+            if mode.is_some_and(|mode| mode != existing.mode) {
+                return Err(Error::new(
+                    mismatch,
+                    format!(
+                        "group {group:?} of topic {:?} is {}, not {}; use that mode, another group, or delete the group",
+                        self.name,
+                        existing.mode.as_str(),
+                        mode.unwrap_or(existing.mode).as_str()
+                    ),
+                ));
+            }
+            return Ok(existing.mode);
+        }
+        names::check("group", group)?;
+        if meta.groups.len() >= MAX_GROUPS {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!("topic {:?} has {MAX_GROUPS} groups, which is the most; delete one", self.name),
+            ));
+        }
+        let mode = mode.unwrap_or(Mode::Shared);
+        for partition in self.partitions.read().iter() {
+            let at = start(partition)?;
+            partition.remove_group(group)?;
+            partition.add_group(group, mode, at, first_grant)?;
+        }
+        let mut next = meta.clone();
+        next.groups.insert(group.to_owned(), GroupMeta { mode });
+        self.store(&next)?;
+        *meta = next;
+        Ok(mode)
+    }
+
+    /// Deletes a group.
+    pub fn delete_group(&self, group: &str) -> Result<()> {
+        let mut meta = self.meta.lock();
+        let mut next = meta.clone();
+        if next.groups.remove(group).is_none() {
+            return Err(Error::new(Code::GroupNotFound, format!("topic {:?} has no group {group:?}", self.name)));
+        }
+        self.store(&next)?;
+        *meta = next;
+        for partition in self.partitions.read().iter() {
+            partition.remove_group(group)?;
+        }
+        Ok(())
+    }
+
+    /// Writes and syncs everything. All partitions are tried; the first failure is told.
+    pub fn close(&self) -> Result<()> {
+        let partitions = self.partitions();
+        let outcomes: Vec<Result<()>> = partitions.iter().map(|partition| partition.close()).collect();
+        outcomes.into_iter().collect()
+    }
+}

@@ -1,0 +1,25 @@
+//! The telemetry broker's core: a durable log, a queue with leases over it, a hash ring, and telemetry codecs.
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`log`] | segments of CRC-framed batches, recovery, flush policies |
+//! | [`queue`] | leases, visibility timeouts, groups, the ack journal; knows offsets, never bytes |
+//! | [`broker`] | topics of partitions, producers and groups over them: the public API |
+//! | [`ring`], [`partitioner`] | which node, which partition |
+//! | [`wire`] | the protobuf messages, and the walk over record bytes |
+//! | [`disk`], [`clock`] | the file system and the time, injected |
+//!
+//! Nothing outside `python` knows Python; `cargo test` needs no interpreter.
+
+pub mod broker;
+pub mod clock;
+pub mod disk;
+pub mod error;
+pub mod log;
+pub mod partitioner;
+pub mod queue;
+pub mod ring;
+pub mod wire;
+
+#[cfg(feature = "python")]
+mod python;

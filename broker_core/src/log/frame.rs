@@ -1,0 +1,191 @@
+//! Frames: what a batch becomes in a segment.
+//!
+//! Layout (little-endian, [`HEADER_BYTES`] in front of the records):
+//! `len u32 | crc32c u32 | base_offset u64 | count u32 | skipped u64 | append_ns i64 | producer_id u64 | sequence u64 |
+//! synced_end u64 | records`. `len` counts what follows the CRC, and the CRC covers exactly that. The records are the
+//! entries of a checked batch, see [`crate::wire::record`].
+
+use crate::wire::record::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, entry_range};
+
+/// Bytes in front of a frame's records.
+pub const HEADER_BYTES: usize = 60;
+/// Bytes of `len` and CRC, which `len` does not count.
+pub const PREFIX_BYTES: usize = 8;
+
+/// The fields of a frame in front of its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Bytes behind the CRC.
+    pub len: u32,
+    /// CRC-32C of them.
+    pub crc: u32,
+    /// Offset of the first record; of the next one where there is none.
+    pub base_offset: u64,
+    /// Records.
+    pub count: u32,
+    /// Offsets left out in front of `base_offset`, never given to any record.
+    pub skipped: u64,
+    /// When the broker appended it, wall clock.
+    pub append_ns: i64,
+    /// Hash of the producer's name; 0: none.
+    pub producer_id: u64,
+    /// The batch's sequence; 0: none.
+    pub sequence: u64,
+    /// Everything below was on disk when this was written.
+    pub synced_end: u64,
+}
+
+macro_rules! field {
+    ($bytes:expr, $at:literal, $type:ty) => {{
+        let mut raw = [0; size_of::<$type>()];
+        raw.copy_from_slice(&$bytes[$at..$at + size_of::<$type>()]);
+        <$type>::from_le_bytes(raw)
+    }};
+}
+
+impl Header {
+    /// Reads a header; None when its numbers cannot be a frame's.
+    pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Option<Header> {
+        let header = Header {
+            len: field!(bytes, 0, u32),
+            crc: field!(bytes, 4, u32),
+            base_offset: field!(bytes, 8, u64),
+            count: field!(bytes, 16, u32),
+            skipped: field!(bytes, 20, u64),
+            append_ns: field!(bytes, 28, i64),
+            producer_id: field!(bytes, 36, u64),
+            sequence: field!(bytes, 44, u64),
+            synced_end: field!(bytes, 52, u64),
+        };
+        let records = (header.len as usize).checked_sub(HEADER_BYTES - PREFIX_BYTES)?;
+        let plausible = records <= MAX_BATCH_BYTES
+            && header.count <= MAX_BATCH_RECORDS
+            && records >= 2 * header.count as usize
+            && (header.count > 0 || records == 0)
+            && header.base_offset.checked_add(u64::from(header.count)).is_some();
+        plausible.then_some(header)
+    }
+
+    /// Bytes of the whole frame.
+    pub fn frame_bytes(&self) -> u64 {
+        u64::from(self.len) + PREFIX_BYTES as u64
+    }
+
+    /// Behind its last record.
+    pub fn end_offset(&self) -> u64 {
+        self.base_offset + u64::from(self.count)
+    }
+}
+
+/// A whole frame in memory.
+#[derive(Debug)]
+pub struct Frame {
+    bytes: Vec<u8>,
+    header: Header,
+}
+
+impl Frame {
+    /// Builds a frame; `header.len` and `header.crc` are filled in.
+    pub fn new(mut header: Header, records: &[u8]) -> Frame {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + records.len());
+        header.len = u32::try_from(HEADER_BYTES - PREFIX_BYTES + records.len()).unwrap_or(u32::MAX);
+        bytes.extend_from_slice(&header.len.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&header.base_offset.to_le_bytes());
+        bytes.extend_from_slice(&header.count.to_le_bytes());
+        bytes.extend_from_slice(&header.skipped.to_le_bytes());
+        bytes.extend_from_slice(&header.append_ns.to_le_bytes());
+        bytes.extend_from_slice(&header.producer_id.to_le_bytes());
+        bytes.extend_from_slice(&header.sequence.to_le_bytes());
+        bytes.extend_from_slice(&header.synced_end.to_le_bytes());
+        bytes.extend_from_slice(records);
+        header.crc = crc32c::crc32c(&bytes[PREFIX_BYTES..]);
+        bytes[4..PREFIX_BYTES].copy_from_slice(&header.crc.to_le_bytes());
+        Frame { bytes, header }
+    }
+
+    /// Takes a frame's bytes; None unless they are one whole frame and its CRC holds.
+    pub fn parse(bytes: Vec<u8>) -> Option<Frame> {
+        let header = Header::parse(bytes.first_chunk()?)?;
+        let whole = header.frame_bytes() == bytes.len() as u64;
+        (whole && crc32c::crc32c(&bytes[PREFIX_BYTES..]) == header.crc).then_some(Frame { bytes, header })
+    }
+
+    /// The fields in front of the records.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The frame as it stands in a segment.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// All records, as entries.
+    pub fn records(&self) -> &[u8] {
+        &self.bytes[HEADER_BYTES..]
+    }
+
+    /// The entries of the offsets `from..to`, which must lie inside the frame.
+    pub fn entries(&self, from: u64, to: u64) -> &[u8] {
+        let index = |offset: u64| u32::try_from(offset.saturating_sub(self.header.base_offset)).unwrap_or(u32::MAX);
+        let (first, last) = (index(from), index(to).min(self.header.count));
+        if first == 0 && last == self.header.count {
+            return self.records();
+        }
+        &self.records()[entry_range(self.records(), first, last)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            len: 0,
+            crc: 0,
+            base_offset: 7,
+            count: 2,
+            skipped: 3,
+            append_ns: -5,
+            producer_id: 11,
+            sequence: 13,
+            synced_end: 4,
+        }
+    }
+
+    #[test]
+    fn the_layout_is_pinned_to_the_byte() {
+        let frame = Frame::new(header(), &[0x7A, 0, 0x7A, 0]);
+        let hex: String = frame.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let crc = format!("{:08x}", frame.header().crc.swap_bytes());
+        assert_eq!(
+            hex,
+            format!(
+                "38000000{crc}0700000000000000020000000300000000000000fbffffffffffffff0b000000000000000d00000000000000\
+                 04000000000000007a007a00"
+            )
+        );
+        assert_eq!(frame.header().crc, crc32c::crc32c(&frame.bytes()[8..]));
+    }
+
+    #[test]
+    fn any_flipped_bit_is_noticed() {
+        let frame = Frame::new(header(), &[0x7A, 0, 0x7A, 0]);
+        for bit in 0..frame.bytes().len() * 8 {
+            let mut bytes = frame.bytes().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Frame::parse(bytes).is_none(), "bit {bit}");
+        }
+        assert!(Frame::parse(frame.bytes().to_vec()).is_some());
+    }
+
+    #[test]
+    fn entries_are_cut_at_records() {
+        let frame = Frame::new(header(), &[0x7A, 0, 0x7A, 1, 9]);
+        assert_eq!(frame.entries(7, 8), [0x7A, 0]);
+        assert_eq!(frame.entries(8, 9), [0x7A, 1, 9]);
+        assert_eq!(frame.entries(7, 9), frame.records());
+    }
+}

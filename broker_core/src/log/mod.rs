@@ -1,0 +1,587 @@
+//! The log of one partition: frames in segments, with a bounded tail in memory.
+//!
+//! One mechanism, three settings: every append goes into the tail; `memory` writes the tail out when it passes its bound
+//! and at a clean stop, `os` writes each frame before the append returns, `fsync` lets nobody see a record before it is
+//! synced (the caller waits, see [`crate::broker`]'s group commit).
+//!
+//! Invariants (tests: `tests/log_model.rs`, and `tests/log_recovery.rs` for what survives)
+//! - I1 Offsets rise: the base offset of a frame is the end of the frame before it plus its own `skipped`.
+//! - I2 `synced_end <= end`; a record below `synced_end` survives a power cut.
+//! - I3 A sealed segment never changes; whole segments are deleted, oldest first.
+//! - I4 After a failed write or fsync every append fails with `log.poisoned` and the cause, until a reopen. A full disk
+//!   is no such failure: what was written of the frame is cut off and the append can be repeated.
+//! - I5 No offset is given twice: before an offset at or above the stored ceiling is given, the ceiling is raised.
+//!
+//! Recovery: the tail is what lies past the last recorded fsync. Damage there is cut at the last whole frame and counted,
+//! unless the system never went down and whole frames follow, which no interrupted write leaves behind. Other damage
+//! seals its segment: reads of the lost offsets fail, and writing goes on behind the ceiling.
+//!
+//! A log is not thread-safe; its partition's lock guards it.
+
+pub mod frame;
+pub mod producers;
+pub mod segment;
+pub mod state;
+mod tail;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use self::frame::{Frame, Header};
+use self::producers::Producers;
+use self::segment::{Reader, Segment};
+pub use self::state::LogId;
+use self::state::{CEILING_STEP, State};
+use self::tail::Tail;
+use crate::disk::{Disk, File};
+use crate::error::{Code, Error, Result, is_disk_full};
+
+/// What a record survives once its append was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A clean stop.
+    Memory,
+    /// The death of the process.
+    Os,
+    /// A power cut.
+    Fsync,
+}
+
+/// How a log is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct LogOptions {
+    /// See [`Durability`].
+    pub durability: Durability,
+    /// Records kept in memory, at most, beside the newest frame.
+    pub tail_records: u64,
+    /// Size at which a segment is closed, bytes.
+    pub segment_bytes: u64,
+}
+
+/// Where an append went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// The records have the offsets `base..base + count`.
+    At {
+        /// Offset of the first.
+        base: u64,
+    },
+    /// The producer's sequence was stored before.
+    Duplicate,
+}
+
+/// Files to sync so that everything below `end` is durable.
+pub struct SyncPlan {
+    files: Vec<Arc<dyn File>>,
+    dir: Option<(Arc<dyn Disk>, PathBuf)>,
+    end: u64,
+}
+
+impl SyncPlan {
+    /// Adds a file that is to be synced along.
+    pub fn add(&mut self, file: Arc<dyn File>) {
+        self.files.push(file);
+    }
+
+    /// Syncs; to be called without the partition's lock.
+    pub fn run(&self) -> io::Result<()> {
+        for file in &self.files {
+            file.sync()?;
+        }
+        self.dir.as_ref().map_or(Ok(()), |(disk, dir)| disk.sync_dir(dir))
+    }
+}
+
+/// One partition's log.
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    label: String,
+    options: LogOptions,
+    state: State,
+    segments: Vec<Segment>,
+    tail: Tail,
+    reader: Reader,
+    producers: Producers,
+    /// Offset that the next record gets.
+    end: u64,
+    /// Behind the last frame, written or not; `end` is above it after offsets were skipped.
+    chain_end: u64,
+    synced_end: u64,
+    /// Rolled segments that were not synced yet.
+    unsynced: Vec<Arc<dyn File>>,
+    active_unsynced: bool,
+    dir_unsynced: bool,
+    unsynced_bytes: u64,
+    last_append_ns: i64,
+    poisoned: Option<String>,
+    recovered_cut_bytes: u64,
+}
+
+impl Log {
+    /// Opens the log in `dir`, making it if there is none. `label` names it in messages, such as `telemetry/3`.
+    pub fn open(disk: Arc<dyn Disk>, dir: PathBuf, label: String, new_id: LogId, options: LogOptions) -> Result<Log> {
+        disk.create_dir_all(&dir).map_err(|err| Error::io("make the folder", &dir, &err))?;
+        let state = if let Some(state) = State::load(&*disk, &dir)? {
+            state
+        } else {
+            let state = State { log_id: new_id, ceiling: 0, boot_id: disk.boot_id(), clean: true };
+            state.store(&*disk, &dir)?;
+            state
+        };
+        let producers = Producers::load(&*disk, &dir)?;
+        let mut log = Log {
+            disk,
+            dir,
+            label,
+            options,
+            state,
+            segments: Vec::new(),
+            tail: Tail::default(),
+            reader: Reader::default(),
+            producers,
+            end: 0,
+            chain_end: 0,
+            synced_end: 0,
+            unsynced: Vec::new(),
+            active_unsynced: false,
+            dir_unsynced: false,
+            unsynced_bytes: 0,
+            last_append_ns: 0,
+            poisoned: None,
+            recovered_cut_bytes: 0,
+        };
+        log.recover()?;
+        Ok(log)
+    }
+
+    /// Finds the segments, and what of them can be trusted.
+    fn recover(&mut self) -> Result<()> {
+        let names = self.disk.list(&self.dir).map_err(|err| Error::io("list", &self.dir, &err))?;
+        let bases: Vec<u64> = names.iter().filter_map(|name| segment::base_of(name)).collect();
+        let same_boot = self.state.boot_id == self.disk.boot_id() && !self.state.boot_id.is_empty();
+        let mut torn = Vec::new();
+        for &base in &bases {
+            let (mut synced, producers) = (self.synced_end, &mut self.producers);
+            let (segment, tail) = Segment::open(&*self.disk, &self.dir, self.state.log_id, base, |header| {
+                synced = synced.max(header.synced_end);
+                producers.note(header);
+            })?;
+            self.synced_end = synced;
+            self.last_append_ns = self.last_append_ns.max(segment.last_append_ns());
+            torn.push(match tail {
+                segment::Tail::Whole => 0,
+                segment::Tail::Torn { bytes } => bytes,
+            });
+            self.segments.push(segment);
+        }
+        let mut index = 0;
+        while index < self.segments.len() {
+            let segment = &mut self.segments[index];
+            let mut bad_bytes = torn[index];
+            if !self.state.clean && segment.end() > self.synced_end {
+                bad_bytes += segment.verify_from(self.synced_end)?;
+            }
+            if bad_bytes > 0 {
+                let later = bases.get(index + 1).copied();
+                let in_tail = !self.state.clean && segment.end() >= self.synced_end;
+                let followed = same_boot && (later.is_some() || segment.frame_follows()?);
+                if in_tail && !followed {
+                    self.cut_tail(index, bad_bytes)?;
+                    break;
+                }
+                segment.seal_damaged(later.unwrap_or(self.state.ceiling.max(segment.end() + 1)));
+            }
+            index += 1;
+        }
+        let damaged_end = self.segments.last().and_then(|segment| segment.damage()).map(|damage| damage.end);
+        let whole_end = self.segments.last().map_or(0, Segment::end);
+        self.chain_end = whole_end;
+        self.end = damaged_end.unwrap_or(whole_end);
+        let may_have_lost = match self.options.durability {
+            Durability::Memory => true,
+            Durability::Os => !same_boot,
+            Durability::Fsync => false,
+        };
+        if !self.state.clean && may_have_lost {
+            self.end = self.end.max(self.state.ceiling);
+        }
+        if !self.state.clean {
+            // What survived the crash may be in the page cache only.
+            for segment in &self.segments {
+                if segment.end() >= self.synced_end {
+                    segment.file().sync().map_err(|err| Error::io("sync", segment.path(), &err))?;
+                }
+            }
+            self.disk.sync_dir(&self.dir).map_err(|err| Error::io("sync", &self.dir, &err))?;
+        }
+        self.synced_end = self.end;
+        Ok(())
+    }
+
+    /// Cuts the torn tail that begins in segment `index`, and removes the segments behind it.
+    fn cut_tail(&mut self, index: usize, bad_bytes: u64) -> Result<()> {
+        self.recovered_cut_bytes += bad_bytes;
+        for segment in self.segments.drain(index + 1..).rev() {
+            self.recovered_cut_bytes += segment.bytes();
+            self.disk.remove_file(segment.path()).map_err(|err| Error::io("remove", segment.path(), &err))?;
+        }
+        let segment = &self.segments[index];
+        if segment.bytes() == 0 {
+            // Not even the segment's own header is whole.
+            self.disk.remove_file(segment.path()).map_err(|err| Error::io("remove", segment.path(), &err))?;
+            let base = segment.base();
+            self.segments.truncate(index);
+            if index == 0 {
+                self.add_segment(base).map_err(|err| Error::io("make a segment in", &self.dir, &err))?;
+            }
+            return Ok(());
+        }
+        segment.truncate().map_err(|err| Error::io("cut", segment.path(), &err))
+    }
+
+    /// Which log this is.
+    pub fn id(&self) -> LogId {
+        self.state.log_id
+    }
+
+    /// How it names itself in messages.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Offset of the oldest record kept.
+    pub fn start(&self) -> u64 {
+        let unwritten = || self.tail.unwritten().next().map(|frame| frame.header().base_offset);
+        self.segments.first().map(Segment::base).or_else(unwritten).unwrap_or(self.end)
+    }
+
+    /// Offset that the next record gets.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Behind the last record known to be on disk.
+    pub fn synced_end(&self) -> u64 {
+        self.synced_end
+    }
+
+    /// Behind the last record that consumers may see.
+    pub fn visible_end(&self) -> u64 {
+        match self.options.durability {
+            Durability::Fsync => self.synced_end,
+            Durability::Memory | Durability::Os => self.end,
+        }
+    }
+
+    /// See [`Durability`].
+    pub fn durability(&self) -> Durability {
+        self.options.durability
+    }
+
+    /// Changes what can be changed while the log is open.
+    pub fn configure(&mut self, options: LogOptions) {
+        self.options = options;
+    }
+
+    /// Bytes in segments, and in memory only.
+    pub fn bytes(&self) -> u64 {
+        let unwritten: u64 = self.tail.unwritten().map(|frame| frame.bytes().len() as u64).sum();
+        self.segments.iter().map(Segment::bytes).sum::<u64>() + unwritten
+    }
+
+    /// Bytes written since the last sync.
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.unsynced_bytes
+    }
+
+    /// Wall clock of the newest append; 0: none known.
+    pub fn last_append_ns(&self) -> i64 {
+        self.last_append_ns
+    }
+
+    /// Why nothing can be appended, if so.
+    pub fn poisoned(&self) -> Option<&str> {
+        self.poisoned.as_deref()
+    }
+
+    /// Bytes that recovery cut off.
+    pub fn recovered_cut_bytes(&self) -> u64 {
+        self.recovered_cut_bytes
+    }
+
+    /// How far the log has a named producer's batches; 0: not at all.
+    pub fn producer_sequence(&mut self, name: &str) -> u64 {
+        self.producers.name(name);
+        self.producers.sequence(producers::producer_id(name))
+    }
+
+    /// Stops all appends: something failed that may have lost bytes.
+    pub fn poison(&mut self, cause: &str) -> Error {
+        let cause = self.poisoned.get_or_insert_with(|| cause.to_owned());
+        Error::new(
+            Code::LogPoisoned,
+            format!(
+                "{} takes no more records: {cause}; what was answered before is kept; see to the disk, then restart the broker",
+                self.label
+            ),
+        )
+    }
+
+    /// Appends a batch. Under `fsync` the caller must wait for a sync before it answers.
+    ///
+    /// Nothing is appended when this fails. `producer` is the id of a name and a sequence of at least 1.
+    pub fn append(
+        &mut self,
+        records: &[u8],
+        count: u32,
+        producer: Option<(u64, u64)>,
+        now_ns: i64,
+    ) -> Result<Appended> {
+        if let Some((id, sequence)) = producer
+            && sequence <= self.producers.sequence(id)
+        {
+            return Ok(Appended::Duplicate);
+        }
+        if self.poisoned.is_some() {
+            return Err(self.poison(""));
+        }
+        let base = self.end;
+        self.cover(base + u64::from(count))?;
+        let (producer_id, sequence) = producer.unwrap_or_default();
+        let header = Header {
+            len: 0,
+            crc: 0,
+            base_offset: base,
+            count,
+            skipped: base - self.chain_end,
+            // Append times never go back inside a log, so that it can be searched by time.
+            append_ns: now_ns.max(self.last_append_ns),
+            producer_id,
+            sequence,
+            synced_end: self.synced_end,
+        };
+        let frame = Frame::new(header, records);
+        let written = self.options.durability != Durability::Memory && self.tail.is_written();
+        if written {
+            self.write(&frame)?;
+        }
+        self.producers.note(frame.header());
+        self.end = frame.header().end_offset();
+        self.chain_end = self.end;
+        self.last_append_ns = header.append_ns;
+        self.tail.push(Arc::new(frame), written);
+        if written {
+            self.tail.evict(self.options.tail_records);
+        }
+        Ok(Appended::At { base })
+    }
+
+    /// Whether the memory buffer has passed its bound, or must be written because the durability was changed.
+    pub fn wants_flush(&self) -> bool {
+        !self.tail.is_written()
+            && (self.tail.is_over(self.options.tail_records) || self.options.durability != Durability::Memory)
+    }
+
+    /// Writes what is in memory only, but not frames whose records all lie below `acked_below`: nobody needs them.
+    pub fn flush(&mut self, acked_below: u64) -> Result<()> {
+        while let Some(frame) = self.tail.first_unwritten() {
+            let written_end = self.segments.last().map_or(self.chain_start(), Segment::end);
+            let mut header = *frame.header();
+            let unneeded = header.end_offset() <= acked_below && header.count > 0;
+            header.skipped = header.base_offset - written_end.min(header.base_offset);
+            if unneeded && header.producer_id == 0 {
+                // The next frame written says that these offsets are skipped.
+            } else if unneeded {
+                // The producer's sequence must stay, its records need not.
+                header.count = 0;
+                self.write(&Frame::new(header, &[]))?;
+            } else if header.skipped == frame.header().skipped {
+                self.write(&frame)?;
+            } else {
+                self.write(&Frame::new(header, frame.records()))?;
+            }
+            self.tail.mark_written();
+        }
+        self.tail.evict(self.options.tail_records);
+        Ok(())
+    }
+
+    /// Where the first segment begins when there is none yet.
+    fn chain_start(&self) -> u64 {
+        self.tail.unwritten().next().map_or(self.chain_end, |frame| frame.header().base_offset - frame.header().skipped)
+    }
+
+    /// Keeps invariant I5 for the offsets below `end`.
+    fn cover(&mut self, end: u64) -> Result<()> {
+        if end <= self.state.ceiling && !self.state.clean {
+            return Ok(());
+        }
+        let mut state = State { clean: false, boot_id: self.disk.boot_id(), ..self.state.clone() };
+        while state.ceiling < end {
+            state.ceiling += CEILING_STEP;
+        }
+        state.store(&*self.disk, &self.dir)?;
+        self.state = state;
+        Ok(())
+    }
+
+    fn add_segment(&mut self, base: u64) -> io::Result<()> {
+        if let Some(full) = self.segments.last()
+            && self.active_unsynced
+        {
+            self.unsynced.push(full.file().clone());
+        }
+        let segment = Segment::create(&*self.disk, &self.dir, self.state.log_id, base)?;
+        self.segments.push(segment);
+        (self.active_unsynced, self.dir_unsynced) = (true, true);
+        Ok(())
+    }
+
+    fn write(&mut self, frame: &Frame) -> Result<()> {
+        let wants_new = self.segments.last().is_none_or(|active| {
+            active.damage().is_some()
+                || (active.bytes() > segment::HEADER_BYTES
+                    && active.bytes() + frame.bytes().len() as u64 > self.options.segment_bytes)
+        });
+        let header = frame.header();
+        let mut outcome = Ok(());
+        if wants_new {
+            let behind_damage = self.segments.last().is_some_and(|active| active.damage().is_some());
+            let base = if behind_damage { header.base_offset } else { header.base_offset - header.skipped };
+            outcome = self.add_segment(base);
+        }
+        let first_behind_damage = self.segments.last().is_some_and(|active| active.base() == header.base_offset);
+        let rebased = (first_behind_damage && header.skipped > 0)
+            .then(|| Frame::new(Header { skipped: 0, ..*header }, frame.records()));
+        let frame = rebased.as_ref().unwrap_or(frame);
+        if outcome.is_ok()
+            && let Some(active) = self.segments.last_mut()
+        {
+            outcome = active.write(frame);
+        }
+        let Err(err) = outcome else {
+            self.active_unsynced = true;
+            self.unsynced_bytes += frame.bytes().len() as u64;
+            return Ok(());
+        };
+        let undone = match self.segments.last() {
+            Some(active) => active.file().set_len(active.bytes()),
+            None => Ok(()),
+        };
+        if is_disk_full(&err) && undone.is_ok() {
+            return Err(Error::new(
+                Code::LogFull,
+                format!(
+                    "{}: the disk is full ({err}); nothing was appended; make room or wait for retention",
+                    self.label
+                ),
+            )
+            .retry_after_ms(1000));
+        }
+        Err(self.poison(&format!("a write failed: {err}")))
+    }
+
+    /// What must be synced to make everything written durable.
+    pub fn sync_plan(&mut self) -> SyncPlan {
+        let mut files = std::mem::take(&mut self.unsynced);
+        if let Some(active) = self.segments.last().filter(|_| self.active_unsynced) {
+            files.push(active.file().clone());
+        }
+        let dir = self.dir_unsynced.then(|| (self.disk.clone(), self.dir.clone()));
+        (self.active_unsynced, self.dir_unsynced, self.unsynced_bytes) = (false, false, 0);
+        let end = self.tail.unwritten().next().map_or(self.end, |frame| frame.header().base_offset);
+        SyncPlan { files, dir, end }
+    }
+
+    /// Notes that a plan was carried out, or that it failed, which poisons the log.
+    pub fn finish_sync(&mut self, plan: &SyncPlan, outcome: io::Result<()>) -> Result<()> {
+        match outcome {
+            Ok(()) => {
+                self.synced_end = self.synced_end.max(plan.end);
+                Ok(())
+            }
+            Err(err) => Err(self.poison(&format!("an fsync failed: {err}"))),
+        }
+    }
+
+    /// The first frame with records at or above `offset`; None at the end. It may begin behind `offset`: a gap.
+    pub fn frame_at(&mut self, offset: u64) -> Result<Option<Arc<Frame>>> {
+        if self.tail.reaches(offset) {
+            return Ok(self.tail.find(offset).cloned());
+        }
+        let from = self.segments.partition_point(|segment| segment.base() <= offset).saturating_sub(1);
+        for segment in &self.segments[from.min(self.segments.len())..] {
+            if let Some(frame) = segment.find(&mut self.reader, offset)? {
+                return Ok(Some(frame));
+            }
+        }
+        Ok(self.tail.find(offset).cloned())
+    }
+
+    /// The offset of the first record appended at or after `time_ns`; the end when there is none.
+    pub fn offset_at(&mut self, time_ns: i64) -> Result<u64> {
+        for segment in &self.segments {
+            if let Some(offset) = segment.offset_at(&mut self.reader, time_ns)? {
+                return Ok(offset);
+            }
+        }
+        Ok(self.tail.unwritten_offset_at(time_ns).unwrap_or(self.end))
+    }
+
+    /// Deletes all records; offsets go on.
+    pub fn purge(&mut self) -> Result<()> {
+        self.cover(self.end)?;
+        self.producers.store(&*self.disk, &self.dir)?;
+        self.tail.clear();
+        self.reader = Reader::default();
+        self.chain_end = self.end;
+        let old = std::mem::take(&mut self.segments);
+        self.unsynced.clear();
+        self.active_unsynced = false;
+        // The new segment comes first: its name keeps the end of the log whatever happens to the others.
+        if old.last().is_none_or(|active| active.base() < self.end) {
+            self.add_segment(self.end).map_err(|err| Error::io("make a segment in", &self.dir, &err))?;
+        }
+        for segment in &old {
+            if segment.base() < self.end {
+                self.disk.remove_file(segment.path()).map_err(|err| Error::io("remove", segment.path(), &err))?;
+            }
+        }
+        if self.segments.is_empty() {
+            self.segments.extend(old.into_iter().filter(|segment| segment.base() >= self.end));
+        }
+        self.disk.sync_dir(&self.dir).map_err(|err| Error::io("sync", &self.dir, &err))
+    }
+
+    /// Writes and syncs everything, and notes on disk that nothing is missing.
+    pub fn close(&mut self, acked_below: u64) -> Result<()> {
+        if self.state.clean || self.poisoned.is_some() {
+            return Ok(());
+        }
+        self.flush(acked_below)?;
+        if self.segments.last().map_or(0, Segment::end) < self.end {
+            // Offsets above the last frame were given or skipped: an empty frame keeps the end of the log.
+            let header = Header {
+                len: 0,
+                crc: 0,
+                base_offset: self.end,
+                count: 0,
+                skipped: self.end - self.segments.last().map_or(0, Segment::end),
+                append_ns: self.last_append_ns,
+                producer_id: 0,
+                sequence: 0,
+                synced_end: self.synced_end,
+            };
+            self.write(&Frame::new(header, &[]))?;
+        }
+        let plan = self.sync_plan();
+        let outcome = plan.run();
+        self.finish_sync(&plan, outcome)?;
+        let state = State { clean: true, ..self.state.clone() };
+        state.store(&*self.disk, &self.dir)?;
+        self.state = state;
+        Ok(())
+    }
+}

@@ -1,0 +1,401 @@
+//! One segment: a run of frames in one file.
+//!
+//! File `{base_offset:020}.log`; the name is built and parsed only here. It starts with
+//! `magic "TBRKLOG\0" | format u32 | crc32c u32 of the rest | log id [16] | base_offset u64`, [`HEADER_BYTES`] in all.
+//!
+//! The index has an entry for the first frame behind every [`INDEX_STEP`] bytes, in memory only, rebuilt from the frame
+//! headers when the segment is opened.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::frame::{self, Frame, Header};
+use super::state::{FORMAT, LogId};
+use crate::disk::{Disk, File};
+use crate::error::{Code, Error, Result};
+
+const MAGIC: &[u8; 8] = b"TBRKLOG\0";
+/// Bytes in front of the first frame.
+pub const HEADER_BYTES: u64 = 40;
+/// Bytes between index entries, about.
+const INDEX_STEP: u64 = 64 << 10;
+/// Bytes read at a time while frames are walked or served.
+const READ_BYTES: usize = 256 << 10;
+
+/// Where a frame stands, and when it came.
+#[derive(Debug, Clone, Copy)]
+struct IndexEntry {
+    offset: u64,
+    position: u64,
+    append_ns: i64,
+}
+
+/// Where a segment stops being readable.
+#[derive(Debug, Clone)]
+pub struct Damage {
+    /// Byte of the first bad frame.
+    pub position: u64,
+    /// The offset that frame should hold first.
+    pub offset: u64,
+    /// Behind the last offset that is lost.
+    pub end: u64,
+}
+
+/// A segment that is open.
+pub struct Segment {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    base: u64,
+    end: u64,
+    len: u64,
+    last_append_ns: i64,
+    index: Vec<IndexEntry>,
+    damage: Option<Damage>,
+}
+
+/// What opening a segment found behind the last frame that is whole.
+pub enum Tail {
+    /// Nothing.
+    Whole,
+    /// Bytes that are no frame, from the segment's `len` on.
+    Torn {
+        /// How many.
+        bytes: u64,
+    },
+}
+
+fn name(base: u64) -> String {
+    format!("{base:020}.log")
+}
+
+/// The base offset in a segment's file name; None for other files.
+pub fn base_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".log")?;
+    (digits.len() == 20).then(|| digits.parse().ok())?
+}
+
+impl Segment {
+    /// Makes the file of a new segment. The folder is not synced yet.
+    pub fn create(disk: &dyn Disk, dir: &Path, log_id: LogId, base: u64) -> io::Result<Segment> {
+        let path = dir.join(name(base));
+        let file = match disk.create(&path) {
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {
+                // Left behind by a roll that failed before its first frame.
+                disk.remove_file(&path)?;
+                disk.create(&path)?
+            }
+            other => other?,
+        };
+        let mut rest = Vec::with_capacity(24);
+        rest.extend_from_slice(&log_id.0);
+        rest.extend_from_slice(&base.to_le_bytes());
+        let mut header = Vec::with_capacity(usize::try_from(HEADER_BYTES).unwrap_or(40));
+        header.extend_from_slice(MAGIC);
+        header.extend_from_slice(&FORMAT.to_le_bytes());
+        header.extend_from_slice(&crc32c::crc32c(&rest).to_le_bytes());
+        header.extend_from_slice(&rest);
+        file.write_at(0, &header)?;
+        Ok(Segment {
+            path,
+            file,
+            base,
+            end: base,
+            len: HEADER_BYTES,
+            last_append_ns: 0,
+            index: Vec::new(),
+            damage: None,
+        })
+    }
+
+    /// Opens a segment and walks its frame headers up to the first that is none; `seen` gets each of them.
+    ///
+    /// CRCs are not looked at: see [`Segment::verify_from`].
+    pub fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        log_id: LogId,
+        base: u64,
+        mut seen: impl FnMut(&Header),
+    ) -> Result<(Segment, Tail)> {
+        let path = dir.join(name(base));
+        let open = || -> io::Result<(Arc<dyn File>, u64)> {
+            let file = disk.open(&path)?;
+            let len = file.len()?;
+            Ok((file, len))
+        };
+        let (file, file_len) = open().map_err(|err| Error::io("open", &path, &err))?;
+        let mut segment = Segment {
+            path,
+            file,
+            base,
+            end: base,
+            len: HEADER_BYTES,
+            last_append_ns: 0,
+            index: Vec::new(),
+            damage: None,
+        };
+        if !segment.check_header(log_id, base, file_len)? {
+            segment.len = 0;
+            return Ok((segment, Tail::Torn { bytes: file_len }));
+        }
+        let mut position = HEADER_BYTES;
+        while file_len - position >= frame::HEADER_BYTES as u64 {
+            let mut raw = [0; frame::HEADER_BYTES];
+            segment.read(position, &mut raw)?;
+            let Some(header) = Header::parse(&raw) else { break };
+            let follows = segment.end.checked_add(header.skipped) == Some(header.base_offset);
+            if !follows || header.frame_bytes() > file_len - position {
+                break;
+            }
+            seen(&header);
+            segment.push(&header);
+            position += header.frame_bytes();
+        }
+        let bytes = file_len - position;
+        Ok((segment, if bytes == 0 { Tail::Whole } else { Tail::Torn { bytes } }))
+    }
+
+    /// Whether the file has a header; a header of another log or of a newer format is an error.
+    fn check_header(&self, log_id: LogId, base: u64, file_len: u64) -> Result<bool> {
+        if file_len < HEADER_BYTES {
+            return Ok(false);
+        }
+        let mut raw = [0; 40];
+        self.read(0, &mut raw)?;
+        let (magic, rest) = (&raw[..8], &raw[16..]);
+        let format = u32::from_le_bytes([raw[8], raw[9], raw[10], raw[11]]);
+        let crc = u32::from_le_bytes([raw[12], raw[13], raw[14], raw[15]]);
+        if magic == MAGIC && format > FORMAT {
+            return Err(Error::new(
+                Code::DataFormat,
+                format!(
+                    "{} has format {format}, this version reads up to {FORMAT}; upgrade telemetry-broker",
+                    self.path.display()
+                ),
+            ));
+        }
+        if magic != MAGIC || crc != crc32c::crc32c(rest) {
+            return Ok(false);
+        }
+        if rest[..16] != log_id.0 || rest[16..] != base.to_le_bytes() {
+            return Err(Error::new(
+                Code::DataFormat,
+                format!(
+                    "{} belongs to another partition or was renamed; move it out of the folder of {log_id:?}",
+                    self.path.display()
+                ),
+            ));
+        }
+        Ok(true)
+    }
+
+    fn push(&mut self, header: &Header) {
+        if self.index.last().is_none_or(|last| self.len >= last.position + INDEX_STEP) {
+            self.index.push(IndexEntry { offset: header.base_offset, position: self.len, append_ns: header.append_ns });
+        }
+        self.len += header.frame_bytes();
+        self.end = header.end_offset();
+        self.last_append_ns = header.append_ns;
+    }
+
+    /// Checks the CRC of every frame that ends above `offset`, and cuts the segment's view at the first bad one.
+    ///
+    /// Returns the bytes behind the cut, 0 when all frames are sound.
+    pub fn verify_from(&mut self, offset: u64) -> Result<u64> {
+        let (whole_len, mut position) = (self.len, self.position_before(offset));
+        let mut reader = Reader::default();
+        while position < whole_len {
+            let (header, next) = self.header_at(&mut reader, position)?;
+            if header.end_offset() > offset && self.frame_at(&mut reader, position)?.is_none() {
+                self.cut_view(position, header.base_offset - header.skipped);
+                return Ok(whole_len - position);
+            }
+            position = next;
+        }
+        Ok(0)
+    }
+
+    fn cut_view(&mut self, position: u64, end: u64) {
+        self.index.retain(|entry| entry.position < position);
+        self.len = position;
+        self.end = end;
+    }
+
+    /// Whether a whole frame stands anywhere behind the last one of the run: no interrupted write leaves that behind.
+    pub fn frame_follows(&self) -> Result<bool> {
+        let file_len = self.file.len().map_err(|err| Error::io("read", &self.path, &err))?;
+        let mut rest = vec![0; usize::try_from(file_len.saturating_sub(self.len)).unwrap_or(0)];
+        self.read(self.len, &mut rest)?;
+        for start in 1..rest.len() {
+            let Some(raw) = rest[start..].first_chunk() else { break };
+            let Some(header) = Header::parse(raw) else { continue };
+            let end = start.saturating_add(usize::try_from(header.frame_bytes()).unwrap_or(usize::MAX));
+            let plausible = header.base_offset >= self.end && end <= rest.len();
+            if plausible && Frame::parse(rest[start..end].to_vec()).is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Cuts the file at the end of the last whole frame.
+    pub fn truncate(&self) -> io::Result<()> {
+        self.file.set_len(self.len)?;
+        self.file.sync()
+    }
+
+    /// Seals the segment with a damaged range up to `end`, exclusive: reads of it fail.
+    pub fn seal_damaged(&mut self, end: u64) {
+        self.damage = Some(Damage { position: self.len, offset: self.end, end });
+    }
+
+    /// Writes a frame at the end. After an error the view is unchanged; the file may have a part of the frame.
+    pub fn write(&mut self, frame: &Frame) -> io::Result<()> {
+        self.file.write_at(self.len, frame.bytes())?;
+        self.push(frame.header());
+        Ok(())
+    }
+
+    /// First offset, as in its name.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Behind the last record.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Bytes up to the end of the last whole frame.
+    pub fn bytes(&self) -> u64 {
+        self.len
+    }
+
+    /// Append time of the newest frame; 0 when there is none.
+    pub fn last_append_ns(&self) -> i64 {
+        self.last_append_ns
+    }
+
+    /// Its damaged range, if it has one.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.as_ref()
+    }
+
+    /// The open file, for syncs.
+    pub fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read(&self, position: u64, buf: &mut [u8]) -> Result<()> {
+        match self.file.read_at(position, buf) {
+            Ok(read) if read == buf.len() => Ok(()),
+            Ok(_) => {
+                Err(Error::new(Code::LogCorrupt, format!("{} became shorter while it was open", self.path.display())))
+            }
+            Err(err) => Err(Error::io("read", &self.path, &err)),
+        }
+    }
+
+    fn position_before(&self, offset: u64) -> u64 {
+        let after = self.index.partition_point(|entry| entry.offset <= offset);
+        after.checked_sub(1).map_or(HEADER_BYTES, |index| self.index[index].position)
+    }
+
+    /// A frame that ends above `offset`, the first such; None at the end of the segment.
+    pub fn find(&self, reader: &mut Reader, offset: u64) -> Result<Option<Arc<Frame>>> {
+        let mut position = reader.next_position(self.base, offset).unwrap_or_else(|| self.position_before(offset));
+        while position < self.len {
+            let (header, next) = self.header_at(reader, position)?;
+            if header.end_offset() > offset {
+                let frame =
+                    self.frame_at(reader, position)?.ok_or_else(|| self.corrupt(position, header.base_offset))?;
+                reader.last = Some((self.base, header.end_offset(), next));
+                return Ok(Some(Arc::new(frame)));
+            }
+            position = next;
+        }
+        match &self.damage {
+            Some(damage) if offset < damage.end => Err(self.corrupt(damage.position, damage.offset)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The offset of the first frame appended at or after `time_ns`; None when there is none.
+    pub fn offset_at(&self, reader: &mut Reader, time_ns: i64) -> Result<Option<u64>> {
+        if self.last_append_ns < time_ns {
+            return Ok(None);
+        }
+        let after = self.index.partition_point(|entry| entry.append_ns < time_ns);
+        let mut position = after.checked_sub(1).map_or(HEADER_BYTES, |index| self.index[index].position);
+        while position < self.len {
+            let (header, next) = self.header_at(reader, position)?;
+            if header.append_ns >= time_ns && header.count > 0 {
+                return Ok(Some(header.base_offset));
+            }
+            position = next;
+        }
+        Ok(None)
+    }
+
+    fn header_at(&self, reader: &mut Reader, position: u64) -> Result<(Header, u64)> {
+        let mut raw = [0; frame::HEADER_BYTES];
+        raw.copy_from_slice(reader.bytes(self, position, frame::HEADER_BYTES)?);
+        let header = Header::parse(&raw).ok_or_else(|| self.corrupt(position, self.base))?;
+        Ok((header, position + header.frame_bytes()))
+    }
+
+    fn frame_at(&self, reader: &mut Reader, position: u64) -> Result<Option<Frame>> {
+        let (_, next) = self.header_at(reader, position)?;
+        let len = usize::try_from(next - position).unwrap_or(usize::MAX);
+        Ok(Frame::parse(reader.bytes(self, position, len)?.to_vec()))
+    }
+
+    fn corrupt(&self, position: u64, offset: u64) -> Error {
+        Error::new(
+            Code::LogCorrupt,
+            format!(
+                "{}: damaged at byte {position} (offset {offset}), before the last fsync, so nothing was cut; reads of these \
+                 offsets fail, later ones go on; move the group behind the damage with a seek, or restore the file",
+                self.path.display()
+            ),
+        )
+    }
+}
+
+/// Bytes of a segment read ahead, and where the last frame found ended, so that reading on is a sequential scan.
+#[derive(Default)]
+pub struct Reader {
+    segment: u64,
+    position: u64,
+    bytes: Vec<u8>,
+    last: Option<(u64, u64, u64)>,
+}
+
+impl Reader {
+    fn next_position(&self, segment: u64, offset: u64) -> Option<u64> {
+        let (base, end, position) = self.last?;
+        (base == segment && end == offset).then_some(position)
+    }
+
+    fn bytes(&mut self, segment: &Segment, position: u64, len: usize) -> Result<&[u8]> {
+        let have = self.position..self.position + self.bytes.len() as u64;
+        if self.segment != segment.base || !have.contains(&position) || have.end < position + len as u64 {
+            let available = usize::try_from(segment.len.saturating_sub(position)).unwrap_or(usize::MAX);
+            self.bytes.clear();
+            self.bytes.resize(len.max(READ_BYTES).min(available.max(len)), 0);
+            (self.segment, self.position) = (segment.base, position);
+            if let Err(err) = segment.read(position, &mut self.bytes) {
+                self.bytes.clear();
+                return Err(err);
+            }
+        }
+        let start = usize::try_from(position - self.position).unwrap_or(usize::MAX);
+        Ok(&self.bytes[start..start + len])
+    }
+}

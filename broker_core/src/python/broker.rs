@@ -1,0 +1,179 @@
+//! `Broker`, `Subscription` and `ManualClock`.
+
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::bytes::Input;
+use super::errors::to_py_err;
+use crate::broker::{Broker, BrokerOptions, Subscription};
+use crate::clock::{Clock, ManualClock};
+use crate::error::{Code, Error, Result};
+use crate::log::Durability;
+
+#[pyclass(name = "ManualClock", module = "telemetry_broker._core", frozen)]
+pub struct PyManualClock(Arc<ManualClock>);
+
+#[pymethods]
+impl PyManualClock {
+    #[new]
+    #[pyo3(signature = (now_ns = 1_700_000_000_000_000_000))]
+    fn new(now_ns: i64) -> Self {
+        Self(Arc::new(ManualClock::new(now_ns)))
+    }
+
+    fn now(&self) -> f64 {
+        self.0.wall_ns() as f64 / 1e9
+    }
+
+    fn now_ns(&self) -> i64 {
+        self.0.wall_ns()
+    }
+
+    fn advance(&self, py: Python<'_>, seconds: f64) -> PyResult<()> {
+        if !(0.0..=1e9).contains(&seconds) {
+            let message = format!("a clock can be advanced by 0 to 1e9 seconds, not {seconds}");
+            return Err(to_py_err(&Error::new(Code::InvalidArgument, message)));
+        }
+        let ns = std::time::Duration::from_secs_f64(seconds).as_nanos();
+        py.detach(|| self.0.advance_ns(u64::try_from(ns).unwrap_or(u64::MAX)));
+        Ok(())
+    }
+}
+
+#[pyclass(name = "Subscription", module = "telemetry_broker._core", frozen)]
+pub struct PySubscription(Mutex<Option<Arc<Subscription>>>);
+
+impl PySubscription {
+    fn open(&self) -> PyResult<Arc<Subscription>> {
+        let open = self.0.lock().clone();
+        open.ok_or_else(|| to_py_err(&Error::new(Code::BrokerClosed, "the subscription was closed")))
+    }
+}
+
+#[pymethods]
+impl PySubscription {
+    fn fileno(&self) -> PyResult<i32> {
+        Ok(self.open()?.fd().as_raw_fd())
+    }
+
+    fn drain(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        let subscription = self.open()?;
+        Ok(py.detach(|| subscription.drain().iter().map(ToString::to_string).collect()))
+    }
+
+    fn close(&self) {
+        self.0.lock().take();
+    }
+}
+
+#[pyclass(name = "Broker", module = "telemetry_broker._core", frozen)]
+pub struct PyBroker {
+    broker: Broker,
+    process: u32,
+}
+
+impl PyBroker {
+    /// The broker, unless this is a fork of the process that opened it.
+    fn mine(&self) -> Result<&Broker> {
+        if std::process::id() == self.process {
+            return Ok(&self.broker);
+        }
+        Err(Error::new(
+            Code::BrokerClosed,
+            format!(
+                "this broker belongs to process {}, of which this is a fork; open it after the fork, or use the `spawn` \
+                 start method",
+                self.process
+            ),
+        ))
+    }
+
+    fn run<T: Send>(&self, py: Python<'_>, act: impl FnOnce(&Broker) -> Result<T> + Send) -> PyResult<T> {
+        py.detach(|| self.mine().and_then(act)).map_err(|err| to_py_err(&err))
+    }
+}
+
+fn durability_of(name: &str) -> Result<Durability> {
+    match name {
+        "memory" => Ok(Durability::Memory),
+        "os" => Ok(Durability::Os),
+        "fsync" => Ok(Durability::Fsync),
+        other => Err(Error::new(
+            Code::InvalidArgument,
+            format!("durability {other:?} is not known; it is memory, os or fsync"),
+        )),
+    }
+}
+
+#[pymethods]
+impl PyBroker {
+    #[new]
+    #[pyo3(signature = (
+        data_dir, *, queue_size = 2000, visibility_timeout_ms = 30_000, partitions = 4, durability = "os", clock = None
+    ))]
+    fn new(
+        py: Python<'_>,
+        data_dir: Option<&str>,
+        queue_size: u64,
+        visibility_timeout_ms: u32,
+        partitions: u32,
+        durability: &str,
+        clock: Option<&PyManualClock>,
+    ) -> PyResult<Self> {
+        let clock = clock.map(|clock| clock.0.clone() as Arc<dyn Clock>);
+        let open = || {
+            let durability = durability_of(durability)?;
+            let options = BrokerOptions { queue_size, visibility_timeout_ms, partitions, durability };
+            match data_dir {
+                Some(dir) => Broker::open(Path::new(dir), options, clock),
+                None => Broker::in_memory(options, clock),
+            }
+        };
+        let broker = py.detach(open).map_err(|err| to_py_err(&err))?;
+        Ok(Self { broker, process: std::process::id() })
+    }
+
+    fn call<'py>(&self, py: Python<'py>, method: &str, request: Input) -> PyResult<Bound<'py, PyBytes>> {
+        let response = self.run(py, |broker| broker.call(method, request.as_slice()))?;
+        Ok(PyBytes::new(py, &response))
+    }
+
+    fn produce_waits(&self, py: Python<'_>, topic: &str) -> PyResult<bool> {
+        self.run(py, |broker| Ok(broker.produce_waits(topic)))
+    }
+
+    #[pyo3(signature = (topic = None))]
+    fn subscribe(&self, py: Python<'_>, topic: Option<String>) -> PyResult<PySubscription> {
+        let subscription = self.run(py, |broker| broker.wakeups().subscribe(topic))?;
+        Ok(PySubscription(Mutex::new(Some(subscription))))
+    }
+
+    fn release(&self, py: Python<'_>, topic: &str, group: &str, consumer: &str) -> PyResult<()> {
+        self.run(py, |broker| broker.release(topic, group, consumer))
+    }
+
+    #[expect(clippy::type_complexity, reason = "the rows of a table, as `_core.pyi` names them")]
+    fn metrics(&self, py: Python<'_>) -> PyResult<Vec<(String, u32, u64, u64, u64, u64, u64)>> {
+        self.run(py, |broker| {
+            let mut rows = Vec::new();
+            for topic in broker.topics()? {
+                for partition in topic.partitions() {
+                    let info = partition.info();
+                    let name = topic.name().to_string();
+                    rows.push((name, info.partition, info.start, info.end, info.bytes, info.appended, info.leased));
+                }
+            }
+            Ok(rows)
+        })
+    }
+
+    #[pyo3(signature = (flush = true))]
+    fn close(&self, py: Python<'_>, flush: bool) -> PyResult<()> {
+        self.run(py, |broker| broker.close(flush))
+    }
+}

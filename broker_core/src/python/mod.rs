@@ -1,0 +1,46 @@
+//! `telemetry_broker._core`: the bindings. They convert, let go of the GIL, and do nothing else.
+//!
+//! Everything is documented in `_core.pyi`. No lock of the core is ever taken while attached to the interpreter.
+
+#![expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+
+mod broker;
+mod bytes;
+mod delivery;
+mod errors;
+mod producer;
+mod ring;
+
+use pyo3::prelude::*;
+
+use crate::error::Code;
+use crate::partitioner;
+
+use self::bytes::Input;
+
+#[pyfunction]
+fn error_codes() -> Vec<&'static str> {
+    Code::ALL.iter().map(|code| code.as_str()).collect()
+}
+
+#[pyfunction]
+fn partition_for_key(key: Input, partitions: u32) -> PyResult<u32> {
+    if partitions == 0 {
+        let err = crate::error::Error::new(Code::InvalidArgument, "partitions is 0, it must be at least 1");
+        return Err(errors::to_py_err(&err));
+    }
+    Ok(partitioner::partition_for_key(key.as_slice(), partitions))
+}
+
+#[pymodule]
+fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    m.add_function(wrap_pyfunction!(error_codes, m)?)?;
+    m.add_function(wrap_pyfunction!(partition_for_key, m)?)?;
+    m.add_class::<broker::PyManualClock>()?;
+    m.add_class::<broker::PySubscription>()?;
+    m.add_class::<broker::PyBroker>()?;
+    m.add_class::<producer::PyProducerBuffer>()?;
+    m.add_class::<delivery::PyDelivery>()?;
+    ring::register(m)
+}

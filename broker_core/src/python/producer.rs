@@ -1,0 +1,251 @@
+//! `ProducerBuffer`: records become one batch per partition, encoded as they come.
+
+use parking_lot::Mutex;
+use prost::Message;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+
+use super::bytes::with_bytes;
+use super::errors::to_py_err;
+use crate::error::{Code, Error};
+use crate::partitioner::partition_for_key;
+use crate::wire::record::{
+    MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_HEADER_NAME_BYTES, MAX_HEADERS, MAX_RECORD_BYTES, put_record,
+};
+use crate::wire::v1;
+
+/// What `send` answers when no batch is ready.
+const NOT_READY: i64 = -1;
+/// What it answers when the buffer was empty before.
+const FIRST: i64 = -2;
+
+struct Part {
+    bytes: Vec<u8>,
+    records: u32,
+    sequence: u64,
+}
+
+struct Buffer {
+    parts: Vec<Part>,
+    records: usize,
+    bytes: usize,
+    /// Where records without a key go until that batch is taken.
+    sticky: usize,
+}
+
+#[pyclass(name = "ProducerBuffer", module = "telemetry_broker._core", frozen)]
+pub struct PyProducerBuffer {
+    topic: String,
+    producer: String,
+    batch_bytes: usize,
+    batch_records: u32,
+    buffer: Mutex<Buffer>,
+}
+
+fn invalid(message: String) -> PyErr {
+    to_py_err(&Error::new(Code::InvalidArgument, message))
+}
+
+impl Buffer {
+    fn partition(&self, partition: Option<usize>, key: Option<&[u8]>) -> Result<usize, String> {
+        match (partition, key) {
+            (Some(partition), _) if partition < self.parts.len() => Ok(partition),
+            (Some(partition), _) => {
+                Err(format!("partition {partition} does not exist: the topic has 0 to {}", self.parts.len() - 1))
+            }
+            (None, Some(key)) => {
+                Ok(partition_for_key(key, u32::try_from(self.parts.len()).unwrap_or(u32::MAX)) as usize)
+            }
+            (None, None) => Ok(self.sticky),
+        }
+    }
+
+    fn add(
+        &mut self,
+        limits: (usize, u32),
+        value: &[u8],
+        key: Option<&[u8]>,
+        partition: Option<usize>,
+        timestamp_ns: i64,
+        headers: &[(&str, &[u8])],
+    ) -> Result<i64, String> {
+        let number = self.partition(partition, key)?;
+        let was_empty = self.records == 0;
+        let part = &mut self.parts[number];
+        let before = part.bytes.len();
+        if part.records == MAX_BATCH_RECORDS || before >= MAX_BATCH_BYTES - 2 * MAX_RECORD_BYTES && before >= limits.0 {
+            return Err(format!("the batch of partition {number} is full: take it before more is sent"));
+        }
+        put_record(&mut part.bytes, value, key, timestamp_ns, headers).map_err(|size| {
+            format!("a record of {size} bytes: a record may have {MAX_RECORD_BYTES}, its key and headers included")
+        })?;
+        part.records += 1;
+        self.records += 1;
+        self.bytes += part.bytes.len() - before;
+        if part.bytes.len() >= limits.0 || part.records >= limits.1 {
+            return Ok(i64::try_from(number).unwrap_or(i64::MAX));
+        }
+        Ok(if was_empty { FIRST } else { NOT_READY })
+    }
+}
+
+fn check_headers(headers: &[(String, Vec<u8>)]) -> PyResult<()> {
+    if headers.len() > MAX_HEADERS {
+        return Err(invalid(format!("{} headers: a record may have {MAX_HEADERS}", headers.len())));
+    }
+    match headers.iter().find(|(name, _)| !(1..=MAX_HEADER_NAME_BYTES).contains(&name.len())) {
+        Some((name, _)) => Err(invalid(format!(
+            "header name {name:?} has {} bytes, it must have 1 to {MAX_HEADER_NAME_BYTES}",
+            name.len()
+        ))),
+        None => Ok(()),
+    }
+}
+
+#[pymethods]
+impl PyProducerBuffer {
+    #[new]
+    fn new(
+        topic: String,
+        producer: String,
+        sequences: Vec<u64>,
+        batch_bytes: usize,
+        batch_records: u32,
+    ) -> PyResult<Self> {
+        if sequences.is_empty() {
+            return Err(invalid("a producer needs at least one partition, sequences is empty".to_owned()));
+        }
+        if !(1..=MAX_BATCH_BYTES).contains(&batch_bytes) {
+            return Err(invalid(format!("batch_bytes is {batch_bytes}, it must be 1 to {MAX_BATCH_BYTES}")));
+        }
+        if !(1..=MAX_BATCH_RECORDS).contains(&batch_records) {
+            return Err(invalid(format!("batch_records is {batch_records}, it must be 1 to {MAX_BATCH_RECORDS}")));
+        }
+        let parts = sequences.into_iter().map(|sequence| Part { bytes: Vec::new(), records: 0, sequence }).collect();
+        let buffer = Mutex::new(Buffer { parts, records: 0, bytes: 0, sticky: 0 });
+        // A batch is ready before the record that could pass the bound of a request.
+        let batch_bytes = batch_bytes.min(MAX_BATCH_BYTES - MAX_RECORD_BYTES - 16);
+        Ok(Self { topic, producer, batch_bytes, batch_records, buffer })
+    }
+
+    #[pyo3(signature = (value, key = None, partition = None, timestamp_ns = 0, headers = None))]
+    fn send(
+        &self,
+        value: &Bound<'_, PyAny>,
+        key: Option<&Bound<'_, PyAny>>,
+        partition: Option<usize>,
+        timestamp_ns: i64,
+        headers: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<i64> {
+        let limits = (self.batch_bytes, self.batch_records);
+        let mut owned = Vec::new();
+        if let Some(headers) = headers {
+            for (name, value) in headers {
+                let name = name.cast::<PyString>()?.to_str()?.to_owned();
+                owned.push((name, with_bytes(&value, <[u8]>::to_vec)?));
+            }
+            check_headers(&owned)?;
+        }
+        let headers: Vec<(&str, &[u8])> = owned.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        let add = |value: &[u8], key: Option<&[u8]>| {
+            self.buffer.lock().add(limits, value, key, partition, timestamp_ns, &headers)
+        };
+        let added = match key {
+            None => with_bytes(value, |value| add(value, None))?,
+            Some(key) => with_bytes(value, |value| with_bytes(key, |key| add(value, Some(key))))??,
+        };
+        added.map_err(invalid)
+    }
+
+    #[pyo3(signature = (values, keys = None, start = 0))]
+    fn send_many(
+        &self,
+        values: &Bound<'_, PyAny>,
+        keys: Option<&Bound<'_, PyAny>>,
+        start: usize,
+    ) -> PyResult<(usize, i64)> {
+        let py = values.py();
+        let values = as_list(values)?;
+        let keys = keys.map(as_list).transpose()?;
+        if let Some(keys) = keys.as_ref().filter(|keys| keys.len() != values.len()) {
+            return Err(invalid(format!("{} values but {} keys", values.len(), keys.len())));
+        }
+        let limits = (self.batch_bytes, self.batch_records);
+        let mut answer = NOT_READY;
+        for index in start..values.len() {
+            let value = values.get_item(index)?;
+            let key = keys.as_ref().map(|keys| keys.get_item(index)).transpose()?.filter(|key| !key.is_none());
+            let added = match key {
+                None => with_bytes(&value, |value| self.buffer.lock().add(limits, value, None, None, 0, &[]))?,
+                Some(key) => with_bytes(&value, |value| {
+                    with_bytes(&key, |key| self.buffer.lock().add(limits, value, Some(key), None, 0, &[]))
+                })??,
+            };
+            let ready = added.map_err(invalid)?;
+            if ready >= 0 {
+                return Ok((index + 1, ready));
+            }
+            if ready == FIRST {
+                answer = FIRST;
+            }
+        }
+        py.check_signals()?;
+        Ok((values.len(), answer))
+    }
+
+    fn take<'py>(&self, py: Python<'py>, partition: usize) -> PyResult<Option<(Bound<'py, PyBytes>, u32)>> {
+        let mut buffer = self.buffer.lock();
+        let parts = buffer.parts.len();
+        let Some(part) = buffer.parts.get_mut(partition) else {
+            return Err(invalid(format!("partition {partition} does not exist: the topic has 0 to {}", parts - 1)));
+        };
+        if part.records == 0 {
+            return Ok(None);
+        }
+        let head = v1::ProduceRequest {
+            topic: self.topic.clone(),
+            partition: u32::try_from(partition).ok(),
+            producer: self.producer.clone(),
+            sequence: part.sequence + 1,
+            records: Vec::new(),
+        }
+        .encode_to_vec();
+        let request = PyBytes::new_with(py, head.len() + part.bytes.len(), |out| {
+            out[..head.len()].copy_from_slice(&head);
+            out[head.len()..].copy_from_slice(&part.bytes);
+            Ok(())
+        })?;
+        let (records, bytes) = (part.records, part.bytes.len());
+        part.sequence += 1;
+        part.records = 0;
+        part.bytes.clear();
+        buffer.records -= records as usize;
+        buffer.bytes -= bytes;
+        if buffer.sticky == partition {
+            buffer.sticky = (partition + 1) % parts;
+        }
+        Ok(Some((request, records)))
+    }
+
+    fn waiting(&self) -> Vec<usize> {
+        let buffer = self.buffer.lock();
+        buffer.parts.iter().enumerate().filter(|(_, part)| part.records > 0).map(|(number, _)| number).collect()
+    }
+
+    fn __len__(&self) -> usize {
+        self.buffer.lock().records
+    }
+
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.buffer.lock().bytes
+    }
+}
+
+/// A list as it is, or another sequence as one.
+fn as_list<'py>(sequence: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+    match sequence.cast::<PyList>() {
+        Ok(list) => Ok(list.clone()),
+        Err(_) => PyList::new(sequence.py(), sequence.try_iter()?.collect::<PyResult<Vec<_>>>()?),
+    }
+}

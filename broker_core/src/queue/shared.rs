@@ -1,0 +1,369 @@
+//! Shared groups: any consumer, any order.
+//!
+//! Invariants (test: `tests/queue_model.rs`)
+//! - S1 `runs` are disjoint ranges below `next`; an offset below `next` is acked, or a gap, exactly when no run has it.
+//! - S2 A run is leased (its grant is in `leases`) or given back (it is in `available` or in `delayed`).
+//! - S3 A lease exists exactly while it has open records, and has one entry in `deadlines`.
+//!
+//! A run remembers its last grant after it was given back, so a late ack is taken unless someone else got the records.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Acked, Candidate, Settled, intersect, push_range};
+
+/// Ranges acked after a redelivery whose grant is remembered, so that the earlier leases are refused.
+const REMEMBERED_ACKS: usize = 10_000;
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Leased,
+    Available,
+    Delayed(u64),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    end: u64,
+    attempt: u32,
+    /// The last lease; 0: none in this life of the queue.
+    grant: u64,
+    state: State,
+}
+
+#[derive(Debug)]
+struct Lease {
+    range: Range<u64>,
+    open: u64,
+    deadline_ns: u64,
+    consumer: Arc<str>,
+}
+
+/// Parts of runs, each with the start of its run.
+type Parts = Vec<(u64, Range<u64>)>;
+
+/// The cursor of a shared group.
+#[derive(Debug)]
+pub struct SharedQueue {
+    next: u64,
+    runs: BTreeMap<u64, Run>,
+    available: BTreeSet<u64>,
+    delayed: BTreeSet<(u64, u64)>,
+    leases: BTreeMap<u64, Lease>,
+    deadlines: BTreeSet<(u64, u64)>,
+    redelivered_acks: BTreeMap<u64, (u64, u64)>,
+    first_grant: u64,
+    next_grant: u64,
+    /// Grants below were ended by a seek.
+    seek_grant: u64,
+}
+
+impl SharedQueue {
+    /// See [`super::Queue::new`].
+    pub fn new(acked: &Acked, first_grant: u64) -> Self {
+        let mut queue = Self {
+            next: acked.floor,
+            runs: BTreeMap::new(),
+            available: BTreeSet::new(),
+            delayed: BTreeSet::new(),
+            leases: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            redelivered_acks: BTreeMap::new(),
+            first_grant,
+            next_grant: first_grant,
+            seek_grant: 0,
+        };
+        for range in &acked.ranges {
+            queue.hand_back_untouched(range.start);
+            queue.next = range.end;
+        }
+        queue
+    }
+
+    /// Makes the offsets from `next` to `end` available, as never given in this life.
+    fn hand_back_untouched(&mut self, end: u64) {
+        if self.next < end {
+            self.put(self.next..end, Run { end, attempt: 0, grant: 0, state: State::Available });
+            self.next = end;
+        }
+    }
+
+    fn put(&mut self, range: Range<u64>, run: Run) {
+        match run.state {
+            State::Leased => {}
+            State::Available => {
+                self.available.insert(range.start);
+            }
+            State::Delayed(due) => {
+                self.delayed.insert((due, range.start));
+            }
+        }
+        self.runs.insert(range.start, Run { end: range.end, ..run });
+    }
+
+    fn take(&mut self, start: u64) -> Option<Run> {
+        let run = self.runs.remove(&start)?;
+        match run.state {
+            State::Leased => {}
+            State::Available => {
+                self.available.remove(&start);
+            }
+            State::Delayed(due) => {
+                self.delayed.remove(&(due, start));
+            }
+        }
+        Some(run)
+    }
+
+    /// Runs that overlap `range`, in order.
+    fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = (Range<u64>, Run)> + use<'_> {
+        let first = self.runs.range(..=range.start).next_back().filter(|(_, run)| run.end > range.start);
+        let from = first.map_or(range.start, |(&start, _)| start);
+        self.runs.range(from..range.end.max(from)).map(|(&start, run)| (start..run.end, *run))
+    }
+
+    /// Replaces the part of a run inside `range`; None takes it out, as acked.
+    fn change(&mut self, start: u64, range: &Range<u64>, state: Option<State>) {
+        let Some(run) = self.take(start) else { return };
+        let inside = intersect(&(start..run.end), range);
+        if start < inside.start {
+            self.put(start..inside.start, run);
+        }
+        if inside.end < run.end {
+            self.put(inside.end..run.end, run);
+        }
+        if let Some(state) = state {
+            self.put(inside.clone(), Run { state, ..run });
+        }
+        if matches!(run.state, State::Leased) && !matches!(state, Some(State::Leased)) {
+            self.close(run.grant, inside.end - inside.start);
+        }
+    }
+
+    /// Counts records of a lease as no longer open.
+    fn close(&mut self, grant: u64, records: u64) {
+        let Some(lease) = self.leases.get_mut(&grant) else { return };
+        lease.open = lease.open.saturating_sub(records);
+        if lease.open == 0 {
+            self.deadlines.remove(&(lease.deadline_ns, grant));
+            self.leases.remove(&grant);
+        }
+    }
+
+    /// Gives back what is open of a lease.
+    fn end_lease(&mut self, grant: u64) {
+        let Some(lease) = self.leases.get(&grant) else { return };
+        let range = lease.range.clone();
+        let open: Vec<u64> = self
+            .overlapping(&range)
+            .filter(|(_, run)| run.grant == grant && matches!(run.state, State::Leased))
+            .map(|(range, _)| range.start)
+            .collect();
+        for start in open {
+            self.change(start, &range, Some(State::Available));
+        }
+    }
+
+    fn expire(&mut self, now_ns: u64) {
+        while let Some(&(deadline, grant)) = self.deadlines.first()
+            && deadline <= now_ns
+        {
+            self.end_lease(grant);
+        }
+        while let Some(&(due, start)) = self.delayed.first()
+            && due <= now_ns
+        {
+            let range = start..self.runs.get(&start).map_or(start, |run| run.end);
+            self.change(start, &range, Some(State::Available));
+        }
+    }
+
+    /// See [`super::Queue::candidate`].
+    pub fn candidate(&mut self, _consumer: &Arc<str>, now_ns: u64, visible_end: u64) -> Option<Candidate> {
+        self.expire(now_ns);
+        if let Some(&start) = self.available.first()
+            && start < visible_end
+        {
+            let run = self.runs.get(&start)?;
+            return Some(Candidate { start, end: run.end.min(visible_end), attempt: run.attempt + 1 });
+        }
+        (self.next < visible_end).then_some(Candidate { start: self.next, end: visible_end, attempt: 1 })
+    }
+
+    /// See [`super::Queue::grant`].
+    pub fn grant(&mut self, consumer: &Arc<str>, range: Range<u64>, deadline_ns: u64) -> u64 {
+        let grant = self.next_grant;
+        self.next_grant += 1;
+        let attempt = match self.take(range.start) {
+            Some(run) => {
+                if range.end < run.end {
+                    self.put(range.end..run.end, run);
+                }
+                run.attempt + 1
+            }
+            None => 1,
+        };
+        self.next = self.next.max(range.end);
+        self.put(range.clone(), Run { end: range.end, attempt, grant, state: State::Leased });
+        self.deadlines.insert((deadline_ns, grant));
+        let open = range.end - range.start;
+        self.leases.insert(grant, Lease { range, open, deadline_ns, consumer: consumer.clone() });
+        grant
+    }
+
+    /// See [`super::Queue::skip_gap`].
+    pub fn skip_gap(&mut self, gap: Range<u64>) {
+        if self.runs.contains_key(&gap.start) {
+            self.change(gap.start, &gap, None);
+        } else {
+            self.next = self.next.max(gap.end);
+        }
+    }
+
+    /// Splits a lease's range by what became of it: ours to settle, acked before, or stale.
+    fn resolve(&self, grant: u64, range: &Range<u64>, log_end: u64) -> (Parts, Vec<Range<u64>>) {
+        let (mut ours, mut stale) = (Vec::new(), Vec::new());
+        if grant < self.seek_grant || grant >= self.next_grant {
+            return (ours, vec![range.clone()]);
+        }
+        let earlier_life = grant < self.first_grant;
+        for (run_range, run) in self.overlapping(range) {
+            let part = intersect(&run_range, range);
+            if run.grant == grant || (earlier_life && run.grant == 0) {
+                ours.push((run_range.start, part));
+            } else {
+                push_range(&mut stale, part);
+            }
+        }
+        // Of what no run has, only ranges acked after a redelivery can have gone to someone else.
+        let before = self.redelivered_acks.range(..=range.start).next_back().map(|(&start, _)| start);
+        for (&start, &(end, acked_by)) in self.redelivered_acks.range(before.unwrap_or(range.start)..range.end) {
+            let part = intersect(&(start..end), range);
+            if acked_by != grant && !part.is_empty() {
+                stale.push(part);
+            }
+        }
+        let never_given = self.next.max(range.start)..range.end;
+        if !never_given.is_empty() && (!earlier_life || never_given.end > log_end) {
+            stale.push(never_given);
+        }
+        stale.sort_by_key(|range| range.start);
+        (ours, stale)
+    }
+
+    /// See [`super::Queue::owned`].
+    pub fn owned(&self, grant: u64, range: Range<u64>, log_end: u64) -> Settled {
+        let (ours, stale) = self.resolve(grant, &range, log_end);
+        let mut done = Vec::new();
+        for (_, part) in ours {
+            push_range(&mut done, part);
+        }
+        Settled { done, stale }
+    }
+
+    /// See [`super::Queue::ack`].
+    pub fn ack(&mut self, grant: u64, range: Range<u64>, log_end: u64) -> Settled {
+        if (self.seek_grant..self.first_grant).contains(&grant) && range.end <= log_end {
+            // Given before a restart, which forgot that it was given.
+            self.hand_back_untouched(range.end);
+        }
+        let (ours, stale) = self.resolve(grant, &range, log_end);
+        let mut done = Vec::new();
+        for (start, part) in ours {
+            // Parts of one run do not occur twice, but a run that was cut before it now begins elsewhere.
+            let attempt = self.runs.get(&start).map_or(0, |run| run.attempt);
+            self.change(start, &part, None);
+            if attempt > 1 {
+                self.redelivered_acks.insert(part.start, (part.end, grant));
+                if self.redelivered_acks.len() > REMEMBERED_ACKS {
+                    self.redelivered_acks.pop_first();
+                }
+            }
+            push_range(&mut done, part);
+        }
+        Settled { done, stale }
+    }
+
+    /// See [`super::Queue::nack`].
+    pub fn nack(&mut self, grant: u64, range: Range<u64>, due_ns: u64) -> Settled {
+        let (ours, stale) = self.resolve(grant, &range, self.next);
+        let mut done = Vec::new();
+        for (start, part) in ours {
+            if matches!(self.runs.get(&start), Some(Run { state: State::Leased, .. })) {
+                self.change(start, &part, Some(if due_ns == 0 { State::Available } else { State::Delayed(due_ns) }));
+            }
+            push_range(&mut done, part);
+        }
+        Settled { done, stale }
+    }
+
+    /// See [`super::Queue::extend`].
+    pub fn extend(&mut self, grant: u64, deadline_ns: u64) -> bool {
+        let Some(lease) = self.leases.get_mut(&grant) else { return false };
+        self.deadlines.remove(&(lease.deadline_ns, grant));
+        lease.deadline_ns = deadline_ns;
+        self.deadlines.insert((deadline_ns, grant));
+        true
+    }
+
+    /// See [`super::Queue::release`].
+    pub fn release(&mut self, consumer: &str) {
+        let held = self.leases.iter().filter(|(_, lease)| *lease.consumer == *consumer);
+        for grant in held.map(|(&grant, _)| grant).collect::<Vec<_>>() {
+            self.end_lease(grant);
+        }
+    }
+
+    /// See [`super::Queue::seek`].
+    pub fn seek(&mut self, offset: u64) {
+        *self = Self {
+            seek_grant: self.next_grant,
+            next_grant: self.next_grant,
+            ..Self::new(&Acked { floor: offset, ranges: vec![] }, self.first_grant)
+        };
+    }
+
+    /// See [`super::Queue::next_due_ns`].
+    pub fn next_due_ns(&self) -> Option<u64> {
+        let first = |set: &BTreeSet<(u64, u64)>| set.first().map(|&(due, _)| due);
+        first(&self.deadlines).into_iter().chain(first(&self.delayed)).min()
+    }
+
+    /// See [`super::Queue::attempt`].
+    pub fn attempt(&self, offset: u64) -> u32 {
+        self.overlapping(&(offset..offset + 1)).next().map_or(0, |(_, run)| run.attempt)
+    }
+
+    /// See [`super::Queue::acked`].
+    pub fn acked(&self) -> Acked {
+        let floor = self.floor();
+        let (mut ranges, mut at) = (Vec::new(), floor);
+        for (&start, run) in &self.runs {
+            push_range(&mut ranges, at..start.max(at));
+            at = run.end;
+        }
+        push_range(&mut ranges, at..self.next.max(at));
+        Acked { floor, ranges }
+    }
+
+    /// See [`super::Queue::floor`].
+    pub fn floor(&self) -> u64 {
+        self.runs.first_key_value().map_or(self.next, |(&start, _)| start)
+    }
+
+    /// See [`super::Queue::next`].
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// See [`super::Queue::lag`].
+    pub fn lag(&self, end: u64) -> u64 {
+        end.saturating_sub(self.next) + self.runs.iter().map(|(start, run)| run.end - start).sum::<u64>()
+    }
+
+    /// See [`super::Queue::in_flight`].
+    pub fn in_flight(&self) -> (u64, u64) {
+        (self.leases.len() as u64, self.leases.values().map(|lease| lease.open).sum())
+    }
+}

@@ -1,0 +1,58 @@
+//! Deliveries as a consumer finds them in a response.
+
+use std::ops::Range;
+
+use prost::Message;
+
+use super::cursor::{Cursor, Malformed, Value};
+use super::v1;
+use crate::error::{Code, Error, Result};
+
+/// A delivery: its fields, and where in the response its records stand, as entries.
+#[derive(Debug)]
+pub struct DeliveryView {
+    /// Everything but the records.
+    pub head: v1::Delivery,
+    /// Bytes of the response.
+    pub records: Range<usize>,
+    /// Records there.
+    pub count: usize,
+}
+
+/// Finds the deliveries (field 1) of an encoded `ReceiveResponse` or `ReadResponse`.
+pub fn parse_deliveries(response: &[u8]) -> Result<Vec<DeliveryView>> {
+    let mut deliveries = Vec::new();
+    let mut cursor = Cursor::new(response);
+    while let Some(field) = cursor.next_field().map_err(broken)? {
+        if let (1, Value::Bytes(delivery)) = (field.number, field.value) {
+            deliveries.push(parse_delivery(delivery, field.end - delivery.len())?);
+        }
+    }
+    Ok(deliveries)
+}
+
+fn parse_delivery(delivery: &[u8], start: usize) -> Result<DeliveryView> {
+    let mut cursor = Cursor::new(delivery);
+    let (mut head, mut records, mut count) = (Vec::new(), 0..0, 0);
+    while let Some(field) = cursor.next_field().map_err(broken)? {
+        if field.number == 15 {
+            if count > 0 && records.end != field.start {
+                return Err(Error::new(Code::InvalidArgument, "a delivery whose records do not stand side by side"));
+            }
+            records = if count == 0 { field.start..field.end } else { records.start..field.end };
+            count += 1;
+        } else {
+            head.extend_from_slice(&delivery[field.start..field.end]);
+        }
+    }
+    let head = v1::Delivery::decode(head.as_slice())
+        .map_err(|err| Error::new(Code::InvalidArgument, format!("a delivery that is no protobuf message: {err}")))?;
+    Ok(DeliveryView { head, records: start + records.start..start + records.end, count })
+}
+
+fn broken(bad: Malformed) -> Error {
+    Error::new(
+        Code::InvalidArgument,
+        format!("a response that is no protobuf message: {} at byte {}", bad.what, bad.at),
+    )
+}

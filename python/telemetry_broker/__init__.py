@@ -1,0 +1,105 @@
+"""A durable, at-least-once telemetry broker: embedded in this process, in memory, or over gRPC.
+
+    import telemetry_broker as tb
+
+    with tb.connect("file:///var/lib/telemetry") as broker:
+        broker.create_topic("telemetry", partitions=4)
+        with broker.producer("telemetry") as producer:
+            producer.send(b"...", key=b"GPU-1")
+        with broker.consumer("telemetry", group="collector", idle_timeout=1) as consumer:
+            for batch in consumer:
+                print(batch.values)
+                batch.ack()
+
+Words: a **topic** has **partitions**, each a log of **records** with rising **offsets**. A consumer **group** gets
+every record of a topic; its consumers share the work. A consumer gets a **batch** under a **lease** that lasts for the
+**visibility timeout**: what it has not **acked** by then, somebody gets again. So each record is handled at least once.
+
+Durations are float seconds, times nanoseconds since the epoch, sizes bytes. Every error is a ``BrokerError`` with a
+stable ``code``.
+"""
+
+from telemetry_broker._core import HashRing, __version__, partition_for_key
+from telemetry_broker.admin import (
+    BrokerState,
+    Durability,
+    FullPolicy,
+    Group,
+    GroupPartition,
+    GroupState,
+    Mode,
+    PartitionState,
+    Topic,
+    TopicConfig,
+    TopicState,
+)
+from telemetry_broker.batch import Batch, Page, Records
+from telemetry_broker.broker import Broker
+from telemetry_broker.connection import connect
+from telemetry_broker.consumer import Consumer
+from telemetry_broker.errors import (
+    BrokerError,
+    ClosedError,
+    ConflictError,
+    CorruptError,
+    FormatError,
+    FullError,
+    InUseError,
+    InvalidArgumentError,
+    NotFoundError,
+    ProduceUnknownError,
+    StaleLeaseError,
+    StorageError,
+    TimedOutError,
+    UnavailableError,
+    UnsupportedError,
+)
+from telemetry_broker.positions import END, START, AtTime, Offset, Position, at_time
+from telemetry_broker.producer import Producer
+from telemetry_broker.sender import Appended
+
+__all__ = [
+    "END",
+    "START",
+    "Appended",
+    "AtTime",
+    "Batch",
+    "Broker",
+    "BrokerError",
+    "BrokerState",
+    "ClosedError",
+    "ConflictError",
+    "Consumer",
+    "CorruptError",
+    "Durability",
+    "FormatError",
+    "FullError",
+    "FullPolicy",
+    "Group",
+    "GroupPartition",
+    "GroupState",
+    "HashRing",
+    "InUseError",
+    "InvalidArgumentError",
+    "Mode",
+    "NotFoundError",
+    "Offset",
+    "Page",
+    "PartitionState",
+    "Position",
+    "ProduceUnknownError",
+    "Producer",
+    "Records",
+    "StaleLeaseError",
+    "StorageError",
+    "TimedOutError",
+    "Topic",
+    "TopicConfig",
+    "TopicState",
+    "UnavailableError",
+    "UnsupportedError",
+    "__version__",
+    "at_time",
+    "connect",
+    "partition_for_key",
+]

@@ -1,0 +1,264 @@
+"""Topics and groups as the library shows them: plain values, made from the wire's messages.
+
+Durations are seconds, times nanoseconds since the epoch, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from telemetry_broker.errors import InvalidArgumentError
+from telemetry_broker.positions import milliseconds, unsigned
+from telemetry_broker.v1 import broker_pb2 as pb
+
+Durability = Literal["memory", "os", "fsync"]
+"""What a stored record survives: ``memory`` its consumer only, ``os`` the broker's death, ``fsync`` a power cut."""
+
+FullPolicy = Literal["reject", "drop_oldest"]
+"""What a partition does at ``max_partition_bytes``: refuse records, or drop its oldest segment."""
+
+Mode = Literal["shared", "ordered"]
+"""How a group delivers: to any consumer in any order, or in order to the one that holds the partition."""
+
+MODES: Final[dict[Mode, pb.GroupMode]] = {"shared": pb.GROUP_MODE_SHARED, "ordered": pb.GROUP_MODE_ORDERED}
+_DURABILITIES: Final[dict[Durability, pb.Durability]] = {
+    "memory": pb.DURABILITY_MEMORY,
+    "os": pb.DURABILITY_OS,
+    "fsync": pb.DURABILITY_FSYNC,
+}
+_FULL_POLICIES: Final[dict[FullPolicy, pb.FullPolicy]] = {
+    "reject": pb.FULL_POLICY_REJECT,
+    "drop_oldest": pb.FULL_POLICY_DROP_OLDEST,
+}
+_YEARS: Final = 100 * 366 * 86_400.0  # no retention is longer; keeps milliseconds far from the field's bound
+
+
+@dataclass(frozen=True, slots=True)
+class TopicConfig:
+    """Configuration of a topic."""
+
+    partitions: int
+    durability: Durability
+    retention: float
+    """Seconds after which records that every group acked are deleted; 0: no bound by age."""
+    retention_bytes: int
+    """Size of a partition above which records that every group acked are deleted; 0: no bound by size."""
+    max_partition_bytes: int | None
+    """Hard bound of a partition, acked or not; None: none."""
+    full_policy: FullPolicy
+    segment_bytes: int
+    """Size at which a segment is closed and the next one begun."""
+    max_attempts: int
+    """Deliveries of a record in a shared group before it is dead-lettered; 0: never."""
+    visibility_timeout: float
+    """Seconds of a lease that asks for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic's name and configuration."""
+
+    name: str
+    config: TopicConfig
+    config_version: int
+    """Raised by one with each change."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """One partition of a topic."""
+
+    partition: int
+    log_id: bytes
+    start_offset: int
+    """Offset of the oldest record kept; the same as ``end_offset`` when there is none."""
+    end_offset: int
+    """Offset that the next record gets."""
+    synced_end_offset: int
+    """Behind the last record known to be on disk."""
+    bytes: int
+    last_append_time_ns: int
+    """0: none since the broker started."""
+    poisoned: str
+    """Why a failed write or sync stopped the partition; empty: it works."""
+    recovered_cut_bytes: int
+    """Bytes that recovery cut from a torn tail when the broker started."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic and its partitions, in the order of their numbers."""
+
+    topic: Topic
+    partitions: tuple[PartitionState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A consumer group and how it delivers."""
+
+    name: str
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPartition:
+    """A group in one partition."""
+
+    partition: int
+    log_id: bytes
+    acked_end_offset: int
+    """Everything below is acked."""
+    next_offset: int
+    """Everything from here on was never given out."""
+    lag: int
+    """Records not acked yet, leased or not."""
+    in_flight: int
+    """Records leased now."""
+    leases: int
+    holder: str
+    """The consumer that holds the partition in an ordered group; empty: none."""
+    redelivered: int
+    """Records given out again since the broker started."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """A group, partition by partition."""
+
+    group: Group
+    partitions: tuple[GroupPartition, ...]
+
+    @property
+    def lag(self) -> int:
+        """Records not acked yet in all partitions."""
+        return sum(partition.lag for partition in self.partitions)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerState:
+    """The broker itself."""
+
+    broker_id: bytes
+    """8 bytes, made with its folder."""
+    version: str
+    started_ns: int
+    data_dir: str
+    """Empty in memory."""
+    free_bytes: int
+    """Free where its data is."""
+    min_free_bytes: int
+    """Producing stops below so many."""
+    draining: bool
+    """It takes no new records."""
+    partitions: int
+    """Of all topics."""
+
+
+def encode_config(
+    *,
+    partitions: int | None,
+    durability: Durability | None,
+    retention: float | None,
+    retention_bytes: int | None,
+    max_partition_bytes: int | None,
+    full_policy: FullPolicy | None,
+    segment_bytes: int | None,
+    max_attempts: int | None,
+    visibility_timeout: float | None,
+) -> pb.TopicConfig:
+    """A configuration for the wire, where None stays unset. The broker checks the bounds."""
+    if durability is not None and durability not in _DURABILITIES:
+        raise InvalidArgumentError(f"durability={durability!r}: give one of {', '.join(get_args(Durability))}")
+    if full_policy is not None and full_policy not in _FULL_POLICIES:
+        raise InvalidArgumentError(f"full_policy={full_policy!r}: give one of {', '.join(get_args(FullPolicy))}")
+    config = pb.TopicConfig()
+    if durability is not None:
+        config.durability = _DURABILITIES[durability]
+    if full_policy is not None:
+        config.full_policy = _FULL_POLICIES[full_policy]
+    if partitions is not None:
+        config.partitions = unsigned("partitions", partitions, bits=32)
+    if retention is not None:
+        config.retention_ms = milliseconds("retention", retention, most=_YEARS)
+    if retention_bytes is not None:
+        config.retention_bytes = unsigned("retention_bytes", retention_bytes)
+    if max_partition_bytes is not None:
+        config.max_partition_bytes = unsigned("max_partition_bytes", max_partition_bytes)
+    if segment_bytes is not None:
+        config.segment_bytes = unsigned("segment_bytes", segment_bytes)
+    if max_attempts is not None:
+        config.max_attempts = unsigned("max_attempts", max_attempts, bits=32)
+    if visibility_timeout is not None:
+        config.visibility_timeout_ms = milliseconds("visibility_timeout", visibility_timeout, least=0.001)
+    return config
+
+
+def decode_topic(topic: pb.Topic) -> Topic:
+    """The topic of a response."""
+    config = topic.config
+    return Topic(
+        topic.name,
+        TopicConfig(
+            partitions=config.partitions,
+            durability=next(name for name, value in _DURABILITIES.items() if value == config.durability),
+            retention=config.retention_ms / 1000,
+            retention_bytes=config.retention_bytes,
+            max_partition_bytes=config.max_partition_bytes if config.HasField("max_partition_bytes") else None,
+            full_policy=next(name for name, value in _FULL_POLICIES.items() if value == config.full_policy),
+            segment_bytes=config.segment_bytes,
+            max_attempts=config.max_attempts,
+            visibility_timeout=config.visibility_timeout_ms / 1000,
+        ),
+        topic.config_version,
+    )
+
+
+def decode_partition(state: pb.PartitionState) -> PartitionState:
+    """The state of a partition in a response."""
+    return PartitionState(
+        partition=state.partition,
+        log_id=state.log_id,
+        start_offset=state.start_offset,
+        end_offset=state.end_offset,
+        synced_end_offset=state.synced_end_offset,
+        bytes=state.bytes,
+        last_append_time_ns=state.last_append_time_ns,
+        poisoned=state.poisoned,
+        recovered_cut_bytes=state.recovered_cut_bytes,
+    )
+
+
+def decode_group(group: pb.Group) -> Group:
+    """The group of a response."""
+    return Group(group.name, next(name for name, value in MODES.items() if value == group.mode))
+
+
+def decode_group_partition(state: pb.GroupPartitionState) -> GroupPartition:
+    """The state of a group in one partition, in a response."""
+    return GroupPartition(
+        partition=state.partition,
+        log_id=state.log_id,
+        acked_end_offset=state.acked_end_offset,
+        next_offset=state.next_offset,
+        lag=state.lag,
+        in_flight=state.in_flight,
+        leases=state.leases,
+        holder=state.holder,
+        redelivered=state.redelivered,
+    )
+
+
+def decode_broker(state: pb.DescribeBrokerResponse) -> BrokerState:
+    """The broker of a response."""
+    return BrokerState(
+        broker_id=state.broker_id,
+        version=state.version,
+        started_ns=state.started_ns,
+        data_dir=state.data_dir,
+        free_bytes=state.free_bytes,
+        min_free_bytes=state.min_free_bytes,
+        draining=state.draining,
+        partitions=state.partitions,
+    )

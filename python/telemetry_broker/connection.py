@@ -1,0 +1,181 @@
+"""``connect``: from a URL to a broker."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from telemetry_broker import _core
+from telemetry_broker.admin import Durability
+from telemetry_broker.broker import Broker
+from telemetry_broker.embedded import EmbeddedTransport
+from telemetry_broker.errors import InvalidArgumentError, UnsupportedError
+from telemetry_broker.positions import milliseconds
+from telemetry_broker.remote import RemoteTransport
+
+DEFAULT_PORT: Final = 9090
+
+_ACCEPTED: Final = "mem://, mem://name, file:///path, grpc://host:port or grpc+unix:///path"
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What a broker in this process can be told; a remote one has its own settings."""
+
+    queue_size: int = 2000
+    visibility_timeout: float = 30.0
+    partitions: int = 4
+    durability: Durability = "os"
+    clock: _core.ManualClock | None = None
+
+    def open(self, data_dir: str | None) -> _core.Broker:
+        visibility_timeout_ms = milliseconds("visibility_timeout", self.visibility_timeout, least=0.001)
+        try:
+            return _core.Broker(
+                data_dir,
+                queue_size=self.queue_size,
+                visibility_timeout_ms=visibility_timeout_ms,
+                partitions=self.partitions,
+                durability=self.durability,
+                clock=self.clock,
+            )
+        except OverflowError as error:
+            raise InvalidArgumentError(f"{self}: a number is negative or too large") from error
+
+
+@dataclass(slots=True)
+class _Shared:
+    """A ``mem://name`` broker and how many connections it has."""
+
+    core: _core.Broker
+    options: _Options
+    connections: int = 0
+
+
+_shared: Final[dict[str, _Shared]] = {}
+_shared_lock: Final = threading.Lock()
+
+
+def connect(
+    url: str,
+    *,
+    queue_size: int = 2000,
+    visibility_timeout: float = 30.0,
+    partitions: int = 4,
+    durability: Durability = "os",
+    clock: _core.ManualClock | None = None,
+) -> Broker:
+    """Connects to a broker, or opens one in this process.
+
+    Args:
+        url: which one.
+
+            - ``mem://``: a new broker in memory, gone when closed. ``mem://name``: the one of that name in this
+              process, gone when all who connected have closed it.
+            - ``file:///path``: a broker in a folder, which is made if there is none. For one process at a time; others
+              share it through ``telemetry broker``.
+            - ``grpc://host:port`` (default port 9090) or ``grpc+unix:///path``: a broker elsewhere. The first call
+              connects, and so does the first one after a break.
+        queue_size: records kept in memory per partition, the bound of the buffer that ``memory`` topics live in.
+        visibility_timeout: seconds of a lease where neither consumer nor topic name any, up to 12 h.
+        partitions: of a topic that is made without a number.
+        durability: of a topic that is made without one: ``memory``, ``os`` or ``fsync``.
+        clock: a clock that only the test moves; see ``telemetry_broker.testing``.
+
+    Everything but the URL is for a broker in this process; a remote one has its own settings.
+
+    Raises:
+        InvalidArgumentError: not such a URL (``invalid.url``), or an option that it does not take.
+        InUseError: another process has the folder open.
+        FormatError: the folder is of a newer version, or not a broker's.
+        StorageError, CorruptError: the folder cannot be read.
+        UnsupportedError: a kind of broker that this version does not know.
+    """
+    options = _Options(queue_size, visibility_timeout, partitions, durability, clock)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise _invalid(url, str(error)) from error
+    if parts.query or parts.fragment:
+        raise _invalid(url, "it takes no ? or #; options are arguments of connect(), and a path says %3F and %23")
+    match parts.scheme:
+        case "mem":
+            return Broker(_open_memory(url, parts, options))
+        case "file":
+            core = options.open(_path(url, parts))
+            return Broker(EmbeddedTransport(url, core, core.close))
+        case "grpc" | "grpc+unix":
+            if options != _Options():
+                raise InvalidArgumentError(
+                    f"{url} has its own settings: queue_size, visibility_timeout, partitions, durability and clock are "
+                    "for a broker in this process"
+                )
+            return Broker(RemoteTransport(url, _target(url, parts)))
+        case "nats":
+            raise UnsupportedError(f"{url}: NATS JetStream is not supported by this version; give {_ACCEPTED}")
+    raise _invalid(url, f"it begins with {parts.scheme}:" if parts.scheme else "it has no scheme")
+
+
+def _invalid(url: str, why: str) -> InvalidArgumentError:
+    return InvalidArgumentError(f"{url!r} names no broker: {why}. Give {_ACCEPTED}", code="invalid.url")
+
+
+def _open_memory(url: str, parts: SplitResult, options: _Options) -> EmbeddedTransport:
+    if parts.path:
+        raise _invalid(url, "mem:// takes a name, not a path")
+    if not parts.netloc:
+        core = options.open(None)
+        return EmbeddedTransport(url, core, core.close)
+    name = parts.netloc
+    with _shared_lock:
+        shared = _shared.get(name)
+        if shared is None:
+            shared = _shared[name] = _Shared(options.open(None), options)
+        elif options not in (shared.options, _Options()):
+            raise InvalidArgumentError(
+                f"{url} is open in this process with other options ({shared.options}): leave them out to share it"
+            )
+        shared.connections += 1
+    return EmbeddedTransport(url, shared.core, partial(_leave, name))
+
+
+def _leave(name: str, flush: bool = True) -> None:
+    with _shared_lock:
+        shared = _shared[name]
+        shared.connections -= 1
+        if shared.connections == 0:
+            del _shared[name]
+            shared.core.close(flush)
+
+
+def _path(url: str, parts: SplitResult) -> str:
+    path = unquote(parts.path)
+    if parts.netloc not in ("", "localhost") or not path.startswith("/"):
+        meant = os.path.abspath(unquote(parts.netloc + parts.path) or ".")  # noqa: PTH100 - a text, no file is touched
+        raise _invalid(url, f"a folder needs three slashes and its whole path, such as file://{meant}")
+    if "\0" in path:
+        raise _invalid(url, "a path holds no NUL")
+    return path
+
+
+def _target(url: str, parts: SplitResult) -> str:
+    """What gRPC calls the address."""
+    if parts.scheme == "grpc+unix":
+        if parts.netloc or not parts.path.startswith("/"):
+            raise _invalid(url, "a socket needs three slashes and its whole path, such as grpc+unix:///run/broker.sock")
+        return f"unix:{unquote(parts.path)}"
+    if "," in parts.netloc:
+        raise UnsupportedError(f"{url}: several brokers in one URL are not supported by this version; give one of them")
+    if parts.path not in ("", "/") or "@" in parts.netloc:
+        raise _invalid(url, "grpc:// takes a host and a port, nothing else")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise _invalid(url, str(error)) from error
+    if not host:
+        raise _invalid(url, "the host is missing")
+    return f"{f'[{host}]' if ':' in host else host}:{DEFAULT_PORT if port is None else port}"

@@ -1,0 +1,206 @@
+"""Consumers: leased batches of a group, waited for without polling."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from functools import partial
+from types import TracebackType
+from typing import Final, Self
+
+from telemetry_broker import _core
+from telemetry_broker.admin import MODES, Mode
+from telemetry_broker.ahead import Ahead
+from telemetry_broker.batch import Batch
+from telemetry_broker.errors import ClosedError, InvalidArgumentError, UnavailableError
+from telemetry_broker.leases import Lease, Leases
+from telemetry_broker.positions import milliseconds, unsigned
+from telemetry_broker.transport import Transport
+from telemetry_broker.v1 import broker_pb2 as pb
+
+_MAX_RECORDS: Final = 65_536
+_MAX_BYTES: Final = 8 * 1024 * 1024
+_MAX_BYTES_AHEAD: Final = 1024 * 1024
+_FIRST_BACKOFF: Final = 0.1
+_LONGEST_BACKOFF: Final = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class Consumer:
+    """Gets records for one group of a topic. Made by ``Broker.consumer``; thread-safe; refused after a fork.
+
+    Iterating waits for records until the consumer is closed or nothing came for ``idle_timeout`` seconds. Leaving the
+    ``with`` block (or ``close``) gives back at once what is neither acked nor nacked.
+
+    Attributes:
+        topic: what is read.
+        group: for whom.
+        name: identifies this consumer to an ordered group, where it can hold partitions.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        topic: str,
+        group: str,
+        *,
+        mode: Mode = "shared",
+        visibility_timeout: float | None = None,
+        partitions: Iterable[int] | None = None,
+        max_records: int = 500,
+        max_bytes: int = 1024 * 1024,
+        idle_timeout: float | None = None,
+        reconnect_timeout: float = 120.0,
+        name: str | None = None,
+    ) -> None:
+        if mode not in MODES:
+            raise InvalidArgumentError(f"mode={mode!r}: give 'shared' or 'ordered'")
+        if not 1 <= max_bytes <= _MAX_BYTES:
+            raise InvalidArgumentError(f"max_bytes={max_bytes}: give 1 to {_MAX_BYTES}")
+        self.topic = topic
+        self.group = group
+        self.name = name if name is not None else f"consumer-{uuid.uuid4().hex}"
+        self._transport = transport
+        self._idle_timeout = idle_timeout
+        self._reconnect_timeout = reconnect_timeout
+        self._max_records = _bounded_records(max_records)
+        self._request = pb.ReceiveRequest(
+            topic=topic,
+            group=group,
+            consumer=self.name,
+            partitions=[unsigned("a partition", partition, bits=32) for partition in partitions or ()],
+            max_bytes=max_bytes,
+            visibility_timeout_ms=0
+            if visibility_timeout is None
+            else milliseconds("visibility_timeout", visibility_timeout, least=0.001),
+            mode=MODES[mode],
+        )
+        self._empty = _core.Delivery.parse(
+            pb.ReceiveResponse(deliveries=[pb.Delivery(topic=topic)]).SerializeToString()
+        )[0]
+        self._leases = Leases(transport, topic, group)
+        self._receiver = transport.receiver(topic)
+        self._closed = threading.Event()
+        self._ahead: Ahead | None = None
+        # An ordered group rewinds at a nack, and what was taken ahead of it would then come out of order.
+        # Nor do deliveries of more than 1 MiB fit into one message in numbers.
+        if transport.prefetches and mode == "shared" and max_bytes <= _MAX_BYTES_AHEAD:
+            self._ahead = Ahead(
+                transport,
+                self._leases,
+                partial(self._encode, self._max_records),
+                partial(self._fetch, self._max_records),
+            )
+        self._pid = os.getpid()
+
+    def receive(self, max_records: int | None = None, wait: float | None = 0.0) -> Batch:
+        """Leases records: one batch, of one partition.
+
+        Args:
+            max_records: 1 to 65,536; None: as the consumer was made.
+            wait: seconds to wait for a first record; 0: not at all; None: until there is one.
+
+        Returns:
+            A batch; an empty one (``not batch``) when nothing came in time or the consumer was closed meanwhile.
+
+        Raises:
+            ClosedError: the consumer was closed before.
+            NotFoundError: there is no such topic or partition.
+            ConflictError: the group has another mode.
+            UnavailableError: the broker cannot be reached: at once with ``wait=0``, else when it stays away for
+                ``wait``, at most ``reconnect_timeout``.
+        """
+        if self._closed.is_set():
+            raise ClosedError(f"this consumer of {self.topic} was closed; make another with broker.consumer()")
+        if wait is not None and not wait >= 0:
+            raise InvalidArgumentError(f"wait={wait}: give 0 or more seconds, or None for no bound")
+        return self._receive(self._max_records if max_records is None else _bounded_records(max_records), wait)
+
+    def ack(self, batches: Iterable[Batch]) -> int:
+        """Acks several batches of this consumer at once: one call, and one write per partition. See ``Batch.ack``."""
+        return self._leases.ack([batch.part() for batch in batches])
+
+    def close(self, *, give_back: bool = True) -> None:
+        """Ends every wait and, unless told not to, gives back what is open; repeating it is fine.
+
+        When the broker cannot be reached, that is logged, and the leases end with their visibility timeouts.
+        """
+        if self._closed.is_set() or os.getpid() != self._pid:
+            return
+        self._closed.set()
+        self._receiver.close()
+        if self._ahead is not None:
+            self._ahead.close()
+        if not give_back:
+            return
+        try:
+            self._leases.give_back()
+        except (UnavailableError, ClosedError) as error:
+            _log.warning("%r could not give back its leases, they end with their visibility timeouts: %s", self, error)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while not self._closed.is_set():
+            batch = self._receive(self._max_records, self._idle_timeout)
+            if batch:
+                yield batch
+            elif self._idle_timeout is not None:
+                return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Consumer {self.name!r} of {self.topic!r} for {self.group!r} at {self._transport.url}>"
+
+    def _receive(self, max_records: int, wait: float | None) -> Batch:
+        taken = None
+        if self._ahead is not None and max_records == self._max_records:
+            taken = self._ahead.next(wait)
+        else:
+            deliveries = self._fetch(max_records, 1, wait)
+            if deliveries:
+                taken = deliveries[0], self._leases.add(deliveries[0])
+        delivery, lease = taken or (self._empty, Lease(self._empty))
+        return Batch(delivery, lease, self._leases)
+
+    def _fetch(self, max_records: int, max_deliveries: int, wait: float | None) -> list[_core.Delivery]:
+        """Runs one Receive, and sits out a broker that is away as long as the wait allows."""
+        request = self._encode(max_records, max_deliveries)
+        started = time.monotonic()
+        end = None if wait is None else started + wait
+        away_from: float | None = None
+        pause = _FIRST_BACKOFF
+        while True:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            try:
+                return self._receiver.receive(request, left)
+            except UnavailableError:
+                now = time.monotonic()
+                away_from = now if away_from is None else away_from
+                until = away_from + self._reconnect_timeout
+                if now + pause > (until if end is None else min(until, end)):
+                    raise
+            if self._closed.wait(pause):
+                return []
+            pause = min(_LONGEST_BACKOFF, pause * 2)
+
+    def _encode(self, max_records: int, max_deliveries: int) -> bytes:
+        request = pb.ReceiveRequest(max_records=max_records, max_deliveries=max_deliveries)
+        request.MergeFrom(self._request)
+        return request.SerializeToString()
+
+
+def _bounded_records(max_records: int) -> int:
+    if not 1 <= max_records <= _MAX_RECORDS:
+        raise InvalidArgumentError(f"max_records={max_records}: give 1 to {_MAX_RECORDS}")
+    return max_records

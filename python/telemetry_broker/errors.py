@@ -1,0 +1,173 @@
+"""Every error of the broker, the library and the services: one hierarchy, one table of codes.
+
+A class stands for a decision of the caller (mend the request, wait and retry, reopen, ask a person); the ``code`` says
+exactly what happened and never changes its meaning. ``CODES`` is the one place that maps a code to its class and to the
+gRPC status it travels as; the Rust core raises through it too.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import grpc
+
+
+class BrokerError(Exception):
+    """Base of all errors.
+
+    Attributes:
+        code: stable identifier such as ``topic.not_found``.
+        retry_after: seconds after which the same call may succeed; None when a retry alone does not help.
+    """
+
+    default_code = "internal"
+
+    def __init__(self, message: str, *, code: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code or self.default_code
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.args[0]}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args[0], self.code, self.retry_after)
+
+    @property
+    def message(self) -> str:
+        """The text without the code."""
+        return str(self.args[0])
+
+
+def _rebuild(cls: type[BrokerError], message: str, code: str, retry_after: float | None) -> BrokerError:
+    return cls(message, code=code, retry_after=retry_after)
+
+
+class InvalidArgumentError(BrokerError):
+    """The request itself is wrong; nothing was done. Mend it."""
+
+    default_code = "invalid.argument"
+
+
+class NotFoundError(BrokerError):
+    """A topic, partition, group or position that does not exist. Make it, or correct the name."""
+
+    default_code = "topic.not_found"
+
+
+class ConflictError(BrokerError):
+    """What exists does not fit the request: another configuration, mode or version."""
+
+    default_code = "topic.exists"
+
+
+class FullError(BrokerError):
+    """No room for more records; nothing was appended. Safe to retry after ``retry_after`` seconds."""
+
+    default_code = "log.full"
+
+
+class CorruptError(BrokerError):
+    """Stored bytes are damaged. The message names the file, the place and the command that mends it."""
+
+    default_code = "log.corrupt"
+
+
+class StorageError(BrokerError):
+    """The disk failed: a read, write or sync; or an earlier one did and the partition must be reopened."""
+
+    default_code = "data.io"
+
+
+class InUseError(BrokerError):
+    """Another process has the folder open. The message says how to share it."""
+
+    default_code = "data.in_use"
+
+
+class FormatError(BrokerError):
+    """The folder was written by a newer version, or is not a broker's."""
+
+    default_code = "data.format"
+
+
+class StaleLeaseError(BrokerError):
+    """Records were since given to someone else, acked under another lease, or passed by a seek; the rest was done."""
+
+    default_code = "lease.stale"
+
+
+class UnavailableError(BrokerError):
+    """The broker cannot be reached or does not take this now. Retry later, or elsewhere."""
+
+    default_code = "broker.unavailable"
+
+
+class ClosedError(BrokerError):
+    """The broker, producer or consumer was closed."""
+
+    default_code = "broker.closed"
+
+
+class ProduceUnknownError(BrokerError):
+    """A batch was sent and not answered in time: it may or may not be stored."""
+
+    default_code = "produce.unknown"
+
+
+class TimedOutError(BrokerError):
+    """The deadline passed before the call could be made; nothing was done."""
+
+    default_code = "timeout"
+
+
+class UnsupportedError(BrokerError):
+    """This broker does not know the call or the option."""
+
+    default_code = "unsupported"
+
+
+class CodeInfo(NamedTuple):
+    """What a code means to a caller and on the wire."""
+
+    error: type[BrokerError]
+    status: grpc.StatusCode
+
+
+CODES: Final[dict[str, CodeInfo]] = {
+    "internal": CodeInfo(BrokerError, grpc.StatusCode.INTERNAL),
+    "invalid.argument": CodeInfo(InvalidArgumentError, grpc.StatusCode.INVALID_ARGUMENT),
+    "invalid.name": CodeInfo(InvalidArgumentError, grpc.StatusCode.INVALID_ARGUMENT),
+    "invalid.batch": CodeInfo(InvalidArgumentError, grpc.StatusCode.INVALID_ARGUMENT),
+    "invalid.lease": CodeInfo(InvalidArgumentError, grpc.StatusCode.INVALID_ARGUMENT),
+    "invalid.url": CodeInfo(InvalidArgumentError, grpc.StatusCode.INVALID_ARGUMENT),
+    "topic.not_found": CodeInfo(NotFoundError, grpc.StatusCode.NOT_FOUND),
+    "partition.not_found": CodeInfo(NotFoundError, grpc.StatusCode.NOT_FOUND),
+    "group.not_found": CodeInfo(NotFoundError, grpc.StatusCode.NOT_FOUND),
+    "position.log_id": CodeInfo(NotFoundError, grpc.StatusCode.NOT_FOUND),
+    "topic.exists": CodeInfo(ConflictError, grpc.StatusCode.ALREADY_EXISTS),
+    "group.exists": CodeInfo(ConflictError, grpc.StatusCode.ALREADY_EXISTS),
+    "topic.version": CodeInfo(ConflictError, grpc.StatusCode.FAILED_PRECONDITION),
+    "group.mode": CodeInfo(ConflictError, grpc.StatusCode.FAILED_PRECONDITION),
+    "producer.name": CodeInfo(ConflictError, grpc.StatusCode.FAILED_PRECONDITION),
+    "log.full": CodeInfo(FullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    "log.corrupt": CodeInfo(CorruptError, grpc.StatusCode.DATA_LOSS),
+    "log.poisoned": CodeInfo(StorageError, grpc.StatusCode.INTERNAL),
+    "data.io": CodeInfo(StorageError, grpc.StatusCode.INTERNAL),
+    "data.in_use": CodeInfo(InUseError, grpc.StatusCode.FAILED_PRECONDITION),
+    "data.format": CodeInfo(FormatError, grpc.StatusCode.FAILED_PRECONDITION),
+    "lease.stale": CodeInfo(StaleLeaseError, grpc.StatusCode.FAILED_PRECONDITION),
+    "broker.unavailable": CodeInfo(UnavailableError, grpc.StatusCode.UNAVAILABLE),
+    "broker.draining": CodeInfo(UnavailableError, grpc.StatusCode.UNAVAILABLE),
+    "broker.closed": CodeInfo(ClosedError, grpc.StatusCode.CANCELLED),
+    "produce.unknown": CodeInfo(ProduceUnknownError, grpc.StatusCode.UNKNOWN),
+    "timeout": CodeInfo(TimedOutError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    "unsupported": CodeInfo(UnsupportedError, grpc.StatusCode.UNIMPLEMENTED),
+}
+"""Every code of the broker and the library. Services add theirs under prefixes of their own."""
+
+
+def error_from_code(code: str, message: str, retry_after: float | None = None) -> BrokerError:
+    """Makes the error of a code; one that a newer broker invented becomes a plain ``BrokerError`` that keeps it."""
+    info = CODES.get(code)
+    return (info.error if info else BrokerError)(message, code=code, retry_after=retry_after)

@@ -1,0 +1,187 @@
+"""The leases that a consumer holds, and what is done to them: ack, nack, extend."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from telemetry_broker import _core
+from telemetry_broker.errors import InvalidArgumentError, StaleLeaseError
+from telemetry_broker.transport import Transport
+from telemetry_broker.v1 import broker_pb2 as pb
+
+_LEASES_PER_REQUEST: Final = 10_000
+
+Part = tuple["Lease", Sequence[range] | None]
+"""Ranges of offsets inside a lease; None: all of it."""
+
+
+class Lease:
+    """One delivery's claim on a range of offsets."""
+
+    def __init__(self, delivery: _core.Delivery) -> None:
+        self.id = delivery.lease_id
+        self.place = f"{delivery.topic}/{delivery.partition}"
+        self.offsets = range(delivery.base_offset, delivery.base_offset + len(delivery))
+        self.open = [self.offsets]
+        """What is neither acked nor given back."""
+        self.timeout = delivery.visibility_timeout_ms / 1000
+        self.received = time.monotonic()
+        """When the timeout began, by the clock of this process; later than the broker's by the way here."""
+
+    def settle(self, ranges: Iterable[range]) -> None:
+        """Takes ranges out of what is open."""
+        for done in ranges:
+            self.open = [
+                part
+                for old in self.open
+                for part in (
+                    range(old.start, min(old.stop, done.start)),
+                    range(max(old.start, done.stop), old.stop),
+                )
+                if part
+            ]
+
+    def ranges(self, offsets: Iterable[int]) -> list[range]:
+        """Offsets as ascending ranges without gaps; refuses what is not in the lease."""
+        found: list[range] = []
+        for offset in sorted(set(offsets)):
+            if offset not in self.offsets:
+                raise InvalidArgumentError(
+                    f"{self.place}: offset {offset} is not in this batch, which holds "
+                    f"{self.offsets.start} to {self.offsets.stop - 1}"
+                )
+            if found and found[-1].stop == offset:
+                found[-1] = range(found[-1].start, offset + 1)
+            else:
+                found.append(range(offset, offset + 1))
+        return found
+
+
+class Leases:
+    """Every open lease of one consumer. Thread-safe."""
+
+    def __init__(self, transport: Transport, topic: str, group: str) -> None:
+        self._transport = transport
+        self._topic = topic
+        self._group = group
+        self._lock = threading.Lock()
+        self._open: dict[bytes, Lease] = {}
+
+    def add(self, delivery: _core.Delivery) -> Lease:
+        """Takes note of a delivery's lease."""
+        lease = Lease(delivery)
+        with self._lock:
+            # Leases that ran out are the broker's again. The oldest come first; this keeps the book short.
+            for oldest in list(self._open.values())[:2]:
+                if oldest.received + oldest.timeout < lease.received:
+                    del self._open[oldest.id]
+            self._open[lease.id] = lease
+        return lease
+
+    def ack(self, parts: Iterable[Part]) -> int:
+        """Acks; returns the number of records newly acked. Raises StaleLeaseError once the rest is acked."""
+        acked = 0
+        stale: list[str] = []
+        for chunk in _chunks(parts):
+            request = pb.AckRequest(topic=self._topic, group=self._group, leases=map(_encode, chunk))
+            response = pb.AckResponse.FromString(self._transport.call("Ack", request.SerializeToString()))
+            acked += response.acked
+            stale += self._settled(chunk, response.stale)
+        _raise_if_stale(stale, "acked")
+        return acked
+
+    def nack(self, parts: Iterable[Part], *, delay_ms: int = 0, dead_letter: bool = False, reason: str = "") -> int:
+        """Gives back; returns the number of records. Raises StaleLeaseError once the rest is given back."""
+        nacked = 0
+        stale: list[str] = []
+        for chunk in _chunks(parts):
+            request = pb.NackRequest(
+                topic=self._topic,
+                group=self._group,
+                leases=map(_encode, chunk),
+                delay_ms=delay_ms,
+                dead_letter=dead_letter,
+                reason=reason,
+            )
+            response = pb.NackResponse.FromString(self._transport.call("Nack", request.SerializeToString()))
+            nacked += response.nacked
+            stale += self._settled(chunk, response.stale)
+        _raise_if_stale(stale, "given back")
+        return nacked
+
+    def extend(self, leases: Iterable[Lease], timeout_ms: int) -> None:
+        """Restarts the leases' timeouts; 0: at the topic's length. Raises StaleLeaseError once the rest is extended."""
+        stale: list[str] = []
+        for chunk in _chunks((lease, None) for lease in leases):
+            request = pb.ExtendRequest(
+                topic=self._topic,
+                group=self._group,
+                leases=map(_encode, chunk),
+                visibility_timeout_ms=timeout_ms,
+            )
+            now = time.monotonic()
+            response = pb.ExtendResponse.FromString(self._transport.call("Extend", request.SerializeToString()))
+            ended = {entry.lease_id for entry in response.stale}
+            for lease, _ in chunk:
+                lease.received = now
+                lease.timeout = timeout_ms / 1000 or lease.timeout
+            stale += self._settled([part for part in chunk if part[0].id in ended], response.stale)
+        _raise_if_stale(stale, "extended")
+
+    def give_back(self) -> None:
+        """Nacks all that is open. What is stale by now belongs to somebody else already, which is as good."""
+        with self._lock:
+            parts = [(lease, lease.open) for lease in self._open.values()]
+        try:
+            self.nack(parts)
+        except StaleLeaseError:
+            pass
+        finally:
+            with self._lock:
+                self._open.clear()
+
+    def _settled(self, parts: Iterable[Part], stale: Iterable[pb.StaleLease]) -> list[str]:
+        """Takes parts out of what is open; returns the stale ones for people."""
+        places: dict[bytes, Lease] = {}
+        with self._lock:
+            for lease, ranges in parts:
+                places[lease.id] = lease
+                lease.settle([lease.offsets] if ranges is None else ranges)
+                if not lease.open:
+                    self._open.pop(lease.id, None)
+        return [
+            f"{places[entry.lease_id].place} offsets {start} to {end - 1}"
+            for entry in stale
+            for start, end in (
+                [(each.start, each.end) for each in entry.ranges]
+                or [(places[entry.lease_id].offsets.start, places[entry.lease_id].offsets.stop)]
+            )
+        ]
+
+
+def _encode(part: Part) -> pb.LeaseRange:
+    lease, ranges = part
+    return pb.LeaseRange(
+        lease_id=lease.id,
+        ranges=[pb.OffsetRange(start=each.start, end=each.stop) for each in ranges or ()],
+    )
+
+
+def _chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    # Empty ranges on the wire mean "all of it", so a part that names none must not get there.
+    meant = [(lease, ranges) for lease, ranges in parts if lease.id and (ranges is None or ranges)]
+    for start in range(0, len(meant), _LEASES_PER_REQUEST):
+        yield meant[start : start + _LEASES_PER_REQUEST]
+
+
+def _raise_if_stale(stale: list[str], verb: str) -> None:
+    if stale:
+        named = ", ".join(stale[:10]) + (f" and {len(stale) - 10} more ranges" if len(stale) > 10 else "")
+        raise StaleLeaseError(
+            f"{named}: no longer held by this lease (given to another consumer, settled under another lease, or "
+            f"passed by a seek), so not {verb}; everything else is. Handle records within the visibility timeout, "
+            "or extend it while you work"
+        )

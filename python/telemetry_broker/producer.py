@@ -1,0 +1,234 @@
+"""Producers: records in, batches out, each stored once although it may be sent several times."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from telemetry_broker import _core
+from telemetry_broker.errors import BrokerError, InvalidArgumentError
+from telemetry_broker.positions import unsigned
+from telemetry_broker.sender import Appended, Sender
+from telemetry_broker.transport import Transport
+from telemetry_broker.v1 import broker_pb2 as pb
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+MAX_BUFFER_BYTES: Final = 64 * 1024 * 1024
+"""Bound of the records that wait in one producer; as much again can be on its way."""
+
+_BATCH_RECORDS: Final = 65_536
+
+
+class Producer:
+    """Sends records to one topic. Made by ``Broker.producer``; thread-safe; refused after a fork.
+
+    ``send`` puts a record into a buffer and returns. A batch leaves when it is full, when its first record has waited
+    for ``linger`` seconds, or at ``flush``. Errors that a retry can mend are retried with growing pauses until
+    ``delivery_timeout``; the broker knows a batch by the producer's name and the batch's sequence, so that a retry
+    stores nothing twice. Within a partition, records are stored in the order in which they were sent.
+
+    A batch that could not be stored is counted in ``failed_records``, and its error is given to ``on_error`` or,
+    without one, raised once by the next ``send``, ``flush`` or ``close``.
+
+    Attributes:
+        topic: where the records go.
+        name: the name that the broker knows it by, given or made up.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        topic: str,
+        *,
+        name: str | None = None,
+        linger: float = 0.005,
+        batch_bytes: int = 1024 * 1024,
+        max_block: float = 60.0,
+        delivery_timeout: float = 120.0,
+        on_error: Callable[[BrokerError], None] | None = None,
+    ) -> None:
+        if not (linger >= 0 and max_block >= 0 and delivery_timeout > 0):
+            raise InvalidArgumentError(
+                f"linger={linger}, max_block={max_block}, delivery_timeout={delivery_timeout}: give seconds, "
+                "0 or more for the first two, more than 0 for the last"
+            )
+        self.topic = topic
+        self.name = name if name is not None else f"producer-{uuid.uuid4().hex}"
+        self._url = transport.url
+        self._max_block = max_block
+        opened = pb.OpenProducerResponse.FromString(
+            transport.call("OpenProducer", pb.OpenProducerRequest(topic=topic, producer=self.name).SerializeToString())
+        )
+        self._sequences = {state.partition: state.sequence for state in opened.partitions}
+        self._buffer = _core.ProducerBuffer(
+            topic,
+            self.name,
+            list(self._sequences.values()),
+            min(unsigned("batch_bytes", batch_bytes), MAX_BUFFER_BYTES // max(1, len(self._sequences))),
+            _BATCH_RECORDS,
+        )
+        self._add = self._buffer.send
+        self._sender = Sender(
+            transport,
+            topic,
+            self.name,
+            self._buffer,
+            linger=linger,
+            delivery_timeout=delivery_timeout,
+            on_error=on_error,
+        )
+
+    @property
+    def sequences(self) -> dict[int, int]:
+        """The highest sequence that each partition had stored from this name when the producer was made; 0: none."""
+        return dict(self._sequences)
+
+    @property
+    def failed_records(self) -> int:
+        """Records that were sent and not stored, or of which nobody knows whether they are."""
+        return self._sender.failed_records
+
+    def send(
+        self,
+        value: Buffer,
+        key: Buffer | None = None,
+        *,
+        partition: int | None = None,
+        timestamp_ns: int = 0,
+        headers: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Puts one record into the buffer.
+
+        Args:
+            value: the payload, any bytes; with key and headers at most 1 MiB.
+            key: records of one key go to one partition, in order.
+            partition: the partition itself; it wins over the key. Without both, batches go round the partitions.
+            timestamp_ns: the producer's own time, nanoseconds since the epoch; 0: none.
+            headers: at most 64 names (1 to 255 bytes of UTF-8) with any bytes.
+
+        Raises:
+            InvalidArgumentError: the record is over a bound; it was not added.
+            TimedOutError: the buffer stayed full for ``max_block`` seconds; the record was not added.
+            BrokerError: an earlier batch could not be stored (see the class); this record was not added.
+        """
+        if self._sender.halted:
+            self._sender.make_way(self._max_block)
+        full = self._add(value, key, partition, timestamp_ns, headers)
+        if full != -1:
+            if full == -2:
+                self._sender.linger_on(was_empty=True)
+            else:
+                self._sender.dispatch(full, stall=True)
+
+    def send_many(self, values: Sequence[Buffer], keys: Sequence[Buffer | None] | None = None) -> None:
+        """Puts records into the buffer: as ``send`` for each, but faster.
+
+        Args:
+            values: the payloads.
+            keys: as many keys, or None for no key at all.
+
+        Raises:
+            BrokerError: as ``send``; the records before the refused one were added.
+        """
+        if keys is not None and len(keys) != len(values):
+            raise InvalidArgumentError(f"{len(values)} values and {len(keys)} keys: give a key or None for each")
+        start = 0
+        while start < len(values):
+            if self._sender.halted:
+                self._sender.make_way(self._max_block)
+            try:
+                start, full = self._buffer.send_many(values, keys, start)
+            finally:
+                self._sender.linger_on(was_empty=False)
+            if full >= 0:
+                self._sender.dispatch(full, stall=True)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Sends what is buffered and returns when all that was sent before is stored with the topic's durability.
+
+        Args:
+            timeout: seconds; None: until each batch is stored or has failed, ``delivery_timeout`` at most.
+
+        Raises:
+            TimedOutError: not all of it is stored yet; it is still on its way, and flush can be called again.
+            BrokerError: a batch could not be stored (see the class).
+        """
+        self._sender.flush(timeout)
+        self._sender.raise_error()
+
+    def append(self, records: Buffer, *, partition: int, sequence: int) -> Appended:
+        """Stores one encoded batch under a sequence of the caller's; returns when it is stored.
+
+        For sources that know their position, such as a file. A producer either appends or sends: after an ``append``
+        it refuses ``send``.
+
+        Args:
+            records: ``Record`` entries one after the other, each with its tag (0x7A) and length, the bytes of a
+                RecordBatch: 0 to 65,536 of them, 8 MiB; none only moves the sequence.
+            partition: where to.
+            sequence: at least 1, rising within the partition, gaps allowed; one not above the highest that is stored
+                comes back as a duplicate.
+
+        Raises:
+            InvalidArgumentError: malformed or over a bound.
+            ProduceUnknownError: sent and not answered within ``delivery_timeout``. Repeating it is safe.
+            BrokerError: it was not stored.
+        """
+        return self.append_many([(partition, records)], sequence)[0]
+
+    def append_many(self, batches: Iterable[tuple[int, Buffer]], sequence: int) -> list[Appended]:
+        """Stores one encoded batch a partition, side by side and under one sequence; see ``append``.
+
+        Args:
+            batches: partitions, each at most once, and their records.
+            sequence: as for ``append``.
+
+        Returns:
+            One entry a batch, in their order, when all are stored.
+
+        Raises:
+            BrokerError: as ``append``, once all are settled. The others may be stored; repeating the call is safe.
+        """
+        requests: dict[int, bytes] = {}
+        for partition, records in batches:
+            if partition in requests:
+                raise InvalidArgumentError(f"partition {partition} is given twice: one sequence is one batch there")
+            head = pb.ProduceRequest(
+                topic=self.topic,
+                partition=unsigned("a partition", partition, bits=32),
+                producer=self.name,
+                sequence=unsigned("the sequence", sequence),
+            )
+            # Protobuf fields may stand in any order: the encoded records follow the others as they are.
+            requests[partition] = b"".join((head.SerializeToString(), records))
+        return self._sender.append(list(requests.items()))
+
+    def close(self, *, flush: bool = True) -> None:
+        """Flushes, unless told not to, and ends the producer; repeating it is fine.
+
+        Raises:
+            BrokerError: as ``flush``. The producer is closed all the same.
+        """
+        if self._sender.closed:
+            return
+        try:
+            if flush:
+                self.flush()
+        finally:
+            self._sender.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Flushes after an exception too: what was sent before it was meant to be sent."""
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Producer {self.name!r} of {self.topic!r} at {self._url}>"

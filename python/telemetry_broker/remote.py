@@ -1,0 +1,203 @@
+"""A broker behind gRPC: ``grpc://`` and ``grpc+unix://``.
+
+Messages cross as raw bytes: what the Rust core encodes here is what the Rust core of the server decodes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Final, cast
+
+import grpc
+
+from telemetry_broker import _core
+from telemetry_broker.errors import BrokerError, ClosedError, UnavailableError, error_from_code
+from telemetry_broker.transport import MAX_WAIT_MS, Done, UnansweredError
+from telemetry_broker.v1 import broker_pb2 as pb
+
+CALL_TIMEOUT: Final = 30.0
+"""Seconds until a call without a wait is given up."""
+
+_SERVICE: Final = "/telemetry_broker.v1.BrokerService/"
+_MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024  # a request or a response is at most 8 MiB of records and their frame
+_OPTIONS: Final = (
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    # A dead peer is noticed after 40 s at most; servers refuse pings that come more often than each 10 s.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # A broker that restarts is found again within two seconds.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Two connections to one broker in one process are two connections: closing one leaves the other alone.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+# The code for an error that carries none: it was made by gRPC itself or by something between us and the broker.
+_CODE_BY_STATUS: Final = {
+    grpc.StatusCode.UNAVAILABLE: "broker.unavailable",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "timeout",
+    grpc.StatusCode.UNIMPLEMENTED: "unsupported",
+    grpc.StatusCode.INVALID_ARGUMENT: "invalid.argument",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "invalid.argument",  # a message over gRPC's bound; `log.full` has its code
+    grpc.StatusCode.CANCELLED: "broker.closed",
+}
+# After these a request that carries no code of ours may have been carried out all the same.
+_MAYBE_DONE: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.INTERNAL,
+    }
+)
+
+
+class RemoteTransport:
+    """Drives a gRPC channel; it connects at the first call and again after every break."""
+
+    prefetches: Final = True
+
+    def __init__(self, url: str, target: str) -> None:
+        self.url = url
+        self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+        self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self._closed = False
+        self._pid = os.getpid()
+
+    def call(self, method: str, request: bytes) -> bytes:
+        """See Transport; gives up after ``CALL_TIMEOUT`` seconds."""
+        try:
+            return self._method(method)(request, timeout=CALL_TIMEOUT)
+        except grpc.RpcError as error:
+            raise self.broker_error(method, error) from error
+        except ValueError as error:  # grpc's word for a closed channel
+            raise self._closed_error() from error
+
+    def start(self, method: str, request: bytes, timeout: float, done: Done) -> None:
+        """See Transport; ``done`` is called in a thread of gRPC."""
+
+        def answered(future: grpc.Future[bytes]) -> None:
+            try:
+                answer: bytes | BrokerError = future.result()
+            except grpc.RpcError as error:
+                answer = self.broker_error(method, error, maybe_done=True)
+            except grpc.FutureCancelledError:
+                answer = UnansweredError(self._closed_error())
+            done(answer)
+
+        try:
+            future = self.future(method, request, timeout)
+        except BrokerError as error:
+            done(error)
+        else:
+            future.add_done_callback(answered)
+
+    def future(self, method: str, request: bytes, timeout: float) -> grpc.Future[bytes]:
+        """Starts a call that can be cancelled."""
+        try:
+            return self._method(method).future(request, timeout=timeout)
+        except ValueError as error:
+            raise self._closed_error() from error
+
+    def receiver(self, topic: str) -> RemoteReceiver:  # noqa: ARG002 - the request names it
+        """See Transport."""
+        return RemoteReceiver(self)
+
+    def close(self, *, flush: bool = True) -> None:  # noqa: ARG002 - nothing is buffered here
+        """See Transport."""
+        self._closed = True
+        self._channel.close()
+
+    def _method(self, method: str) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+        if self._pid != os.getpid():
+            raise UnavailableError(
+                f"{self.url} was opened before this process was forked; a connection does not survive a fork: "
+                "call connect() in the new process"
+            )
+        if self._closed:
+            raise self._closed_error()
+        known = self._methods.get(method)
+        if known is None:
+            known = self._methods[method] = self._channel.unary_unary(_SERVICE + method)
+        return known
+
+    def _closed_error(self) -> ClosedError:
+        return ClosedError(f"the connection to {self.url} was closed; call connect() again")
+
+    def broker_error(self, method: str, error: grpc.RpcError, *, maybe_done: bool = False) -> BrokerError:
+        """The one place where a gRPC error becomes ours; ``maybe_done`` wraps the open ones into UnansweredError."""
+        call = cast("grpc.Call", error)
+        status = call.code()
+        trailers = {key: str(value) for key, value in call.trailing_metadata() or ()}
+        details = call.details() or ""
+        code = trailers.get("telemetry-code")
+        if code is not None:
+            retry_after_ms = trailers.get("telemetry-retry-after-ms")
+            return error_from_code(code, details, int(retry_after_ms) / 1000 if retry_after_ms else None)
+        if self._closed:
+            return UnansweredError(self._closed_error()) if maybe_done else self._closed_error()
+        known = error_from_code(
+            _CODE_BY_STATUS.get(status, "internal"),
+            f"{self.url} did not answer {method}: {status.name}, {details}",
+            retry_after=1.0 if status is grpc.StatusCode.UNAVAILABLE else None,
+        )
+        # gRPC's own text for a request that never left, the one case in which a broken connection is no riddle.
+        never_sent = status is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details
+        return UnansweredError(known) if maybe_done and status in _MAYBE_DONE and not never_sent else known
+
+
+class RemoteReceiver:
+    """Waits in the server: each Receive asks it to hold the answer back until there are records."""
+
+    def __init__(self, transport: RemoteTransport) -> None:
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._calls: set[grpc.Future[bytes]] = set()
+        self._closed = False
+
+    def receive(self, request: bytes, wait: float | None) -> list[_core.Delivery]:
+        """See Receiver."""
+        if wait == 0:
+            return [] if self._closed else _core.Delivery.parse(self._transport.call("Receive", request))
+        template = pb.ReceiveRequest.FromString(request)
+        end = None if wait is None else time.monotonic() + wait
+        while True:
+            left_ms = MAX_WAIT_MS if end is None else max(0, round((end - time.monotonic()) * 1000))
+            template.wait_ms = min(left_ms, MAX_WAIT_MS)
+            asked = time.monotonic()
+            deliveries = self._wait(template.SerializeToString(), template.wait_ms / 1000 + CALL_TIMEOUT)
+            if deliveries or self._closed or left_ms == template.wait_ms < MAX_WAIT_MS:
+                return deliveries
+            if time.monotonic() - asked < template.wait_ms / 2000:
+                raise UnavailableError(f"{self._transport.url} ended a wait before its time: it is stopping")
+
+    def _wait(self, request: bytes, timeout: float) -> list[_core.Delivery]:
+        with self._lock:
+            if self._closed:
+                return []
+            call = self._transport.future("Receive", request, timeout)
+            self._calls.add(call)
+        try:
+            return _core.Delivery.parse(call.result())
+        except grpc.FutureCancelledError:
+            return []
+        except grpc.RpcError as error:
+            raise self._transport.broker_error("Receive", error) from error
+        except BaseException:
+            call.cancel()
+            raise
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+
+    def close(self) -> None:
+        """See Receiver."""
+        with self._lock:
+            self._closed = True
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()

@@ -1,0 +1,1 @@
+"""Code generated from protos/telemetry_broker/v1 by `make proto`; edit the protos instead."""

@@ -1,0 +1,1 @@
+"""The REST API over a store; what is posted goes through the broker."""

@@ -1,0 +1,46 @@
+"""`telemetry api`: the REST API as a process of its own."""
+
+import asyncio
+import logging
+
+import telemetry_broker as tb
+from telemetry_services.api.app import build_app
+from telemetry_services.api.keys import obtain_key
+from telemetry_services.api.publishing import Publisher
+from telemetry_services.config import ApiSettings
+from telemetry_services.serving import Health, HttpServer, listen
+from telemetry_services.store import Store, StoreError, open_store
+
+log = logging.getLogger(__name__)
+
+
+def why_unreadable(store: Store) -> str:
+    """Why the store cannot be read; empty when it can."""
+    try:
+        store.metrics()
+    except StoreError as error:
+        return f"the store cannot be read: {error}"
+    return ""
+
+
+async def serve(settings: ApiSettings, stopping: asyncio.Event) -> int:
+    """Serves until `stopping` is set; returns the exit status."""
+    listener = listen(settings.host, settings.port, variable="PORT", flag="--port")
+    key = obtain_key(settings)
+    store = await asyncio.to_thread(open_store, settings.store_url)
+    publisher = Publisher(lambda: tb.connect(settings.broker), settings.msg_queue_topic, settings.partitions_per_topic)
+    health = Health("api", ready=lambda: why_unreadable(store) or publisher.why_unready())
+    http = HttpServer(build_app(store, publisher, key, health), listener)
+    await http.start()
+    log.info("Starting api", extra={"http": http.address, "store": settings.store_url, "broker": settings.broker})
+    if settings.api_key is None:
+        log.info("the API key was made for you", extra={"api_key": key, "file": str(settings.api_key_path)})
+    try:
+        await stopping.wait()
+        health.draining = True
+    finally:
+        await http.stop()
+        await asyncio.to_thread(publisher.close)
+        await asyncio.to_thread(store.close)
+    log.info("Stopped api")
+    return 0

@@ -1,0 +1,126 @@
+"""Posted points into the broker, as line protocol, keyed by the GPU."""
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from telemetry_broker import Broker, Producer, _core
+from telemetry_broker.errors import BrokerError, InvalidArgumentError
+from telemetry_services.api.models import TelemetryPoint
+from telemetry_services.api.times import parse_time
+from telemetry_services.observability import metrics
+from telemetry_services.streamer.csv_streamer import make_topic
+
+MEASUREMENT: Final = "gpu"
+_LABEL: Final = re.compile(r'\s*([^=,\s"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^,"]*))\s*(?:,|$)')
+_ESCAPED: Final = re.compile(r"\\(.)", flags=re.DOTALL)
+_REPEATED: Final = {"modelname": "model", "hostname": "hostname"}
+_COLUMNS: Final = frozenset({"container", "device", "gpu", "hostname", "model", "namespace", "pod", "uuid"})
+
+
+def parse_labels(text: str) -> dict[str, str]:
+    """Labels from `key="value"` pairs; values may also stand without quotes.
+
+    Raises:
+        InvalidArgumentError: anything else.
+    """
+    labels: dict[str, str] = {}
+    at = 0
+    while at < len(text):
+        match = _LABEL.match(text, at)
+        if match is None:
+            raise InvalidArgumentError(f'labels_raw at character {at}: expected key="value" pairs, comma separated')
+        name, quoted, bare = match.groups()
+        labels[name] = _ESCAPED.sub(_unescape, quoted) if quoted is not None else bare.strip()
+        at = match.end()
+    return labels
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return {"n": "\n"}.get(match.group(1), match.group(1))
+
+
+def encode(point: TelemetryPoint, now_ns: int) -> tuple[bytes, bytes]:
+    """A point as a line, and the key of its record: the GPU.
+
+    Raises:
+        InvalidArgumentError: it names no GPU, or its labels are malformed.
+    """
+    tags = {
+        "container": point.container,
+        "device": point.device_id,
+        "gpu": point.gpu_id,
+        "hostname": point.hostname,
+        "model": point.model_name,
+        "namespace": point.namespace,
+        "pod": point.pod,
+        "uuid": point.uuid or point.device_id,
+    }
+    for name, value in parse_labels(point.labels_raw).items():
+        column = _REPEATED.get(name.lower(), name.lower())
+        if column in _COLUMNS:
+            tags[column] = tags[column] or value
+        elif name not in ("__name__", "time"):
+            tags[name] = value
+    if not tags["uuid"]:
+        raise InvalidArgumentError("the point names no GPU: give it a uuid, or at least a device_id")
+    time_ns = parse_time(point.time) if point.time else now_ns
+    present = {name: value for name, value in sorted(tags.items()) if value}
+    return _core.encode_point(MEASUREMENT, present, {point.metric: point.value}, time_ns), tags["uuid"].encode()
+
+
+class Publisher:
+    """Sends points to the broker; the producer is made at the first one, so that the api starts without a broker."""
+
+    def __init__(self, connect: Callable[[], Broker], topic: str, partitions: int, service: str = "api") -> None:
+        self._connect = connect
+        self._topic = topic
+        self._partitions = partitions
+        self._service = service
+        self._lock = threading.Lock()
+        self._broker: Broker | None = None
+        self._producer: Producer | None = None
+
+    async def publish(self, points: Sequence[TelemetryPoint]) -> int:
+        """Stores points in the broker and returns how many.
+
+        Raises:
+            BrokerError: a point is malformed (then none is stored), or the broker did not take them all.
+        """
+        now_ns = time.time_ns()
+        encoded = [encode(point, now_ns) for point in points]
+        await asyncio.to_thread(self._send, encoded)
+        metrics.MESSAGES_PRODUCED.labels(self._service, self._topic).inc(len(encoded))
+        metrics.DATA_POINTS.labels(self._service, "accepted").inc(len(encoded))
+        return len(encoded)
+
+    def _send(self, encoded: Sequence[tuple[bytes, bytes]]) -> None:
+        with self._lock:
+            producer = self._producer or self._open()
+            for line, key in encoded:
+                producer.send(line, key=key)
+            producer.flush()
+
+    def _open(self) -> Producer:
+        self._broker = self._broker or self._connect()
+        make_topic(self._broker, self._topic, self._partitions)
+        self._producer = self._broker.producer(self._topic, delivery_timeout=10.0, max_block=10.0)
+        return self._producer
+
+    def why_unready(self) -> str:
+        """Why the broker does not answer; empty when it does."""
+        try:
+            with self._lock:
+                self._broker = self._broker or self._connect()
+            self._broker.describe()
+        except BrokerError as error:
+            return f"the broker does not answer: {error}"
+        return ""
+
+    def close(self) -> None:
+        """Ends the connection that was made."""
+        if self._broker is not None:
+            self._broker.close()

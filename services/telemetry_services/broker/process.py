@@ -1,0 +1,109 @@
+"""`telemetry broker`: opens the folder, serves it, and at the end drains and closes it."""
+
+import asyncio
+import logging
+import time
+from typing import Any, Final
+
+from starlette.applications import Starlette
+
+from telemetry_broker import _core
+from telemetry_broker.errors import BrokerError
+from telemetry_broker.v1 import broker_pb2 as pb
+from telemetry_services.broker.servicer import SERVICE, BrokerServicer
+from telemetry_services.broker.waiting import Waiters
+from telemetry_services.config import BrokerSettings
+from telemetry_services.observability.metrics import BrokerMetrics
+from telemetry_services.serving import GrpcServer, Health, HttpServer, listen, side_port_routes
+
+log = logging.getLogger(__name__)
+DRAIN_SECONDS: Final = 4.0
+
+
+def open_core(settings: BrokerSettings) -> _core.Broker:
+    """Opens the data folder as the settings say, and makes the topics of TOPICS that are not there.
+
+    Raises:
+        BrokerError: the folder is in use, of a newer format or unreadable, or a topic exists otherwise.
+    """
+    core = _core.Broker(
+        str(settings.data_dir.absolute()),
+        queue_size=settings.queue_size,
+        visibility_timeout_ms=round(settings.visibility_timeout * 1000),
+        partitions=settings.partitions_per_topic,
+        durability=settings.durability,
+    )
+    try:
+        there = {topic.name for topic in pb.ListTopicsResponse.FromString(core.call("ListTopics", b"")).topics}
+        for name, partitions in settings.topics.items():
+            if name not in there:
+                request = pb.CreateTopicRequest(name=name, config=pb.TopicConfig(partitions=partitions))
+                core.call("CreateTopic", request.SerializeToString())
+    except BrokerError:
+        core.close()
+        raise
+    return core
+
+
+def describe_broker(core: _core.Broker) -> dict[str, Any]:
+    """The broker's fields of `/health`."""
+    owned = sorted({partition for _, partition, *_ in core.metrics()})
+    return {
+        "broker_index": 0,
+        "broker_count": 1,
+        "owned_partitions": owned,
+        "timestamp": int(time.time()),
+    }
+
+
+def why_unready(core: _core.Broker) -> str:
+    """Why the broker cannot take records now; empty when it can."""
+    try:
+        answer = pb.DescribeBrokerResponse.FromString(core.call("DescribeBroker", b""))
+    except BrokerError as error:
+        return str(error)
+    if answer.draining:
+        return "the broker is draining"
+    if answer.free_bytes < answer.min_free_bytes and answer.data_dir:
+        return f"only {answer.free_bytes:,} bytes are free where the data is, {answer.min_free_bytes:,} are kept free"
+    return ""
+
+
+async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
+    """Serves until `stopping` is set, then drains; returns the exit status."""
+    listener = listen(settings.host, settings.port, variable="PORT", flag="--port")
+    core = await asyncio.to_thread(open_core, settings)
+    waiters = Waiters(core)
+    try:
+        grpc_server = GrpcServer([BrokerServicer(core, waiters).handler()], [SERVICE])
+        grpc_address = grpc_server.listen(settings.host, settings.grpc_port)
+        health = Health(
+            "broker",
+            details=lambda: describe_broker(core),
+            ready=lambda: why_unready(core),
+            refresh=BrokerMetrics("broker", core.metrics).refresh,
+        )
+        http = HttpServer(Starlette(routes=side_port_routes(health)), listener)
+        await grpc_server.start()
+        await http.start()
+        log.info(
+            "Starting broker",
+            extra={
+                "grpc": grpc_address,
+                "http": http.address,
+                "data": str(settings.data_dir.absolute()),
+                "durability": settings.durability,
+                "broker_index": 0,
+            },
+        )
+        await stopping.wait()
+        log.info("Stopping broker", extra={"drain_seconds": DRAIN_SECONDS})
+        health.draining = True
+        waiters.close()
+        await grpc_server.stop(DRAIN_SECONDS)
+        await http.stop()
+    finally:
+        waiters.close()
+        await asyncio.to_thread(core.close)
+    log.info("Stopped broker")
+    return 0

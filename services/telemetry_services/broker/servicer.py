@@ -1,0 +1,159 @@
+"""BrokerService on raw bytes: wire to core and back, with no state but the calls that wait."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+import grpc
+
+from telemetry_broker import _core
+from telemetry_broker.errors import BrokerError, InvalidArgumentError, UnavailableError
+from telemetry_broker.v1 import broker_pb2 as pb
+from telemetry_services.broker.consume import consume
+from telemetry_services.broker.waiting import Waiters
+from telemetry_services.broker.wire import first_field, wrap
+from telemetry_services.observability import metrics
+from telemetry_services.serving import abort_with
+
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["BrokerService"].full_name
+MAX_WAIT_MS: Final = 60_000
+_DELIVERIES_TAG: Final = b"\x0a"  # field 1 of ReceiveResponse and ReadResponse; the core writes it first
+_TOPIC: Final = 1
+_PRODUCE: Final = 1
+_PRODUCED: Final = 1
+_ERROR: Final = 2
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Unary = Callable[[bytes, Context], Awaitable[bytes]]
+
+
+class BrokerServicer:
+    """BrokerService over a core.
+
+    Args:
+        service: label of the metrics.
+    """
+
+    def __init__(self, core: _core.Broker, waiters: Waiters, service: str = "broker") -> None:
+        self._core = core
+        self._waiters = waiters
+        self._active = metrics.ACTIVE_CONNECTIONS.labels(service)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """All methods of the service; messages stay bytes."""
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            method.name: grpc.unary_unary_rpc_method_handler(self._unary(method.name))
+            for method in pb.DESCRIPTOR.services_by_name["BrokerService"].methods
+        }
+        handlers["ProduceStream"] = grpc.stream_stream_rpc_method_handler(self._produce_stream)
+        handlers["Consume"] = grpc.stream_stream_rpc_method_handler(self._consume)
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+    def _unary(self, method: str) -> Unary:
+        run: Callable[[bytes], Awaitable[bytes]]
+        match method:
+            case "Produce":
+                run = self._produce
+            case "Receive":
+                run = self._receive
+            case "Read":
+                run = self._read
+            case _:
+
+                async def run(request: bytes) -> bytes:
+                    return self._core.call(method, request)
+
+        async def answer(request: bytes, context: Context) -> bytes:
+            with self._active.track_inprogress():
+                try:
+                    return await run(request)
+                except BrokerError as error:
+                    await abort_with(context, error)
+
+        return answer
+
+    async def _produce(self, request: bytes | memoryview) -> bytes:
+        if self._core.produce_waits(_text(first_field(request, _TOPIC))):
+            return await asyncio.to_thread(self._core.call, "Produce", request)
+        return self._core.call("Produce", request)
+
+    async def _receive(self, request: bytes) -> bytes:
+        answer = self._core.call("Receive", request)
+        if answer.startswith(_DELIVERIES_TAG):
+            return answer
+        asked = pb.ReceiveRequest.FromString(request)
+        _check_wait(asked.wait_ms)
+        end = time.monotonic() + asked.wait_ms / 1000
+        with self._waiters.waiting(asked.topic) as changed:
+            while True:
+                changed.clear()
+                answer = self._core.call("Receive", request)
+                left = end - time.monotonic()
+                if answer.startswith(_DELIVERIES_TAG) or left <= 0:
+                    return answer
+                self._refuse_to_wait()
+                due = pb.ReceiveResponse.FromString(answer).next_due_ms / 1000
+                await self._waiters.wait(changed, min(left, due) if due else left)
+
+    async def _read(self, request: bytes) -> bytes:
+        answer = self._core.call("Read", request)
+        if answer.startswith(_DELIVERIES_TAG):
+            return answer
+        asked = pb.ReadRequest.FromString(request)
+        _check_wait(asked.wait_ms)
+        # From here on by position: what "the end" and a time mean moves with every record that comes.
+        at = pb.ReadResponse.FromString(answer)
+        getattr(asked, "from").CopyFrom(pb.Position(offset=at.next_offset, log_id=at.log_id))
+        request = asked.SerializeToString()
+        end = time.monotonic() + asked.wait_ms / 1000
+        with self._waiters.waiting(asked.topic) as changed:
+            while True:
+                changed.clear()
+                answer = self._core.call("Read", request)
+                left = end - time.monotonic()
+                if answer.startswith(_DELIVERIES_TAG) or left <= 0:
+                    return answer
+                self._refuse_to_wait()
+                await self._waiters.wait(changed, left)
+
+    async def _produce_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:  # noqa: ARG002
+        with self._active.track_inprogress():
+            async for request in requests:
+                try:
+                    self._refuse_to_wait()
+                    yield wrap(_PRODUCED, await self._produce(first_field(request, _PRODUCE)))
+                except BrokerError as error:
+                    yield wrap(_ERROR, stream_error(error).SerializeToString())
+
+    async def _consume(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        with self._active.track_inprogress():
+            try:
+                async for response in consume(self._core, self._waiters, requests):
+                    yield response
+            except BrokerError as error:
+                await abort_with(context, error)
+
+    def _refuse_to_wait(self) -> None:
+        """A broker that stops ends waits with an error: an empty answer would be asked for again at once."""
+        if self._waiters.closed:
+            raise UnavailableError(
+                "the broker is stopping; ask another one, or this one again later",
+                code="broker.draining",
+                retry_after=1.0,
+            )
+
+
+def stream_error(error: BrokerError) -> pb.Error:
+    """An error inside a stream that goes on."""
+    return pb.Error(code=error.code, message=error.message, retry_after_ms=round((error.retry_after or 0) * 1000))
+
+
+def _text(value: memoryview) -> str:
+    # Bytes that are not UTF-8 name no topic: the core refuses them with its own words.
+    return bytes(value).decode("utf-8", "replace")
+
+
+def _check_wait(wait_ms: int) -> None:
+    if wait_ms > MAX_WAIT_MS:
+        raise InvalidArgumentError(f"wait_ms is {wait_ms}: expected 0 to {MAX_WAIT_MS}; call again after that")

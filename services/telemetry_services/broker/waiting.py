@@ -1,0 +1,60 @@
+"""Long polls without polling: one subscription of the core wakes, on the event loop, whoever waits for a topic."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from telemetry_broker import _core
+
+
+class Waiters:
+    """Calls that wait for records. Used on one event loop only.
+
+    Look for records inside `waiting`, and wait only when there are none: a change after it was entered is not missed.
+    """
+
+    def __init__(self, core: _core.Broker) -> None:
+        self._subscription = core.subscribe()
+        self._by_topic: dict[str, set[asyncio.Event]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._subscription.fileno(), self._wake_changed)
+        self.closed = False
+
+    @contextmanager
+    def waiting(self, topic: str) -> Iterator[asyncio.Event]:
+        """An event that is set when the topic changes; clear it before each look."""
+        event = asyncio.Event()
+        self._by_topic.setdefault(topic, set()).add(event)
+        try:
+            yield event
+        finally:
+            events = self._by_topic[topic]
+            events.discard(event)
+            if not events:
+                del self._by_topic[topic]
+
+    async def wait(self, event: asyncio.Event, seconds: float) -> None:
+        """Waits for a change, the end of the time, or the end of all waiting."""
+        if self.closed:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            return
+
+    def close(self) -> None:
+        """Ends every wait, now and later."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.remove_reader(self._subscription.fileno())
+        self._subscription.close()
+        for events in self._by_topic.values():
+            for event in events:
+                event.set()
+
+    def _wake_changed(self) -> None:
+        for topic in self._subscription.drain():
+            for event in self._by_topic.get(topic, ()):
+                event.set()

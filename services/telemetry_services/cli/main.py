@@ -1,0 +1,65 @@
+"""The entry point. Nothing heavy is imported before it is known which service is meant."""
+
+import sys
+from typing import Final
+
+import click
+
+from telemetry_services import __version__
+from telemetry_services.cli.commands import COMMANDS
+
+FAILED: Final = 1
+MISUSED: Final = 2
+
+_EPILOG: Final = """\b
+Try it, nothing needs to be set up:
+  telemetry up            everything in one process, streaming a sample dump
+  telemetry up --once     the same, ending when the dump is stored
+
+Every option is also an environment variable (shown in brackets) and a line in the TOML file given to --config.
+A flag wins over the variable, the variable over the file.
+"""
+
+
+class _Commands(click.Group):
+    """Loads a subcommand's settings when it is asked for, and not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (part of the signature)
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        command = COMMANDS.get(cmd_name)
+        return command.build(cmd_name) if command else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Services"):
+            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+
+
+@click.group(
+    cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, prog_name="telemetry")
+def telemetry() -> None:
+    """A durable telemetry broker and the GPU-fleet pipeline on it."""
+
+
+def main() -> None:
+    """Runs the command line and exits."""
+    from telemetry_broker.errors import BrokerError
+
+    try:
+        status = telemetry.main(prog_name="telemetry", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help())
+        status = MISUSED
+    except click.ClickException as error:
+        error.show()
+        status = MISUSED
+    except (click.Abort, KeyboardInterrupt):
+        status = 130
+    except BrokerError as error:
+        click.echo(f"telemetry: {error}", err=True)
+        status = MISUSED if error.code.startswith("config.") else FAILED
+    sys.stdout.flush()
+    sys.exit(status or 0)

@@ -1,0 +1,201 @@
+"""The settings of each service. A field's name in upper case is its environment variable, in kebab case its flag."""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+from urllib.parse import quote, urlsplit
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from telemetry_services.config.settings import setting
+from telemetry_services.config.sources import SecretFileSource, TomlSource
+from telemetry_services.config.values import BrokerUrl, Duration, HttpAddress, TopicCounts, TopicName
+
+GRPC_PORT = 9090
+_TWELVE_HOURS = 43_200.0
+_TOPIC_NAME = "1 to 200 of A-Z a-z 0-9 . _ -, the first one a letter or digit"
+
+
+class ServiceSettings(BaseSettings):
+    """What every service has: where it listens, where its data is, how it logs."""
+
+    model_config = SettingsConfigDict(case_sensitive=False, env_ignore_empty=True, extra="ignore", frozen=True)
+
+    service: ClassVar[str] = "service"
+
+    host: str = setting("127.0.0.1", "Address to listen on, for HTTP and gRPC.")
+    port: int = setting(8080, "HTTP port; 0 takes a free one.", bounds=(0, 65_535))
+    grpc_port: int = setting(GRPC_PORT, "gRPC port; 0 takes a free one.", bounds=(0, 65_535))
+    data_dir: Path = setting(Path("data"), "Folder for everything the service keeps.", flag="--data")
+    insecure: bool = setting(False, "Listen on other addresses than the loopback without tokens.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting("INFO", "Least severity that is logged.")
+    log_format: Literal["text", "json"] = setting("text", "Log lines for people, or one JSON object a line.")
+    telemetry_config: Path | None = setting(
+        None, "TOML file with settings, by their names in lower case.", flag="--config"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (part of the signature)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags (given as arguments), variables, files named by variables, the TOML file: the first one wins."""
+        return init_settings, env_settings, SecretFileSource(settings_cls), TomlSource(settings_cls, init_settings())
+
+
+class BrokerSettings(ServiceSettings):
+    """What the broker has."""
+
+    service: ClassVar[str] = "broker"
+
+    queue_size: int = setting(2000, "Records kept in memory per partition.", unit="records", bounds=(1, 10_000_000))
+    visibility_timeout: Duration = setting(
+        30.0,
+        "Length of a lease on a topic that sets none; what is not acked by then is given out again.",
+        unit="duration",
+        bounds=(0.001, _TWELVE_HOURS),
+    )
+    partitions_per_topic: int = setting(4, "Partitions of a topic made without a count.", bounds=(1, 4096))
+    durability: Literal["memory", "os", "fsync"] = setting(
+        "os", "What records survive on a topic that says nothing else: a clean stop, the broker's death, a power cut."
+    )
+    topics: TopicCounts = setting(
+        description="Topics made at start, with their partition counts.",
+        expected="names with partition counts from 1 to 4,096, such as events:8,orders:4",
+        default_factory=dict,
+    )
+
+
+class TopicSettings(ServiceSettings):
+    """What everyone has who knows the topic."""
+
+    msg_queue_topic: TopicName = setting("telemetry", "The topic.", expected=_TOPIC_NAME)
+    partitions_per_topic: int = setting(4, "Partitions of a topic made without a count.", bounds=(1, 4096))
+
+
+class ClientSettings(TopicSettings):
+    """What every client of a broker has."""
+
+    broker_url: BrokerUrl | None = setting(
+        None,
+        "The broker; wins over MSG_QUEUE_ADDR.",
+        expected="grpc://host:9090[,host:9090], grpc+unix:///path, file:///folder or mem://name",
+    )
+    msg_queue_addr: HttpAddress = setting(
+        "http://msg-queue-proxy:8080",
+        f"The proxy's host; records travel over its gRPC port, {GRPC_PORT}.",
+        expected="an address such as http://msg-queue-proxy:8080",
+    )
+    use_http_queue: bool = setting(True, "Accepted for the sake of older deployments; only true is known.")
+
+    @property
+    def broker(self) -> str:
+        """The broker's URL: BROKER_URL, or the host of MSG_QUEUE_ADDR."""
+        return self.broker_url or f"grpc://{urlsplit(self.msg_queue_addr).hostname}:{GRPC_PORT}"
+
+
+class StoreSettings(ServiceSettings):
+    """What every user of a store has."""
+
+    store: str | None = setting(
+        None,
+        "Where telemetry is stored; default: a Delta Lake table in the folder `store` of DATA_DIR.",
+        expected="a URL such as delta:///var/lib/telemetry/store",
+    )
+
+    @property
+    def store_url(self) -> str:
+        """The store's URL."""
+        return self.store or f"delta://{quote(str((self.data_dir / 'store').absolute()))}"
+
+
+class CsvSettings(TopicSettings):
+    """How a dump is streamed."""
+
+    csv_path: Path | None = setting(None, "The dump to stream, as dcgm-exporter's CSV.", flag="--csv")
+    csv_delay_ms: int = setting(1000, "Pause after each row; 0 is full speed.", unit="ms", bounds=(0, 3_600_000))
+    csv_rate: float = setting(
+        0,
+        "Rows a second, in place of the pause; 0: as the pause says.",
+        flag="--rate",
+        unit="rows/s",
+        bounds=(0, 1e9),
+    )
+    csv_loop: bool = setting(False, "Stream the dump again and again, with its timestamps shifted.", flag="--loop")
+    csv_again: bool = setting(False, "Stream the dump although it may have been streamed before.", flag="--again")
+    msg_queue_producer_name: str = setting(
+        "streamer", "Name for logs; rows are stored once by the dump's own name.", flag="--producer-name"
+    )
+
+    @property
+    def rejects_dir(self) -> Path:
+        """Folder of the files that keep rows which cannot be used."""
+        return self.data_dir / "rejects"
+
+
+class CollectSettings(TopicSettings, StoreSettings):
+    """How a topic is stored."""
+
+    msg_queue_group: TopicName = setting(
+        "telemetry_group", "The group to read as.", flag="--group", expected=_TOPIC_NAME
+    )
+    msg_queue_consumer_name: str = setting(
+        "collector", "Name for logs and for `holder` in the group's description.", flag="--consumer-name"
+    )
+    collect_max_rows: int = setting(
+        100_000, "Rows after which a batch is committed.", unit="rows", bounds=(1, 1_000_000)
+    )
+    collect_max_bytes: int = setting(
+        16 << 20, "Bytes of records at which a batch is committed.", unit="bytes", bounds=(1 << 10, 256 << 20)
+    )
+    collect_max_age: Duration = setting(
+        0.5, "Age of its first record at which a batch is committed.", unit="duration", bounds=(0.001, 60.0)
+    )
+
+
+class RestSettings(TopicSettings, StoreSettings):
+    """How the REST API answers."""
+
+    api_key: SecretStr | None = setting(
+        None,
+        "Key that callers of the REST API send; default on the loopback: made, kept in DATA_DIR/api-key and shown.",
+    )
+
+    @property
+    def api_key_path(self) -> Path:
+        """Where a key that was made is kept."""
+        return self.data_dir / "api-key"
+
+
+class StreamerSettings(CsvSettings, ClientSettings):
+    """What the streamer has."""
+
+    service: ClassVar[str] = "streamer"
+
+
+class CollectorSettings(CollectSettings, ClientSettings):
+    """What the collector has."""
+
+    service: ClassVar[str] = "collector"
+
+
+class ApiSettings(RestSettings, ClientSettings):
+    """What the api has."""
+
+    service: ClassVar[str] = "api"
+
+
+class UpSettings(CsvSettings, RestSettings, CollectSettings, BrokerSettings):
+    """What `telemetry up` has: everything but the address of a broker, with the defaults of a first run."""
+
+    service: ClassVar[str] = "up"
+
+    csv_path: Path | None = setting(None, "The dump to stream; default: the sample that comes with it.", flag="--csv")
+    once: bool = setting(False, "End when every row of the dump is stored.")
+    no_csv: bool = setting(False, "Stream nothing: wait for what others send.")
+    csv_delay_ms: int = setting(0, "Pause after each row; 0 is full speed.", unit="ms", bounds=(0, 3_600_000))
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting("WARNING", "Least severity that is logged.")

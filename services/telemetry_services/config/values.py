@@ -1,0 +1,91 @@
+"""Values that settings are made of, beyond numbers and texts: durations, topic lists, URLs."""
+
+import re
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_settings import NoDecode
+
+_UNIT_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+", flags=re.ASCII)
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", flags=re.ASCII)
+_TOPIC_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_MAX_PARTITIONS: Final = 4096
+
+BROKER_SCHEMES: Final = ("grpc", "grpc+unix", "file", "mem")
+"""Schemes that BROKER_URL takes today."""
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of a duration as Go writes it: ``30s``, ``1m30s``, ``500ms``, ``1.5h``; ``0`` needs no unit.
+
+    Raises:
+        ValueError: anything else, a number without a unit included.
+    """
+    if isinstance(value, float):  # a default, already in seconds
+        return value
+    text = str(value).strip()
+    if text == "0":
+        return 0.0
+    if not _DURATION.fullmatch(text):
+        raise ValueError("not a duration")
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest of ``500ms``, ``30s``, ``2m`` and ``1h`` that says it exactly; the inverse of `parse_duration`."""
+    milliseconds = round(seconds * 1000)
+    for unit, length in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if milliseconds and milliseconds % length == 0:
+            return f"{milliseconds // length}{unit}"
+    return f"{milliseconds}ms" if milliseconds else "0"
+
+
+def parse_topics(value: object) -> dict[str, int | None]:
+    """Topic names with partition counts from ``events:8,orders:4``; a name alone has the default count (None)."""
+    if isinstance(value, dict):
+        return value
+    topics: dict[str, int | None] = {}
+    for item in filter(None, (part.strip() for part in str(value).split(","))):
+        name, colon, count = item.partition(":")
+        if not _TOPIC_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a topic name")
+        if name in topics:
+            raise ValueError(f"{name!r} is listed twice")
+        if colon and not (count.isascii() and count.isdigit() and 1 <= int(count) <= _MAX_PARTITIONS):
+            raise ValueError(f"{count!r} is not a partition count")
+        topics[name] = int(count) if colon else None
+    return topics
+
+
+def check_topic_name(value: str) -> str:
+    """The name itself, when it can be a topic's or group's."""
+    if not _TOPIC_NAME.fullmatch(value):
+        raise ValueError("not a topic or group name")
+    return value
+
+
+def check_broker_url(value: str) -> str:
+    """The URL itself, when its scheme is one of `BROKER_SCHEMES`."""
+    scheme = urlsplit(value).scheme
+    if scheme == "nats":
+        raise ValueError("nats:// is not supported by this version")
+    if scheme not in BROKER_SCHEMES:
+        raise ValueError(f"the scheme {scheme!r} is not known" if scheme else "there is no scheme")
+    return value
+
+
+def check_http_address(value: str) -> str:
+    """The address itself, when it is ``http://host`` or ``https://host``, with or without a port."""
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http address")
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+TopicCounts = Annotated[dict[str, int | None], NoDecode, BeforeValidator(parse_topics)]
+TopicName = Annotated[str, AfterValidator(check_topic_name)]
+BrokerUrl = Annotated[str, AfterValidator(check_broker_url)]
+HttpAddress = Annotated[str, AfterValidator(check_http_address)]

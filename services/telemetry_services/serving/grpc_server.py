@@ -1,0 +1,85 @@
+"""A grpc.aio server with health and reflection, and the one place where an error becomes a gRPC status."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from telemetry_broker.errors import CODES, BrokerError
+from telemetry_services.serving.sockets import listen, port_in_use
+
+MAX_MESSAGE_BYTES: Final = 16 << 20
+_OPTIONS: Final = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Clients may ping each 10 s, also without a call, so that a dead connection is noticed.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Two servers on one port would share its calls at random; the second one must fail.
+    ("grpc.so_reuseport", 0),
+)
+
+
+class GrpcServer:
+    """A gRPC server on one port.
+
+    Args:
+        services: full names, for health and reflection.
+    """
+
+    def __init__(self, handlers: Sequence[grpc.GenericRpcHandler], services: Sequence[str]) -> None:
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server.add_generic_rpc_handlers(tuple(handlers))
+        self._health = health.aio.HealthServicer()
+        self._services = ("", *services)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    @property
+    def server(self) -> grpc.aio.Server:
+        """The server itself, for generated `add_..._to_server` functions."""
+        return self._server
+
+    def listen(self, host: str, port: int) -> str:
+        """Binds the port, 0 for a free one, and returns `host:port`.
+
+        Raises:
+            PortInUseError: another process has it, or the address is not one of this machine.
+        """
+        if port:  # asked first by a plain socket: gRPC writes a refusal to standard error by itself
+            listen(host, port, variable="GRPC_PORT", flag="--grpc-port").close()
+        shown = f"[{host}]" if ":" in host else host
+        try:
+            bound = self._server.add_insecure_port(f"{shown}:{port}")
+        except RuntimeError as err:
+            raise port_in_use(host, port, variable="GRPC_PORT", flag="--grpc-port") from err
+        if bound == 0:
+            raise port_in_use(host, port, variable="GRPC_PORT", flag="--grpc-port")
+        return f"{shown}:{bound}"
+
+    async def start(self) -> None:
+        """Takes calls from here on, and says so to health checks."""
+        await self._server.start()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self, grace: float) -> None:
+        """Takes no new call, lets those under way finish for `grace` seconds, and ends."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._server.stop(grace)
+
+    async def _set_health(self, status: int) -> None:
+        await asyncio.gather(*(self._health.set(service, status) for service in self._services))
+
+
+async def abort_with(context: grpc.aio.ServicerContext[Any, Any], error: BrokerError) -> NoReturn:
+    """Ends a call with the status of an error's code; the code and the retry delay travel as trailing metadata."""
+    metadata = [("telemetry-code", error.code)]
+    if error.retry_after is not None:
+        metadata.append(("telemetry-retry-after-ms", str(max(1, round(error.retry_after * 1000)))))
+    info = CODES.get(error.code)
+    await context.abort(info.status if info else grpc.StatusCode.INTERNAL, error.message, tuple(metadata))
+    raise AssertionError("abort raises")  # for the type checker

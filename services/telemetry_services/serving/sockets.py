@@ -1,0 +1,59 @@
+"""Listening sockets, bound before anything else starts, so that a busy port is one clear sentence."""
+
+import errno
+import socket
+from typing import Final
+
+from telemetry_services.errors import PortInUseError, ServiceError
+
+_NEARBY: Final = 100
+
+
+def listen(host: str, port: int, *, variable: str, flag: str) -> socket.socket:
+    """A TCP socket that listens on `host` and `port`; port 0 takes a free one.
+
+    Args:
+        variable: the setting the port came from, for the message.
+        flag: its flag.
+
+    Raises:
+        PortInUseError: another process has the port.
+        ServiceError: the address cannot be listened on (``address.unusable``).
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as err:
+        if err.errno == errno.EADDRINUSE:
+            raise port_in_use(host, port, variable=variable, flag=flag) from err
+        raise ServiceError(
+            f"cannot listen on {host}:{port} ({err.strerror or err}): give an address of this machine in HOST and a "
+            f"port you may use in {variable}",
+            code="address.unusable",
+        ) from err
+    listener.setblocking(False)
+    return listener
+
+
+def port_in_use(host: str, port: int, *, variable: str, flag: str) -> PortInUseError:
+    """The error for a port that another process has."""
+    return PortInUseError(
+        f"port {port} on {host} is in use by another process: stop it, or choose another port with {flag} or "
+        f"{variable} (0 takes a free one)"
+    )
+
+
+def address(listener: socket.socket) -> str:
+    """`host:port` of a listening socket, an IPv6 host in brackets."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def listen_nearby(host: str, port: int, *, variable: str, flag: str) -> socket.socket:
+    """As `listen`, but when the port is busy, the next free one of the 100 above it is taken."""
+    for candidate in range(port, min(port + _NEARBY, 65_535)):
+        try:
+            return listen(host, candidate, variable=variable, flag=flag)
+        except PortInUseError:
+            continue
+    return listen(host, port, variable=variable, flag=flag)

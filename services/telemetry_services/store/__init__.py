@@ -1,0 +1,96 @@
+"""Where telemetry is kept: `open_store(url)` gives a `Store`, chosen by the URL.
+
+`delta:///path` is a Delta Lake table in a local folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from telemetry_services.store.base import (
+    Gpu,
+    HostCount,
+    NamespaceCount,
+    OffsetRange,
+    Rows,
+    Sample,
+    Store,
+    Summary,
+)
+from telemetry_services.store.errors import (
+    StoreClosedError,
+    StoreConflictError,
+    StoreCorruptError,
+    StoreError,
+    StoreForeignError,
+    StoreFullError,
+    StorePositionError,
+    StoreSchemaError,
+    StoreUnwritableError,
+    StoreUrlError,
+)
+
+__all__ = [
+    "Gpu",
+    "HostCount",
+    "NamespaceCount",
+    "OffsetRange",
+    "Rows",
+    "Sample",
+    "Store",
+    "StoreClosedError",
+    "StoreConflictError",
+    "StoreCorruptError",
+    "StoreError",
+    "StoreForeignError",
+    "StoreFullError",
+    "StorePositionError",
+    "StoreSchemaError",
+    "StoreUnwritableError",
+    "StoreUrlError",
+    "Summary",
+    "open_store",
+]
+
+_EXPECTED = "expected delta:///absolute/path, or delta://relative/path"
+
+
+def open_store(url: str) -> Store:
+    """Open the store that a URL names; nothing is made or written before the first `positions` or `write`.
+
+    Args:
+        url: `delta:///absolute/path` or `delta://relative/path` (%-escapes are decoded). A store that is not there yet
+            reads as empty.
+
+    Raises:
+        StoreUrlError: the URL names no store that there is.
+        StoreForeignError: the path is a file, or a folder of something else. (A Delta table of another layout is
+            told by the first call that opens it.)
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise StoreUrlError(f"store: not a URL ({error}); {_EXPECTED}") from error
+    if parts.scheme in ("influxdb", "influxdbs"):
+        message = f"store {_without_secrets(url)!r}: InfluxDB comes in a later release; use delta:///path until then"
+        raise StoreUrlError(message)
+    if parts.scheme != "delta":
+        raise StoreUrlError(f"store {_without_secrets(url)!r}: unknown scheme {parts.scheme!r}; {_EXPECTED}")
+    if parts.query or parts.fragment:
+        raise StoreUrlError(f"store {url!r}: a path with ? or # writes them as %3F and %23; {_EXPECTED}")
+    path = unquote(parts.netloc + parts.path)
+    if not path.strip("/") or "\0" in path:
+        raise StoreUrlError(f"store {url!r}: no folder is named; {_EXPECTED}")
+    if "%" in path:
+        raise StoreUrlError(f"store {url!r}: a folder whose path holds % cannot hold a Delta table; name another")
+    # Imported here: pyarrow, deltalake and datafusion take 100 MB and half a second, which only their users pay.
+    from telemetry_services.store.delta import DeltaStore
+
+    return DeltaStore(Path(path).absolute())
+
+
+def _without_secrets(url: str) -> str:
+    """Leave out user, password and query, which may hold a token."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,0 +1,185 @@
+"""The store interface: what the collector writes to and the api reads from.
+
+A store keeps wide rows (one per GPU and time: tags as text columns, one float column a metric) and, in the same commit,
+the position (log id, next offset) up to which each partition log has been stored. Its position is the truth: a
+collector goes on from there, backwards too, and so each record is stored exactly once through any crash.
+
+All calls block; services call them through a thread. A store may be used from several threads at once.
+Times are nanoseconds since the epoch, UTC; ranges are half open: `start_ns <= time < end_ns`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class ArrowStream(Protocol):
+    """Anything that gives an Arrow C stream: a pyarrow or arro3 table or reader, or what the core's codec returns."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+class ArrowArray(Protocol):
+    """Anything that gives one Arrow record batch by the C data interface."""
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> Any: ...
+
+
+Rows = ArrowStream | ArrowArray
+"""Rows as the telemetry codecs give them: `time` as timestamp[ns, UTC] without nulls, tags as utf8 (dictionary-encoded
+or not), metrics as float64. Columns may differ from one piece to the next; null is "no such tag" or "no value"."""
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetRange:
+    """The part of one partition log that a write stores: from `first`, where the store stands, up to `next`, exclusive.
+
+    `first` is the position gone on from, not the offset of the first record: a log has legal gaps.
+    """
+
+    first: int
+    next: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU, or a MIG slice of one, with its newest known tags; a tag that is not known is ''."""
+
+    device_id: str
+    gpu_id: str
+    uuid: str
+    model_name: str
+    hostname: str
+    container: str
+    pod: str
+    namespace: str
+    instance_id: str
+    """GPU_I_ID of a MIG slice; '' for a whole GPU."""
+    last_seen_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostCount:
+    """A host and how many GPUs were last seen on it."""
+
+    hostname: str
+    gpu_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceCount:
+    """A Kubernetes namespace and how many GPUs were last seen in it."""
+
+    namespace: str
+    gpu_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of one metric of one GPU at one time; a tag that is not known is ''."""
+
+    device_id: str
+    metric: str
+    value: float
+    time_ns: int
+    gpu_id: str
+    uuid: str
+    model_name: str
+    hostname: str
+    container: str
+    pod: str
+    namespace: str
+    labels_raw: str
+    """The labels as dcgm-exporter writes them: `key="value"` pairs, comma separated, sorted by key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is stored within a time range."""
+
+    samples: int
+    """Values: fields that are not null."""
+    gpus: int
+    hosts: int
+
+
+class Store(Protocol):
+    """A place for telemetry. See the module for threads, times and ranges. Errors are `StoreError`s."""
+
+    def positions(self, log_ids: Collection[str]) -> dict[str, int]:
+        """Return the next offset to store for each of these logs; a log of which nothing is stored is absent.
+
+        Makes the store (folder, table) where there is none, so that a store that cannot be written says so at start.
+
+        Raises:
+            StoreUnwritableError: the place cannot be made or written.
+            StoreForeignError: the place holds something else.
+        """
+        ...
+
+    def write(self, rows: Sequence[Rows], positions: Mapping[str, OffsetRange]) -> int:
+        """Store these rows and move these positions, all in one commit, and return the number of rows.
+
+        Both happen, or neither, through any crash; for a local store both are on disk (fsynced) on return.
+        It happens only if the stored position of each log equals its range's `first`; for a log that the store does not
+        know, `first` may be anything. Rows may be empty (positions only), and so may positions (rows that come from
+        no log). Columns that are new are added.
+
+        Raises:
+            StorePositionError: some log's stored position is not `first`; nothing was stored. Seek to the stored one.
+            StoreSchemaError: a column is not what the store takes; nothing was stored, and a retry will not help.
+            StoreConflictError: other writers kept winning; nothing was stored. Retry with the same arguments.
+            StoreError: of any other class: the disk or the network failed, perhaps behind the commit. Retry with the
+                same arguments; had it been stored, StorePositionError then says so. Rows without positions would be
+                stored twice by that.
+        """
+        ...
+
+    def gpus(self) -> list[Gpu]:
+        """Return every GPU ever stored, by hostname, device and uuid. Does not scan history on each call."""
+        ...
+
+    def hosts(self) -> list[HostCount]:
+        """Return the hosts on which GPUs were last seen, by name."""
+        ...
+
+    def namespaces(self) -> list[NamespaceCount]:
+        """Return the namespaces in which GPUs were last seen, by name; GPUs without one are not counted."""
+        ...
+
+    def metrics(self) -> list[str]:
+        """Return the names of all metrics ever stored, sorted."""
+        ...
+
+    def telemetry(
+        self,
+        gpu: str,
+        *,
+        hostname: str | None = None,
+        metrics: Collection[str] = (),
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        limit: int = 100,
+    ) -> Iterator[Sample]:
+        """Give samples of a GPU: newest first without a range, oldest first where `start_ns` or `end_ns` is given.
+
+        Samples of one time are in the order of uuid and metric. They are read as they are asked for, from the state
+        that the store had at the time of the call.
+
+        Args:
+            gpu: a uuid, or a device id such as `nvidia0`; one that names several GPUs answers for all.
+            hostname: only GPUs of this host.
+            metrics: only these; empty: all. Names that were never stored give nothing.
+            limit: at most so many samples.
+        """
+        ...
+
+    def summary(self, start_ns: int | None = None, end_ns: int | None = None) -> Summary:
+        """Count samples, GPUs and hosts within a range; without bounds, of all that is stored."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the store holds; may be called twice."""
+        ...

@@ -1,0 +1,92 @@
+"""What `telemetry up` shows: a progress bar and a live line on a terminal, plain lines anywhere else."""
+
+import sys
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from telemetry_services.streamer import Progress as Streamed
+
+_PLAIN_SECONDS: Final = 5.0
+
+
+class Display(AbstractContextManager["Display"]):
+    """On anything but a terminal there are no control codes, and a line about the state each 5 s."""
+
+    def __init__(self) -> None:
+        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._terminal = self._console.is_terminal
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._live: Live | None = None
+        self._told_at = time.monotonic()
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def say(self, line: str) -> None:
+        """Prints a line that stays."""
+        self._console.print(line, markup=False)
+
+    def begin_streaming(self, name: str) -> None:
+        """Starts the progress bar."""
+        self._began = time.monotonic()
+        if self._terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[rates]}"),
+                TimeElapsedColumn(),
+                console=self._console,
+            )
+            self._task = self._progress.add_task(name, total=None, rates="")
+            self._progress.start()
+
+    def streaming(self, streamed: Streamed, stored: int) -> None:
+        """Shows how far the streamer and the collector are.
+
+        Args:
+            stored: samples stored since the start.
+        """
+        seconds = max(time.monotonic() - self._began, 0.001)
+        sent, kept = streamed.rows / seconds, stored / seconds
+        rates = f"{streamed.rows:,} rows, {sent:,.0f}/s · {stored:,} samples stored, {kept:,.0f}/s"
+        if self._progress is not None:
+            self._progress.update(self._task, completed=streamed.position, total=streamed.size or None, rates=rates)
+        else:
+            share = f"{streamed.position / streamed.size:.0%} · " if streamed.size else ""
+            self._tell(f"streaming {share}{rates}")
+
+    def live(self, line: str) -> None:
+        """Shows the live line."""
+        if not self._terminal:
+            self._tell(line)
+        elif self._live is None:
+            self._live = Live(line, console=self._console, auto_refresh=False)
+            self._live.start(refresh=True)
+        else:
+            self._live.update(line, refresh=True)
+
+    def end(self) -> None:
+        """Leaves what is shown as it is, and lets go of the terminal."""
+        for shown in (self._progress, self._live):
+            if shown is not None:
+                shown.stop()
+        self._progress = self._live = None
+
+    def _tell(self, line: str) -> None:
+        if time.monotonic() - self._told_at >= _PLAIN_SECONDS:
+            self._told_at = time.monotonic()
+            self.say(line)

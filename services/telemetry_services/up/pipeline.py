@@ -1,0 +1,146 @@
+"""The parts of `telemetry up` and how they hang together: one core, one store, a thread each for the workers."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import telemetry_broker as tb
+from telemetry_broker import _core
+from telemetry_broker.embedded import EmbeddedTransport
+from telemetry_broker.errors import NotFoundError
+from telemetry_services.collector import Collector, Status
+from telemetry_services.collector.process import make_collector
+from telemetry_services.config import UpSettings
+from telemetry_services.store import Store
+from telemetry_services.streamer import CsvStreamer, Options, Progress
+from telemetry_services.streamer.csv_streamer import count_dump, make_topic
+from telemetry_services.streamer.live_fleet import LiveFleet
+
+_CHECK_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How much of a dump the store holds.
+
+    Attributes:
+        expected: samples of the dump.
+        seconds: from the start of streaming until all was stored.
+    """
+
+    samples: int
+    expected: int
+    gpus: int
+    hosts: int
+    seconds: float
+
+    def __str__(self) -> str:
+        rate = self.samples / max(self.seconds, 0.001)
+        return (
+            f"stored {self.samples} samples of {self.expected} from {self.gpus} GPUs on {self.hosts} hosts "
+            f"in {self.seconds:.1f} s ({rate:,.0f} samples/s)"
+        )
+
+
+def embedded(core: _core.Broker, data_dir: Path) -> tb.Broker:
+    """The library's broker over a core that others use too: closing it leaves the core open."""
+
+    def leave_open(flush: bool = True) -> None:
+        """Closing is for whoever opened it."""
+
+    return tb.Broker(EmbeddedTransport(f"file://{data_dir.absolute()}", core, leave_open))
+
+
+class Pipeline:
+    """Streamer and collector over one broker. The worker threads end when `stop` is set."""
+
+    def __init__(self, broker: tb.Broker, store: Store, settings: UpSettings, csv: Path | None) -> None:
+        self._broker = broker
+        self._store = store
+        self._settings = settings
+        self._csv = csv
+        self._loop = asyncio.get_running_loop()
+        self._committed = asyncio.Event()
+        self._workers = ThreadPoolExecutor(2, thread_name_prefix="pipeline")
+        self.stop = threading.Event()
+        self.progress = Progress()
+        self.collector: Collector = make_collector(broker, store, settings, self._note_commit)
+        self.collecting: asyncio.Future[None] | None = None
+
+    def start(self) -> None:
+        """Makes the topic and starts the collector."""
+        make_topic(self._broker, self._settings.msg_queue_topic, self._settings.partitions_per_topic)
+        self.collecting = self._in_thread(self.collector.run, self.stop)
+
+    def stream(self, on_progress: Callable[[Progress], None]) -> "asyncio.Future[Progress]":
+        """Streams the dump in its thread; `on_progress` is called there."""
+
+        def note(progress: Progress) -> None:
+            self.progress = progress
+            on_progress(progress)
+
+        settings = self._settings
+        options = Options(
+            path=self._require_csv(),
+            topic=settings.msg_queue_topic,
+            rejects_dir=settings.rejects_dir,
+            partitions=settings.partitions_per_topic,
+            rate=settings.csv_rate,
+            delay=settings.csv_delay_ms / 1000,
+            loop=settings.csv_loop,
+            again=settings.csv_again,
+        )
+        return self._in_thread(CsvStreamer(self._broker, options, note).run, self.stop)
+
+    def go_live(self) -> "asyncio.Future[None]":
+        """Lets the dump go on as a live fleet."""
+        fleet = LiveFleet(self._broker, self._require_csv(), self._settings.msg_queue_topic)
+        return self._in_thread(fleet.run, self.stop)
+
+    async def all_stored(self) -> None:
+        """Returns once every record of the topic is in the store and acked."""
+        while await asyncio.to_thread(self.lag):
+            self._committed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CHECK_SECONDS):
+                    await self._committed.wait()
+
+    def lag(self) -> int:
+        """Records that are not stored and acked yet."""
+        settings = self._settings
+        try:
+            return self._broker.describe_group(settings.msg_queue_topic, settings.msg_queue_group).lag
+        except NotFoundError:  # the collector has not asked for records yet
+            return 1
+
+    def count_stored(self, streamed: Progress, began: float) -> Stored:
+        """Asks the store how much of the dump it holds, over the dump's own times."""
+        complete = streamed.rows and not streamed.resumed and streamed.from_start
+        whole = streamed if complete else count_dump(self._require_csv())
+        seconds = time.monotonic() - began
+        if whole.first_ns is None or whole.last_ns is None:
+            return Stored(0, whole.samples, 0, 0, seconds)
+        found = self._store.summary(whole.first_ns, whole.last_ns + 1)
+        return Stored(found.samples, whole.samples, found.gpus, found.hosts, seconds)
+
+    async def end(self) -> None:
+        """Stops the threads; the collector commits and acks what it holds."""
+        self.stop.set()
+        await asyncio.to_thread(self._workers.shutdown)
+
+    def _note_commit(self, _: Status) -> None:
+        self._loop.call_soon_threadsafe(self._committed.set)
+
+    def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
+        return self._loop.run_in_executor(self._workers, work, *arguments)
+
+    def _require_csv(self) -> Path:
+        if self._csv is None:
+            raise AssertionError("nothing is streamed without a dump")
+        return self._csv

@@ -1,0 +1,200 @@
+"""`telemetry up` from start to end: what it opens, prints, waits for and closes."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from telemetry_broker import _core
+from telemetry_broker.errors import BrokerError
+from telemetry_broker.v1 import collector_pb2_grpc
+from telemetry_services.api.app import build_app
+from telemetry_services.api.keys import obtain_key
+from telemetry_services.api.process import why_unreadable
+from telemetry_services.api.publishing import Publisher
+from telemetry_services.broker.process import describe_broker, open_core, why_unready
+from telemetry_services.broker.servicer import SERVICE as BROKER_SERVICE
+from telemetry_services.broker.servicer import BrokerServicer
+from telemetry_services.broker.waiting import Waiters
+from telemetry_services.collector.process import shown_url
+from telemetry_services.collector.servicer import SERVICE as COLLECTOR_SERVICE
+from telemetry_services.collector.servicer import CollectorServicer
+from telemetry_services.config import UpSettings
+from telemetry_services.errors import SourceError
+from telemetry_services.observability.metrics import BrokerMetrics
+from telemetry_services.serving import GrpcServer, Health, HttpServer
+from telemetry_services.serving.sockets import listen, listen_nearby
+from telemetry_services.store import Store, open_store
+from telemetry_services.streamer import Progress
+from telemetry_services.up.display import Display
+from telemetry_services.up.pipeline import Pipeline, embedded
+
+_DRAIN_SECONDS: Final = 1.0
+_LIVE_SECONDS: Final = 1.0
+
+
+async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
+    """Runs until the dump is stored (`--once`) or until `stopping` is set; returns the exit status."""
+    csv = _dump(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        listener = stack.enter_context(contextlib.closing(_listen(settings, "port", "PORT", "--port")))
+        grpc_port = _free_grpc_port(settings)
+        core = await asyncio.to_thread(open_core, settings)
+        stack.push_async_callback(asyncio.to_thread, core.close)
+        store = await asyncio.to_thread(open_store, settings.store_url)
+        stack.callback(store.close)
+        await asyncio.to_thread(store.positions, ())  # a store that cannot be written says so now
+        broker = stack.enter_context(embedded(core, settings.data_dir))
+        pipeline = Pipeline(broker, store, settings, csv)
+        key = obtain_key(settings)
+        health = Health(
+            "up",
+            details=lambda: {**describe_broker(core), "services": ["broker", "streamer", "collector", "api"]},
+            ready=lambda: why_unready(core) or why_unreadable(store),
+            refresh=BrokerMetrics("broker", core.metrics).refresh,
+        )
+        publisher = Publisher(lambda: broker, settings.msg_queue_topic, settings.partitions_per_topic)
+        http = HttpServer(build_app(store, publisher, key, health), listener)
+        grpc_address = await stack.enter_async_context(_serving(settings, core, pipeline, http, health, grpc_port))
+        display = stack.enter_context(Display())
+        shown_key, header = (key, key) if settings.api_key is None else ("as in API_KEY", "$API_KEY")
+        display.say(f"API http://{http.address}  API key: {shown_key}")
+        display.say(f'try: curl -H "X-API-Key: {header}" http://{http.address}/api/v1/gpus')
+        display.say(f"gRPC {grpc_address}  data {settings.data_dir.absolute()}  store {shown_url(settings.store_url)}")
+        run = asyncio.create_task(_run(settings, pipeline, store, display))
+        stopped = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait((run, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if run.done():
+                return run.result()
+            display.end()
+            display.say("stopping: storing what is on its way")
+            return 0
+        finally:
+            run.cancel()
+            stopped.cancel()
+            await asyncio.wait((run, stopped))
+            await pipeline.end()
+    raise AssertionError("the block returns")
+
+
+def _dump(settings: UpSettings) -> Path | None:
+    if settings.no_csv:
+        return None
+    if settings.csv_path is not None:
+        return settings.csv_path
+    return Path(str(resources.files("telemetry_services") / "data" / "dcgm-sample.csv"))
+
+
+def _listen(settings: UpSettings, field: str, variable: str, flag: str) -> Any:
+    """A port that was asked for is taken or refused; a default one may be the next free one."""
+    bind = listen if field in settings.model_fields_set else listen_nearby
+    return bind(settings.host, getattr(settings, field), variable=variable, flag=flag)
+
+
+def _free_grpc_port(settings: UpSettings) -> int:
+    with _listen(settings, "grpc_port", "GRPC_PORT", "--grpc-port") as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    settings: UpSettings, core: _core.Broker, pipeline: Pipeline, http: HttpServer, health: Health, grpc_port: int
+) -> AsyncIterator[str]:
+    """Serves gRPC and HTTP inside the block; gives the gRPC address."""
+    waiters = Waiters(core)
+    server = GrpcServer([BrokerServicer(core, waiters).handler()], [BROKER_SERVICE, COLLECTOR_SERVICE])
+    collector_pb2_grpc.add_CollectorServiceServicer_to_server(
+        CollectorServicer(pipeline.collector, shown_url(settings.store_url)), server.server
+    )
+    address = server.listen(settings.host, grpc_port)
+    await server.start()
+    await http.start()
+    try:
+        yield address
+    finally:
+        health.draining = True
+        waiters.close()
+        await asyncio.gather(server.stop(_DRAIN_SECONDS), http.stop())
+
+
+async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: Display) -> int:
+    """Streams, waits until all is stored, says so, and goes on as a live fleet; ends with `--once` only."""
+    began = time.monotonic()
+    await asyncio.to_thread(pipeline.start)
+    collecting = asyncio.ensure_future(pipeline.collecting or asyncio.sleep(0))
+    if settings.no_csv:
+        await _watch(pipeline, store, display, collecting)
+        return 0
+    streamed = await _stream(pipeline, display, collecting)
+    stored = asyncio.ensure_future(pipeline.all_stored())
+    try:
+        await _first_of(stored, collecting)
+        display.end()
+        _say_stored(pipeline, display, streamed, await asyncio.to_thread(pipeline.count_stored, streamed, began))
+    finally:
+        stored.cancel()
+    if settings.once:
+        return 0
+    living = asyncio.ensure_future(pipeline.go_live())
+    await _watch(pipeline, store, display, collecting, living)
+    return 0
+
+
+async def _stream(pipeline: Pipeline, display: Display, collecting: "asyncio.Future[None]") -> Progress:
+    display.begin_streaming("streaming")
+    streaming = pipeline.stream(lambda progress: display.streaming(progress, pipeline.collector.status.samples_stored))
+    await _first_of(streaming, collecting)
+    return await streaming
+
+
+def _say_stored(pipeline: Pipeline, display: Display, streamed: Progress, stored: Any) -> None:
+    if streamed.rejected:
+        display.say(f"{streamed.describe_rejects()}; they are kept in {streamed.rejects_path}")
+    if pipeline.collector.status.records_rejected:
+        display.say(
+            f"{pipeline.collector.status.records_rejected:,} records could not be decoded: see the dead-letter topic"
+        )
+    if not streamed.samples:
+        display.say("already stored")
+    display.say(str(stored))
+
+
+async def _watch(pipeline: Pipeline, store: Store, display: Display, *workers: "asyncio.Future[None]") -> None:
+    """Shows the live line until a worker fails."""
+    before, before_at = pipeline.collector.status.samples_stored, time.monotonic()
+    while True:
+        done, _ = await asyncio.wait(workers, timeout=_LIVE_SECONDS)
+        for worker in done:
+            worker.result()
+        if done:
+            return
+        now, now_at = pipeline.collector.status.samples_stored, time.monotonic()
+        rate, before, before_at = (now - before) / (now_at - before_at), now, now_at
+        display.live(await asyncio.to_thread(_live_line, pipeline, store, rate))
+
+
+def _live_line(pipeline: Pipeline, store: Store, rate: float) -> str:
+    status = pipeline.collector.status
+    try:
+        hosts = store.hosts()
+        fleet = f"{sum(host.gpu_count for host in hosts):,} GPUs on {len(hosts):,} hosts"
+    except BrokerError as error:
+        fleet = f"the store cannot be read: {error}"
+    trouble = f" · {status.last_error}" if status.last_error else ""
+    return (
+        f"live · {fleet} · {status.samples_stored:,} samples stored, {rate:,.0f}/s · lag {pipeline.lag():,} records · "
+        f"dead letters {status.records_rejected:,}{trouble} · Ctrl-C ends"
+    )
+
+
+async def _first_of(work: "asyncio.Future[Any]", other: "asyncio.Future[None]") -> None:
+    """Waits for the work; the other one must not end before it."""
+    await asyncio.wait((work, other), return_when=asyncio.FIRST_COMPLETED)
+    if other.done() and not work.done():
+        other.result()
+        raise SourceError("the collector ended before all was stored; see the log", code="service.failed")
+    work.result()
