@@ -65,6 +65,20 @@ codes! {
     BrokerClosed = "broker.closed",
     /// This broker does not know the call.
     Unsupported = "unsupported",
+    /// A fault of this program.
+    Internal = "internal",
+    /// There is no such CSV file.
+    CsvNotFound = "csv.not_found",
+    /// A CSV file that cannot be read.
+    CsvUnreadable = "csv.unreadable",
+    /// A CSV file without a row.
+    CsvEmpty = "csv.empty",
+    /// A CSV file whose header lacks columns.
+    CsvHeader = "csv.header",
+    /// A CSV file that is shorter than what is stored of it.
+    CsvShrunk = "csv.shrunk",
+    /// The file for refused rows cannot be used.
+    CsvRejects = "csv.rejects",
 }
 
 /// A failed call.

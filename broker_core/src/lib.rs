@@ -6,6 +6,7 @@
 //! | [`queue`] | leases, visibility timeouts, groups, the ack journal; knows offsets, never bytes |
 //! | [`broker`] | topics of partitions, producers and groups over them: the public API |
 //! | [`ring`], [`partitioner`] | which node, which partition |
+//! | [`telemetry`] | codecs: DCGM CSV to line protocol, line protocol to Arrow columns |
 //! | [`wire`] | the protobuf messages, and the walk over record bytes |
 //! | [`disk`], [`clock`] | the file system and the time, injected |
 //!
@@ -19,6 +20,7 @@ pub mod log;
 pub mod partitioner;
 pub mod queue;
 pub mod ring;
+pub mod telemetry;
 pub mod wire;
 
 #[cfg(feature = "python")]

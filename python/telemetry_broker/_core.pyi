@@ -5,7 +5,9 @@ remote one are driven by the same bytes. Every call that can take longer than a 
 error is a ``telemetry_broker.BrokerError``.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Self, final
 
 from typing_extensions import Buffer
@@ -228,3 +230,223 @@ class HashRing:
         """Number of nodes."""
     def __contains__(self, node: str, /) -> bool:
         """Whether a node of this name is on the ring."""
+
+@final
+class CsvReader:
+    """A DCGM dump in CSV, one sample a row, read block by block as batches of wide line-protocol points.
+
+    A row is one physical line (a quote that is not closed costs its own row only). Columns are found by name, in any
+    order; a byte order mark and CRLF are accepted; blank lines are passed over. Every other row is counted once:
+    ``rows == samples + duplicates + missing + resumed + sum(rejected.values())``.
+
+    A point is the rows of a block with the same time and tags: ``gpu,<tags> <fields> <time_ns>``, one record, its key
+    the GPU's uuid. Tags are the columns (``gpu_id`` is ``gpu``, ``modelName`` is ``model``) and the labels but
+    ``__name__`` and the repeats of columns, empty ones left out, sorted; fields are the metrics, sorted. What line
+    protocol cannot carry is mended: a tab in a name or tag becomes a space, backslashes at its end are dropped.
+
+    Exactly once. With ``producer_name`` as the producer and ``CsvBlock.end`` as the sequence of a batch sent to *every*
+    partition, a reader opened with the highest sequences as ``resume`` gives out each row that is not stored, once,
+    whatever the cuts before and after. The partition count must be the same.
+
+    A last line without a line end is taken as a row when it is reached. If the file is written to while it is read, and
+    that line grows, its rest is refused as ``torn`` after the next start.
+
+    One thread at a time. Memory is bounded by the block (about 10 times ``block_bytes``) and 32 MiB of learned labels.
+    """
+
+    def __new__(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        partitions: int,
+        resume: Sequence[int] | None = None,
+        block_bytes: int = 4_194_304,
+        rejects_path: str | os.PathLike[str] | None = None,
+        rejects_max_bytes: int = 1_073_741_824,
+        time_shift_ns: int = 0,
+        time_ns: int | None = None,
+    ) -> Self:
+        """Opens the file and reads its header and first row.
+
+        Args:
+            partitions: partitions of the topic, 1 to 65,536; a row belongs to ``partition_for_key(uuid, partitions)``.
+            resume: per partition the highest sequence it holds; its rows that end at or before it are left out and
+                counted as ``resumed``, and reading starts at the lowest. None: nothing is stored yet.
+            block_bytes: multiples of this file position end a block, 1 byte to 64 MiB.
+            rejects_path: refused rows are appended here as CSV ``source,position,line,reason,row``, before their block
+                is returned; each once, also through crashes and resumes, while one dump at a time uses the file. Made
+                with the first such row. Without it they are counted only.
+            rejects_max_bytes: size at which rows are no longer kept, only counted (``rejects_unkept``).
+            time_shift_ns: added to every row's time.
+            time_ns: every row's time, as in a live scrape; rows with a bad time of their own are refused nevertheless.
+
+        Raises:
+            BrokerError: ``csv.not_found``, ``csv.unreadable`` (a folder, no permission, a disk fault), ``csv.empty``,
+                ``csv.header`` (names the columns that are missing), ``csv.shrunk`` (shorter than ``resume``),
+                ``csv.rejects`` (the reject file cannot be used, or is some other file), ``invalid.argument``.
+        """
+    def next_block(self, max_rows: int | None = None) -> CsvBlock | None:
+        """The next block, None at the end of the file. Releases the GIL.
+
+        It ends at the last row end before a multiple of ``block_bytes``, or after ``max_rows`` (at least 1) rows, or
+        before a batch would pass 8 MiB or 65,536 records or a record 1 MiB. Always has at least one row.
+
+        Raises:
+            BrokerError: ``csv.unreadable``, ``csv.rejects``; the reader is of no further use, open it again.
+        """
+    @property
+    def producer_name(self) -> str:
+        """``csv-`` and 32 hexadecimal digits, the XXH3-128 of header and first row."""
+    @property
+    def size(self) -> int:
+        """Bytes of the file when it was opened."""
+    @property
+    def position(self) -> int:
+        """File position of the next row."""
+    @property
+    def rejects_path(self) -> Path | None:
+        """The reject file, once there is one."""
+    @property
+    def rejects_unkept(self) -> int:
+        """Refused rows that were not kept, for the reject file is full."""
+    @property
+    def rows(self) -> int:
+        """Rows of all blocks so far; so are the counters below."""
+    @property
+    def samples(self) -> int: ...
+    @property
+    def points(self) -> int: ...
+    @property
+    def duplicates(self) -> int: ...
+    @property
+    def missing(self) -> int: ...
+    @property
+    def resumed(self) -> int: ...
+    @property
+    def times_ns(self) -> tuple[int, int] | None: ...
+    @property
+    def rejected(self) -> dict[str, int]: ...
+
+@final
+class CsvBlock:
+    """Some consecutive rows of a dump as one batch per partition."""
+
+    @property
+    def end(self) -> int:
+        """File position after the last row: the producer sequence of these batches."""
+    @property
+    def batches(self) -> list[bytes]:
+        """One a partition, empty where it has no points: encoded record entries (tag 0x7A), at most 8 MiB, that are the
+        ``records`` field of a RecordBatch or ProduceRequest as they stand."""
+    @property
+    def counts(self) -> list[int]:
+        """Records per batch, at most 65,536."""
+    @property
+    def rows(self) -> int:
+        """Rows, blank lines not counted."""
+    @property
+    def samples(self) -> int:
+        """Values in the points."""
+    @property
+    def points(self) -> int:
+        """Points, which are records too."""
+    @property
+    def duplicates(self) -> int:
+        """Rows that a later row with the same time, tags and metric replaced."""
+    @property
+    def missing(self) -> int:
+        """Rows without a value: empty, or one of DCGM's "blank" sentinels."""
+    @property
+    def resumed(self) -> int:
+        """Rows that their partition already holds."""
+    @property
+    def times_ns(self) -> tuple[int, int] | None:
+        """Least and greatest time of the points, nanoseconds since the epoch; None without points."""
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Refused rows by reason: ``too_long`` (over 1 MiB) ``utf8`` ``quotes`` ``short`` ``long`` ``timestamp``
+        ``metric`` ``uuid`` ``number`` ``not_finite`` ``labels`` ``torn``. Only reasons that came up."""
+
+@final
+class ColumnBuilder:
+    """Collects line protocol of one measurement into Arrow columns. One thread at a time.
+
+    A line is taken whole or refused, without harm to its neighbours. Numbers (``1.5``, ``2i``, ``3u``) become float64,
+    booleans 1 and 0. Refused, by reason: ``syntax`` ``utf8`` ``measurement`` (another one) ``time`` (none, and no
+    default; or not int64 nanoseconds) ``number`` (not finite) ``string`` (a string field) ``duplicate`` (a tag or field
+    twice) ``name`` (``time``; a tag named as a field or the reverse; two names that differ only in case) ``columns``
+    (over 500 beside the time) ``empty`` (a record without a line). Blank lines and comments (``#``) are passed over.
+    """
+
+    def __new__(
+        cls,
+        measurement: str,
+        *,
+        tags: Sequence[str] | None = None,
+        fields: Sequence[str] | None = None,
+        default_time_ns: int | None = None,
+    ) -> Self:
+        """Starts empty.
+
+        Args:
+            tags: tag columns the table already has, and likewise ``fields``: they settle what such a name is, so that
+                one line with a name of the wrong kind cannot make its followers be refused. They are known in every
+                batch.
+            default_time_ns: time of lines that have none.
+        """
+    def append_records(self, records: Buffer, base_offset: int = 0) -> int:
+        """Adds the lines of encoded record entries (``CsvBlock.batches``, ``Delivery.records``) and returns how many
+        records there were, the first of which has offset ``base_offset``. Releases the GIL; ``bytes`` are
+        not copied.
+
+        Raises:
+            BrokerError: ``invalid.batch``: not such entries; ``invalid.argument``: over 1 GiB since the last
+                ``finish``. Nothing was added.
+        """
+    def append_values(self, values: Sequence[bytes], base_offset: int = 0) -> None:
+        """The same for values of records."""
+    @property
+    def rows(self) -> int: ...
+    @property
+    def nbytes(self) -> int:
+        """About the bytes of the finished columns; nulls count, so lines of many shapes take more than their text."""
+    @property
+    def rejected(self) -> list[tuple[int, bytes, str]]:
+        """Refused lines since the last ``finish``, in order: offset of the record, line, reason."""
+    def finish(self) -> ColumnBatch:
+        """The columns of the lines so far; the builder is empty again, ``rejected`` too. Releases the GIL."""
+
+@final
+class ColumnBatch:
+    """Columns through the Arrow PyCapsule interface: hand it to ``pyarrow.table``, ``write_deltalake``, polars.
+
+    ``time`` (timestamp[ns, UTC], not null), the tags (dictionary of int32 to utf8) by name, the fields (float64) by
+    name; null where a line had none. Only columns that some line used.
+    """
+
+    def __len__(self) -> int:
+        """Rows."""
+    @property
+    def tags(self) -> list[str]:
+        """Names of the tag columns, sorted."""
+    @property
+    def fields(self) -> list[str]:
+        """Names of the field columns, sorted."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory of the columns."""
+    def __arrow_c_schema__(self) -> object: ...
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
+        """A struct array; ``requested_schema`` is ignored, as the interface allows."""
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """A stream of one batch; can be called again."""
+
+def encode_point(measurement: str, tags: Mapping[str, str], fields: Mapping[str, float], time_ns: int) -> bytes:
+    """One point as line protocol, without a line end; tags and fields keep their order, empty tags are left out.
+
+    What the protocol cannot carry is mended: a line feed, carriage return or tab in a name or tag becomes a space,
+    backslashes at its end are dropped.
+
+    Raises:
+        InvalidArgumentError: no field, an empty name, or a field that is NaN or infinite.
+    """

@@ -121,6 +121,12 @@ class TimedOutError(BrokerError):
     default_code = "timeout"
 
 
+class SourceError(BrokerError):
+    """A file of samples that cannot be used. Nothing of it was sent; the message says what to mend."""
+
+    default_code = "csv.unreadable"
+
+
 class UnsupportedError(BrokerError):
     """This broker does not know the call or the option."""
 
@@ -162,6 +168,12 @@ CODES: Final[dict[str, CodeInfo]] = {
     "broker.closed": CodeInfo(ClosedError, grpc.StatusCode.CANCELLED),
     "produce.unknown": CodeInfo(ProduceUnknownError, grpc.StatusCode.UNKNOWN),
     "timeout": CodeInfo(TimedOutError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    "csv.not_found": CodeInfo(SourceError, grpc.StatusCode.NOT_FOUND),
+    "csv.unreadable": CodeInfo(SourceError, grpc.StatusCode.FAILED_PRECONDITION),
+    "csv.empty": CodeInfo(SourceError, grpc.StatusCode.INVALID_ARGUMENT),
+    "csv.header": CodeInfo(SourceError, grpc.StatusCode.INVALID_ARGUMENT),
+    "csv.shrunk": CodeInfo(SourceError, grpc.StatusCode.FAILED_PRECONDITION),
+    "csv.rejects": CodeInfo(SourceError, grpc.StatusCode.FAILED_PRECONDITION),
     "unsupported": CodeInfo(UnsupportedError, grpc.StatusCode.UNIMPLEMENTED),
 }
 """Every code of the broker and the library. Services add theirs under prefixes of their own."""

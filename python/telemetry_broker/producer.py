@@ -117,7 +117,12 @@ class Producer:
         """
         if self._sender.halted:
             self._sender.make_way(self._max_block)
-        full = self._add(value, key, partition, timestamp_ns, headers)
+        try:
+            full = self._add(value, key, partition, timestamp_ns, headers)
+        except OverflowError as error:
+            raise InvalidArgumentError(
+                f"partition={partition}, timestamp_ns={timestamp_ns}: give 0 or more, and a time that fits 64 bits"
+            ) from error
         if full != -1:
             if full == -2:
                 self._sender.linger_on(was_empty=True)

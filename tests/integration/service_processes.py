@@ -117,7 +117,9 @@ def dump(rows: Sequence[str], path: Path) -> Path:
     return path
 
 
-def row(second: int = 0, metric: str = "DCGM_FI_DEV_GPU_UTIL", gpu: int = 0, value: object = 1, host: str = "h1") -> str:
+def row(
+    second: int = 0, metric: str = "DCGM_FI_DEV_GPU_UTIL", gpu: int = 0, value: object = 1, host: str = "h1"
+) -> str:
     """A row of a dump."""
     time = f"2025-07-18T20:{second // 60:02}:{second % 60:02}Z"
     return f'"{time}","{metric}","{gpu}","nvidia{gpu}","GPU-{gpu}","H100","{host}","","","","{value}",""'

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from telemetry_services.config import (
     ApiSettings,
     BrokerSettings,
@@ -80,9 +81,7 @@ def test_a_variable_sets_its_field(
     assert getattr(load(model), field) == value
 
 
-def test_a_flag_wins_over_the_variable_and_that_over_the_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_flag_wins_over_the_variable_and_that_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('queue_size = 1\nport = 1\nvisibility_timeout = "2s"\n[topics]\na = 3\n')
     monkeypatch.setenv("TELEMETRY_CONFIG", str(file))

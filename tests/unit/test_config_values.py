@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from telemetry_services.api.times import format_time, parse_time
 from telemetry_services.config.values import format_duration, parse_duration, parse_topics
 

@@ -40,7 +40,10 @@ def test_days_hold_each_row_once_and_tell_their_span(times_us: list[int]) -> Non
 
 def test_pieces_of_other_columns_become_one_table_with_nulls() -> None:
     table = columns.normalise([rows([1], a=["x"], m=[1.0]), rows([2], b=pa.array(["y"]).dictionary_encode()), rows([])])
-    assert table.select(["a", "b", "m"]).to_pylist() == [{"a": "x", "b": None, "m": 1.0}, {"a": None, "b": "y", "m": None}]
+    assert table.select(["a", "b", "m"]).to_pylist() == [
+        {"a": "x", "b": None, "m": 1.0},
+        {"a": None, "b": "y", "m": None},
+    ]
     assert columns.tags(table.schema) == ["a", "b"]
     assert columns.metrics(table.schema) == ["m"]
 

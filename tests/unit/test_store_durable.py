@@ -12,6 +12,7 @@ from telemetry_services.store import (
     OffsetRange,
     StoreCorruptError,
     StoreError,
+    StoreForeignError,
     StoreFullError,
     StorePositionError,
     StoreUnwritableError,
@@ -24,7 +25,9 @@ DAY_NS = 86_400_000_000_000
 
 def rows(*days: int, **more: float) -> pa.Table:
     times = pa.array([day * DAY_NS for day in days], pa.timestamp("ns", tz="UTC"))
-    return pa.table({"time": times, "uuid": ["GPU-1"] * len(days), **{name: [at] * len(days) for name, at in more.items()}})
+    return pa.table(
+        {"time": times, "uuid": ["GPU-1"] * len(days), **{name: [at] * len(days) for name, at in more.items()}}
+    )
 
 
 class Disk:
@@ -37,7 +40,7 @@ class Disk:
         self.failing: Callable[[Path], int] = lambda _: 0
 
     def fsync(self, descriptor: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if number := self.failing(path):
             raise OSError(number, os.strerror(number), str(path))
         os.fsync(descriptor)
@@ -118,8 +121,8 @@ def test_a_commit_that_cannot_be_synced_is_an_error_and_a_retry_finds_out_what_h
 
 def test_a_folder_that_cannot_be_made_or_written_is_said_with_its_path(disk: Disk, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises((StoreUnwritableError, StoreError), match=str(tmp_path / "file")):
-        DeltaStore(tmp_path / "file" / "store").positions([])
+    with pytest.raises(StoreForeignError, match=f"{tmp_path}/file/store is a file, or below one"):
+        DeltaStore(tmp_path / "file" / "store")
     disk.failing = lambda path: errno.EROFS
     with pytest.raises(StoreUnwritableError, match=r"cannot be written .* give this user the right"):
         DeltaStore(disk.root, fsync=disk.fsync).positions([])

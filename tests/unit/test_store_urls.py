@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry_broker.errors import CODES, BrokerError
-from telemetry_services.store import StoreError, StoreForeignError, StorePositionError, StoreUrlError, errors, open_store
+from telemetry_services.store import (
+    StoreError,
+    StoreForeignError,
+    StorePositionError,
+    StoreUrlError,
+    errors,
+    open_store,
+)
 
 
 @pytest.mark.parametrize(

@@ -171,8 +171,8 @@ impl Log {
             self.synced_end = synced;
             self.last_append_ns = self.last_append_ns.max(segment.last_append_ns());
             torn.push(match tail {
-                segment::Tail::Whole => 0,
-                segment::Tail::Torn { bytes } => bytes,
+                segment::Tail::Whole => None,
+                segment::Tail::Torn { bytes } => Some(bytes),
             });
             self.segments.push(segment);
         }
@@ -181,9 +181,10 @@ impl Log {
             let segment = &mut self.segments[index];
             let mut bad_bytes = torn[index];
             if !self.state.clean && segment.end() > self.synced_end {
-                bad_bytes += segment.verify_from(self.synced_end)?;
+                let behind = segment.verify_from(self.synced_end)?;
+                bad_bytes = if behind > 0 { Some(behind + bad_bytes.unwrap_or(0)) } else { bad_bytes };
             }
-            if bad_bytes > 0 {
+            if let Some(bad_bytes) = bad_bytes {
                 let later = bases.get(index + 1).copied();
                 let in_tail = !self.state.clean && segment.end() >= self.synced_end;
                 let followed = same_boot && (later.is_some() || segment.frame_follows()?);

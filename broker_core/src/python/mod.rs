@@ -10,6 +10,7 @@ mod delivery;
 mod errors;
 mod producer;
 mod ring;
+mod telemetry;
 
 use pyo3::prelude::*;
 
@@ -42,5 +43,6 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<broker::PyBroker>()?;
     m.add_class::<producer::PyProducerBuffer>()?;
     m.add_class::<delivery::PyDelivery>()?;
-    ring::register(m)
+    ring::register(m)?;
+    telemetry::register(m)
 }

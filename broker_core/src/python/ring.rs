@@ -9,6 +9,8 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyList, PyMapping, PyMemoryView, PyString};
 
+use super::errors::to_py_err;
+use crate::error::{Code, Error};
 use crate::ring::{DEFAULT_VIRTUAL_NODES, HashRing, RingError};
 
 // The signature below names the number itself, as `_core.pyi` does: Python sees a constant's name as `...`.
@@ -62,7 +64,7 @@ impl PyHashRing {
         loop {
             let before = self.ring();
             let mut ring = HashRing::clone(&before);
-            change(&mut ring).map_err(|err| invalid(py, &err))?;
+            change(&mut ring).map_err(|err| invalid(&err))?;
             let after = Members::of(py, ring);
             let mut members = self.write();
             if Arc::ptr_eq(&members.ring, &before) {
@@ -81,8 +83,8 @@ impl PyHashRing {
     #[pyo3(signature = (nodes = None, *, virtual_nodes = 150))]
     fn new(py: Python<'_>, nodes: Option<&Bound<'_, PyAny>>, virtual_nodes: i64) -> PyResult<Self> {
         let members = nodes.map(members_of).transpose()?.unwrap_or_default();
-        let virtual_nodes = count(py, "virtual_nodes", virtual_nodes)?;
-        let ring = HashRing::with_nodes(virtual_nodes, members).map_err(|err| invalid(py, &err))?;
+        let virtual_nodes = count("virtual_nodes", virtual_nodes)?;
+        let ring = HashRing::with_nodes(virtual_nodes, members).map_err(|err| invalid(&err))?;
         Ok(Self { members: RwLock::new(Members::of(py, ring)) })
     }
 
@@ -119,17 +121,17 @@ impl PyHashRing {
         let members = self.read();
         let node = members.ring.index_for(&key).map(|index| members.name(py, index));
         drop(members);
-        node.map_err(|err| invalid(py, &err))
+        node.map_err(|err| invalid(&err))
     }
 
     fn nodes_for<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>, n: i64) -> PyResult<Vec<Bound<'py, PyString>>> {
-        let n = count(py, "n", n)?;
+        let n = count("n", n)?;
         let key = key_bytes(key)?;
         let members = self.read();
         let preference = members.ring.preference_for(&key, n as usize);
         let nodes = preference.map(|indexes| indexes.into_iter().map(|index| members.name(py, index)).collect());
         drop(members);
-        nodes.map_err(|err| invalid(py, &err))
+        nodes.map_err(|err| invalid(&err))
     }
 
     fn node_for_each<'py>(&self, py: Python<'py>, keys: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
@@ -137,7 +139,7 @@ impl PyHashRing {
         let ring = self.ring();
         let mut indexes = Vec::with_capacity(keys.len().unwrap_or(0));
         for key in keys.try_iter()? {
-            indexes.push(ring.index_for(&key_bytes(&key?)?).map_err(|err| invalid(py, &err))?);
+            indexes.push(ring.index_for(&key_bytes(&key?)?).map_err(|err| invalid(&err))?);
         }
         names_of(py, &ring, &indexes)
     }
@@ -159,7 +161,7 @@ impl PyHashRing {
             }
             None => py.detach(|| ring.indexes_for(data.chunks_exact(width.max(1)))),
         };
-        let indexes = indexes.map_err(|err| invalid(py, &err))?;
+        let indexes = indexes.map_err(|err| invalid(&err))?;
         let bytes = PyBytes::new_with(py, indexes.len() * size_of::<u32>(), |out| {
             for (place, index) in out.chunks_exact_mut(size_of::<u32>()).zip(&indexes) {
                 place.copy_from_slice(&index.to_ne_bytes());
@@ -170,9 +172,9 @@ impl PyHashRing {
     }
 
     fn place<'py>(&self, py: Python<'py>, topic: &str, partitions: i64) -> PyResult<Bound<'py, PyList>> {
-        let partitions = count(py, "partitions", partitions)?;
+        let partitions = count("partitions", partitions)?;
         let ring = self.ring();
-        let placed = py.detach(|| ring.place(topic, partitions)).map_err(|err| invalid(py, &err))?;
+        let placed = py.detach(|| ring.place(topic, partitions)).map_err(|err| invalid(&err))?;
         names_of(py, &ring, &placed)
     }
 
@@ -195,19 +197,13 @@ fn names_of<'py>(py: Python<'py>, ring: &HashRing, indexes: &[u32]) -> PyResult<
     PyList::new(py, indexes.iter().map(|&index| &names[index as usize]))
 }
 
-fn invalid(py: Python<'_>, err: &dyn std::fmt::Display) -> PyErr {
-    let made = py
-        .import("telemetry_broker.errors")
-        .and_then(|errors| errors.call_method1("error_from_code", ("invalid.argument", err.to_string())));
-    match made {
-        Ok(error) => PyErr::from_value(error),
-        Err(failed) => failed,
-    }
+fn invalid(err: &dyn std::fmt::Display) -> PyErr {
+    to_py_err(&Error::new(Code::InvalidArgument, err.to_string()))
 }
 
 /// A count that Rust holds unsigned; what is within that range is judged by the ring.
-fn count(py: Python<'_>, name: &str, value: i64) -> PyResult<u32> {
-    u32::try_from(value).map_err(|_| invalid(py, &format_args!("{name} is {value}; give 1 to {}", u32::MAX)))
+fn count(name: &str, value: i64) -> PyResult<u32> {
+    u32::try_from(value).map_err(|_| invalid(&format_args!("{name} is {value}; give 1 to {}", u32::MAX)))
 }
 
 fn members_of(nodes: &Bound<'_, PyAny>) -> PyResult<Vec<(String, f64)>> {
@@ -267,9 +263,8 @@ fn checked_offsets(offsets: &Bound<'_, PyAny>, data_bytes: usize) -> PyResult<Ve
     let bounds = wide.iter().map(|&offset| usize::try_from(offset).ok()).collect::<Option<Vec<_>>>();
     match bounds {
         Some(bounds) if bounds.is_sorted() && bounds.last().is_none_or(|&last| last <= data_bytes) => Ok(bounds),
-        _ => Err(invalid(
-            py,
-            &format_args!("offsets must be 0 or more, never fall, and end within the {data_bytes} bytes of keys"),
-        )),
+        _ => Err(invalid(&format_args!(
+            "offsets must be 0 or more, never fall, and end within the {data_bytes} bytes of keys"
+        ))),
     }
 }

@@ -9,10 +9,17 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Acked, Candidate, Settled};
+use super::{Acked, Candidate, Settled, push_range};
 
-/// Runs of grants that a rewind ended, remembered so that their acks are refused once others got the records.
-const REMEMBERED_REWINDS: usize = 1_000;
+/// Runs of grants that a rewind ended, and leases cut short: remembered so that late acks of them are refused.
+const REMEMBERED: usize = 1_000;
+
+fn remember<T>(list: &mut VecDeque<T>, item: T) {
+    list.push_back(item);
+    if list.len() > REMEMBERED {
+        list.pop_front();
+    }
+}
 
 #[derive(Debug)]
 struct Lease {
@@ -30,8 +37,10 @@ pub struct OrderedQueue {
     leases: VecDeque<Lease>,
     /// Nothing is given out before this time.
     not_before_ns: u64,
-    /// Records below were given before; `rewinds` times since the floor last rose.
+    /// Behind the last record given in this life.
     given_end: u64,
+    /// Records below were given `rewinds` times before.
+    again_end: u64,
     rewinds: u32,
     first_grant: u64,
     next_grant: u64,
@@ -41,6 +50,8 @@ pub struct OrderedQueue {
     rewound: Option<Range<u64>>,
     /// Ended by rewinds, and their records given out again since.
     superseded: VecDeque<Range<u64>>,
+    /// Grants whose lease a nack cut short, and where.
+    cuts: VecDeque<(u64, u64)>,
 }
 
 impl OrderedQueue {
@@ -53,32 +64,33 @@ impl OrderedQueue {
             leases: VecDeque::new(),
             not_before_ns: 0,
             given_end: acked.floor,
+            again_end: acked.floor,
             rewinds: 0,
             first_grant,
             next_grant: first_grant,
             seek_grant: 0,
             rewound: None,
             superseded: VecDeque::new(),
+            cuts: VecDeque::new(),
         }
     }
 
-    /// Ends the lease at `index` and all behind it.
-    fn rewind(&mut self, index: usize) {
-        let (Some(first), Some(last)) = (self.leases.get(index), self.leases.back()) else { return };
-        let ended = first.grant..last.grant + 1;
-        self.next = first.range.start;
+    /// Ends the leases from `index` on; the group goes on at `offset`.
+    fn rewind(&mut self, index: usize, offset: u64) {
+        self.again_end = self.again_end.max(self.next);
         self.rewinds += 1;
-        self.rewound = Some(match self.rewound.take() {
-            // No lease was given between two rewinds, or there would be no earlier one left.
-            Some(earlier) if earlier.start >= ended.end => ended.start..earlier.end,
-            _ => ended,
-        });
-        self.leases.truncate(index);
+        self.next = offset;
+        if let (Some(first), Some(last)) = (self.leases.get(index), self.leases.back()) {
+            // Two rewinds without a grant between them end adjoining runs of grants.
+            let end = self.rewound.as_ref().map_or(last.grant + 1, |later| later.end);
+            self.rewound = Some(first.grant..end);
+            self.leases.truncate(index);
+        }
     }
 
     fn expire(&mut self, now_ns: u64) {
         if let Some(index) = self.leases.iter().position(|lease| lease.deadline_ns <= now_ns) {
-            self.rewind(index);
+            self.rewind(index, self.leases[index].range.start);
         }
         if self.not_before_ns <= now_ns {
             self.not_before_ns = 0;
@@ -92,18 +104,15 @@ impl OrderedQueue {
         if held_by_other || self.not_before_ns > 0 || self.next >= visible_end {
             return None;
         }
-        let again = self.next < self.given_end;
-        let end = if again { visible_end.min(self.given_end) } else { visible_end };
+        let again = self.next < self.again_end;
+        let end = if again { visible_end.min(self.again_end) } else { visible_end };
         Some(Candidate { start: self.next, end, attempt: if again { self.rewinds + 1 } else { 1 } })
     }
 
     /// See [`super::Queue::grant`].
     pub fn grant(&mut self, consumer: &Arc<str>, range: Range<u64>, deadline_ns: u64) -> u64 {
         if let Some(rewound) = self.rewound.take() {
-            self.superseded.push_back(rewound);
-            if self.superseded.len() > REMEMBERED_REWINDS {
-                self.superseded.pop_front();
-            }
+            remember(&mut self.superseded, rewound);
         }
         let grant = self.next_grant;
         self.next_grant += 1;
@@ -123,39 +132,49 @@ impl OrderedQueue {
         }
     }
 
-    fn is_stale(&self, grant: u64, range: &Range<u64>, log_end: u64) -> bool {
+    /// The part of a lease's range that may still be acked under it; None: none of it.
+    fn valid(&self, grant: u64, range: &Range<u64>, log_end: u64) -> Option<Range<u64>> {
         if grant < self.seek_grant || grant >= self.next_grant || range.end > log_end {
-            return true;
+            return None;
         }
         if grant < self.first_grant {
-            // From before a restart: good until these records were given out again.
-            return range.end > self.floor && self.given_end > range.start && self.given_end > self.floor;
+            // From before a restart: good until something was given out again.
+            let given_again = range.end > self.floor && self.given_end > self.floor;
+            return (!given_again).then(|| range.clone());
         }
-        self.superseded.iter().any(|ended| ended.contains(&grant))
+        if self.superseded.iter().any(|ended| ended.contains(&grant)) {
+            return None;
+        }
+        let cut = self.cuts.iter().find(|(cut, _)| *cut == grant).map_or(range.end, |&(_, end)| end);
+        let valid = range.start..range.end.min(cut);
+        (valid.start < valid.end).then_some(valid)
     }
 
     /// See [`super::Queue::owned`].
     pub fn owned(&self, grant: u64, range: Range<u64>, log_end: u64) -> Settled {
-        if self.is_stale(grant, &range, log_end) {
+        let Some(valid) = self.valid(grant, &range, log_end) else {
             return Settled { done: Vec::new(), stale: vec![range] };
-        }
-        let open = range.start.max(self.floor)..range.end;
-        Settled { done: if open.is_empty() { Vec::new() } else { vec![open] }, stale: Vec::new() }
+        };
+        let mut settled = Settled::default();
+        push_range(&mut settled.done, valid.start.max(self.floor)..valid.end.max(self.floor));
+        push_range(&mut settled.stale, valid.end..range.end);
+        settled
     }
 
     /// See [`super::Queue::ack`]. Acks everything from the floor up to the end of `range`.
     pub fn ack(&mut self, grant: u64, range: Range<u64>, log_end: u64) -> Settled {
-        if self.is_stale(grant, &range, log_end) {
+        let Some(valid) = self.valid(grant, &range, log_end) else {
             return Settled { done: Vec::new(), stale: vec![range] };
-        }
-        if range.end <= self.floor {
-            return Settled::default();
-        }
-        let done = self.floor..range.end;
-        self.floor = range.end;
+        };
+        let mut settled = Settled::default();
+        push_range(&mut settled.done, self.floor..valid.end.max(self.floor));
+        push_range(&mut settled.stale, valid.end..range.end);
+        self.floor = self.floor.max(valid.end);
         self.next = self.next.max(self.floor);
         self.given_end = self.given_end.max(self.floor);
-        self.rewinds = 0;
+        if self.floor >= self.again_end {
+            self.rewinds = 0;
+        }
         while let Some(first) = self.leases.front_mut() {
             if first.range.end > self.floor {
                 first.range.start = first.range.start.max(self.floor);
@@ -163,27 +182,28 @@ impl OrderedQueue {
             }
             self.leases.pop_front();
         }
-        Settled { done: vec![done], stale: Vec::new() }
+        settled
     }
 
     /// See [`super::Queue::nack`]. The group goes on at the start of `range`.
     pub fn nack(&mut self, grant: u64, range: Range<u64>, due_ns: u64) -> Settled {
         let Some(index) = self.leases.iter().position(|lease| lease.grant == grant) else {
-            let stale = self.is_stale(grant, &range, u64::MAX) && range.end > self.floor;
+            // An ended lease has nothing to give back; only records that others have by now are worth a word.
+            let stale = range.end > self.floor && self.valid(grant, &range, u64::MAX).is_none();
             return Settled { done: Vec::new(), stale: if stale { vec![range] } else { Vec::new() } };
         };
-        let at = range.start.max(self.leases[index].range.start);
-        let done = at..self.next;
         let lease = &mut self.leases[index];
-        if at > lease.range.start {
-            // The records before stay leased; the rest of this lease ends with those behind it.
-            let end = std::mem::replace(&mut lease.range.end, at);
-            let (grant, deadline_ns) = (lease.grant, lease.deadline_ns);
-            self.leases.insert(index + 1, Lease { grant, range: at..end, deadline_ns });
-            self.rewind(index + 1);
-            self.rewound = None;
+        let at = range.start.max(lease.range.start);
+        if at >= lease.range.end {
+            return Settled::default();
+        }
+        let done = at..self.next;
+        if at == lease.range.start {
+            self.rewind(index, at);
         } else {
-            self.rewind(index);
+            lease.range.end = at;
+            remember(&mut self.cuts, (grant, at));
+            self.rewind(index + 1, at);
         }
         self.not_before_ns = due_ns;
         Settled { done: vec![done], stale: Vec::new() }
@@ -201,7 +221,7 @@ impl OrderedQueue {
     /// See [`super::Queue::release`].
     pub fn release(&mut self, consumer: &str) {
         if self.holder() == Some(consumer) {
-            self.rewind(0);
+            self.rewind(0, self.leases.front().map_or(self.floor, |lease| lease.range.start));
             self.holder = None;
         }
     }
@@ -223,7 +243,7 @@ impl OrderedQueue {
 
     /// See [`super::Queue::attempt`].
     pub fn attempt(&self, offset: u64) -> u32 {
-        if offset < self.given_end { self.rewinds + 1 } else { 0 }
+        if offset < self.again_end { self.rewinds + 1 } else { u32::from(offset < self.next) }
     }
 
     /// See [`super::Queue::acked`].

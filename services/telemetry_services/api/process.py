@@ -8,7 +8,8 @@ from telemetry_services.api.app import build_app
 from telemetry_services.api.keys import obtain_key
 from telemetry_services.api.publishing import Publisher
 from telemetry_services.config import ApiSettings
-from telemetry_services.serving import Health, HttpServer, listen
+from telemetry_services.serving.http_server import Health, HttpServer
+from telemetry_services.serving.sockets import listen
 from telemetry_services.store import Store, StoreError, open_store
 
 log = logging.getLogger(__name__)

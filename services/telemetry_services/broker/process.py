@@ -14,7 +14,9 @@ from telemetry_services.broker.servicer import SERVICE, BrokerServicer
 from telemetry_services.broker.waiting import Waiters
 from telemetry_services.config import BrokerSettings
 from telemetry_services.observability.metrics import BrokerMetrics
-from telemetry_services.serving import GrpcServer, Health, HttpServer, listen, side_port_routes
+from telemetry_services.serving.grpc_server import GrpcServer
+from telemetry_services.serving.http_server import Health, HttpServer, side_port_routes
+from telemetry_services.serving.sockets import listen
 
 log = logging.getLogger(__name__)
 DRAIN_SECONDS: Final = 4.0

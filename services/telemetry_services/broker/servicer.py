@@ -14,7 +14,7 @@ from telemetry_services.broker.consume import consume
 from telemetry_services.broker.waiting import Waiters
 from telemetry_services.broker.wire import first_field, wrap
 from telemetry_services.observability import metrics
-from telemetry_services.serving import abort_with
+from telemetry_services.serving.grpc_server import abort_with
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["BrokerService"].full_name
 MAX_WAIT_MS: Final = 60_000

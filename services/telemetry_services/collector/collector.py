@@ -11,7 +11,7 @@ is made.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,14 +24,32 @@ from telemetry_services.collector.dead_letters import DeadLetters
 from telemetry_services.collector.pending import MEASUREMENT, Pending
 from telemetry_services.observability import metrics
 from telemetry_services.serving.retries import TRANSIENT, retrying
-from telemetry_services.store import Store, StoreConflictError, StoreFullError, StorePositionError, StoreUnwritableError
+from telemetry_services.store import (
+    OffsetRange,
+    Store,
+    StoreClosedError,
+    StoreCorruptError,
+    StoreError,
+    StoreForeignError,
+    StorePositionError,
+    StoreSchemaError,
+    StoreUrlError,
+)
 
 log = logging.getLogger(__name__)
 
 _IDLE_SECONDS: Final = 0.5
 _DELIVERY_BYTES: Final = 4 << 20
 _MAX_RECORDS: Final = 65_536
-_STORE_TRANSIENT: Final = (StoreFullError, StoreConflictError, StoreUnwritableError)
+_STORE_LASTING: Final = (
+    StoreClosedError,
+    StoreCorruptError,
+    StoreForeignError,
+    StorePositionError,
+    StoreSchemaError,
+    StoreUrlError,
+)
+"""Errors of a store that waiting does not mend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +119,7 @@ class Collector:
         self._store = store
         self.topic = topic
         self.group = group
-        self._name = name
+        self.name = name
         self._bounds = bounds
         self._dead_letters = dead_letters
         self._on_commit = on_commit
@@ -138,12 +156,13 @@ class Collector:
                 self.topic,
                 group=self.group,
                 mode="ordered",
-                name=self._name,
+                name=self.name,
                 max_bytes=_DELIVERY_BYTES,
                 max_records=_MAX_RECORDS,
             ) as consumer,
         ):
             try:
+                self._adopt_free()
                 while not stop.is_set():
                     self._step(consumer, commits)
                 self._commit(consumer, commits)
@@ -174,8 +193,6 @@ class Collector:
         batch = consumer.receive(wait=min(wait, _IDLE_SECONDS))
         if batch:
             self._take(batch)
-        elif not self._pending.records:
-            self._adopt_held(consumer)
         if self._flushes:
             self._commit(consumer, commits)
             self._end_commit()
@@ -212,10 +229,14 @@ class Collector:
             self.status.records_rejected += len(rejected)
             self._dead_letters.put(batch, rejected)
 
-    def _adopt_held(self, consumer: Consumer) -> None:
-        """Moves the group to the store's position in every partition that this consumer newly holds."""
+    def _adopt_free(self) -> None:
+        """Moves the group to the store's position wherever no consumer is at work.
+
+        Without it, a new store or a restored one would wait for records that the group has acked.
+        """
+        self._broker.create_group(self.topic, self.group, "ordered")
         for partition in self._broker.describe_group(self.topic, self.group).partitions:
-            if partition.holder == consumer.name and partition.log_id not in self.status.held:
+            if not partition.holder:
                 self._adopt(partition.partition, partition.log_id, partition.acked_end_offset)
 
     def _adopt(self, partition: int, log_id: bytes, group_offset: int) -> Held:
@@ -282,30 +303,67 @@ class Collector:
         columns = pending.builder.finish()
         self._tags.update(columns.tags)
         self._fields.update(columns.fields)
-        positions = {log_id.hex(): span.as_range() for log_id, span in pending.spans.items()}
-        started = time.monotonic()
-        outcome = "error"
+        spans = {log_id: span.as_range() for log_id, span in pending.spans.items()}
         try:
-            rows = retrying(self._stop, "storing", on=_STORE_TRANSIENT)(
-                self._store.write, [columns] if len(columns) else [], positions
-            )
-            outcome = "success"
+            rows, samples = self._write(columns, spans), _count_values(columns)
+        except StoreSchemaError:
+            rows, samples = self._store_apart(pending)
         except BrokerError as error:
             self.status.last_error = str(error)
             raise
-        finally:
-            metrics.DATABASE_OPERATIONS.labels(self._service, "write", outcome).inc()
-            metrics.DATABASE_SECONDS.labels(self._service, "write").observe(time.monotonic() - started)
         for log_id, span in pending.spans.items():
             held = self.status.held.get(log_id)
             if held is not None:
                 held.stored = span.next
         try:
-            consumer.ack(span.last_batch for span in pending.spans.values())
+            consumer.ack(span.batches[-1] for span in pending.spans.values())
         except StaleLeaseError as error:
             # Stored all the same: whoever holds the partition now starts at the store's position.
             log.info("stored records had been given out again: %s", error)
-        self._count(pending, rows, _count_values(columns))
+        self._count(pending, rows, samples)
+
+    def _write(self, columns: _core.ColumnBatch | None, spans: Mapping[bytes, OffsetRange]) -> int:
+        """One commit, tried again while the store is away; gives the rows stored."""
+        positions = {log_id.hex(): span for log_id, span in spans.items()}
+        started = time.monotonic()
+        outcome = "error"
+        try:
+            write = retrying(self._stop, "storing", on=(StoreError,), but=_STORE_LASTING)
+            rows = write(self._store.write, [columns] if columns else [], positions)
+            outcome = "success"
+        except StorePositionError as error:
+            if any(error.positions.get(log_id) != span.next for log_id, span in positions.items()):
+                raise
+            rows = len(columns or ())  # an earlier attempt stored all of it, and only its answer was lost
+            outcome = "success"
+        finally:
+            metrics.DATABASE_OPERATIONS.labels(self._service, "write", outcome).inc()
+            metrics.DATABASE_SECONDS.labels(self._service, "write").observe(time.monotonic() - started)
+        return rows
+
+    def _store_apart(self, pending: Pending) -> tuple[int, int]:
+        """Stores batch by batch what the store refused as a whole; batches it will never take are dead-lettered."""
+        rows = samples = 0
+        for log_id, span in pending.spans.items():
+            first = span.first
+            for batch in span.batches:
+                reach = {log_id: OffsetRange(first, batch.end.offset)}
+                columns = self._decode(batch)
+                try:
+                    rows += self._write(columns, reach)
+                    samples += _count_values(columns)
+                except StoreSchemaError as error:
+                    self._dead_letters.put(batch, [(offset, str(error)) for offset in batch.offsets])
+                    pending.rejected += len(batch)
+                    self.status.records_rejected += len(batch)
+                    self._write(None, reach)
+                first = batch.end.offset
+        return rows, samples
+
+    def _decode(self, batch: Batch) -> _core.ColumnBatch:
+        builder = _core.ColumnBuilder(MEASUREMENT)
+        builder.append_records(batch.records, batch.base_offset)
+        return builder.finish()
 
     def _count(self, pending: Pending, rows: int, samples: int) -> None:
         status = self.status

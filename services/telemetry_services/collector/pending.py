@@ -16,7 +16,7 @@ class Span:
 
     first: int
     next: int
-    last_batch: Batch
+    batches: list[Batch]
 
     def as_range(self) -> OffsetRange:
         """As the store wants it."""
@@ -51,9 +51,10 @@ class Pending:
         self.builder.append_records(batch.records, batch.base_offset)
         span = self.spans.get(batch.log_id)
         if span is None:
-            self.spans[batch.log_id] = Span(first, batch.end.offset, batch)
+            self.spans[batch.log_id] = Span(first, batch.end.offset, [batch])
         else:
-            span.next, span.last_batch = batch.end.offset, batch
+            span.next = batch.end.offset
+            span.batches.append(batch)
         self.records += len(batch)
         self.nbytes += batch.nbytes
         rejected = {offset: reason for offset, _, reason in reversed(self.builder.rejected[seen:])}

@@ -19,7 +19,9 @@ from telemetry_services.collector.servicer import SERVICE, CollectorServicer
 from telemetry_services.config import CollectorSettings
 from telemetry_services.config.models import CollectSettings
 from telemetry_services.observability.metrics import BROKER_HEALTH
-from telemetry_services.serving import GrpcServer, Health, HttpServer, listen, side_port_routes
+from telemetry_services.serving.grpc_server import GrpcServer
+from telemetry_services.serving.http_server import Health, HttpServer, side_port_routes
+from telemetry_services.serving.sockets import listen
 from telemetry_services.store import Store, open_store
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
                 "broker": settings.broker,
                 "topic": settings.msg_queue_topic,
                 "group": settings.msg_queue_group,
+                "consumer": collector.name,
                 "store": shown_url(settings.store_url),
             },
         )

@@ -9,7 +9,7 @@ from telemetry_broker.errors import InvalidArgumentError, TimedOutError
 from telemetry_broker.v1 import collector_pb2 as pb
 from telemetry_broker.v1 import collector_pb2_grpc
 from telemetry_services.collector.collector import Collector
-from telemetry_services.serving import abort_with
+from telemetry_services.serving.grpc_server import abort_with
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["CollectorService"].full_name
 _DEFAULT_FLUSH_MS: Final = 10_000

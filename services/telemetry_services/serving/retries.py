@@ -23,10 +23,16 @@ _FIRST_SECONDS: Final = 0.1
 _LONGEST_SECONDS: Final = 10.0
 
 
-def retrying(stop: threading.Event, what: str, on: tuple[type[BrokerError], ...] = TRANSIENT) -> tenacity.Retrying:
+Errors = tuple[type[BrokerError], ...]
+
+
+def retrying(stop: threading.Event, what: str, on: Errors = TRANSIENT, but: Errors = ()) -> tenacity.Retrying:
     """Repeats a call while it raises one of these errors, after pauses that grow from 0.1 to 10 s.
 
     Once `stop` is set, the last error is raised.
+
+    Args:
+        but: kinds of these errors that are raised at once.
     """
 
     def tell(state: tenacity.RetryCallState) -> None:
@@ -40,7 +46,7 @@ def retrying(stop: threading.Event, what: str, on: tuple[type[BrokerError], ...]
         )
 
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(on),
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, on) and not isinstance(error, but)),
         wait=tenacity.wait_random_exponential(multiplier=_FIRST_SECONDS, max=_LONGEST_SECONDS),
         stop=tenacity.stop_when_event_set(stop),
         sleep=tenacity.sleep_using_event(stop),

@@ -215,8 +215,8 @@ class DeltaStore(Queries):
         for _ in range(MAX_ATTEMPTS):
             table = self._refreshed_writer()
             before = table.version()
-            self._compare(table, positions)
             self._add_columns(table, schema)
+            self._compare(table, positions)  # I2: nothing from here to the commit may refresh the snapshot
             try:
                 table.create_write_transaction(
                     list(actions),
@@ -293,7 +293,9 @@ class DeltaStore(Queries):
         except FileNotFoundError:
             return False
         except NotADirectoryError:
-            raise StoreForeignError(f"store {self._path} is a file; name a folder that is empty or not there") from None
+            raise StoreForeignError(
+                f"store {self._path} is a file, or below one; name a folder that is empty or not there"
+            ) from None
         if LOG_DIR in names:
             return any(path.suffix in (".json", ".parquet") for path in self._files.log.iterdir())
         if names:

@@ -21,6 +21,9 @@ import pyarrow.parquet as pq
 LOG_DIR: Final = "_delta_log"
 HINT: Final = "_last_checkpoint"
 
+ROW_GROUP_ROWS: Final = 65_536
+"""Readers decode a row group at a time; this many rows of 30 metrics take some 20 MB."""
+
 _VERSION: Final = re.compile(r"(\d{20})\.json")
 _PARQUET_MAGIC: Final = b"PAR1"
 
@@ -46,7 +49,7 @@ class DurableFiles:
         path.parent.mkdir(exist_ok=True)
         try:
             with path.open("xb") as file:
-                pq.write_table(table, file, compression="zstd", store_schema=False)
+                pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP_ROWS, store_schema=False)
                 file.flush()
                 self._fsync(file.fileno())
                 size = file.tell()

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _FIRST_CHUNK_PARTS: Final = 8
 _MAX_CHUNK_PARTS: Final = 64
-_MAX_CHUNK_BYTES: Final = 16 << 20  # compressed; some ten times that once decoded
+_MAX_CHUNK_BYTES: Final = 4 << 20  # compressed; ten times that and more once decoded
 _QUERY_MEMORY_BYTES: Final = 128 << 20  # a sort or a group-by beyond it spills to disk
 
 _TIME_NS: Final = f"arrow_cast({columns.TIME}, 'Int64') * 1000 + {columns.NANOS}"
@@ -119,7 +120,9 @@ class Queries(ABC):
             f"ORDER BY {columns.TIME} {order}, {columns.NANOS} {order}, uuid LIMIT $limit"
         )
         parts = _parts_between(snapshot.parts, start_ns, end_ns)
-        return _samples(snapshot, parts, sql, bound, tags, chosen, newest_first=newest_first, limit=limit)
+        bound["limit"] = max(limit, 0)
+        samples = _samples(snapshot, parts, sql, bound, tags, chosen, newest_first=newest_first)
+        return islice(samples, bound["limit"])
 
     def summary(self, start_ns: int | None = None, end_ns: int | None = None) -> Summary:
         snapshot = self._snapshot()
@@ -134,7 +137,7 @@ class Queries(ABC):
         gpus: set[tuple[str, ...]] = set()
         hosts: set[str] = set()
         for chunk in _chunks(_parts_between(snapshot.parts, start_ns, end_ns)):
-            for row in _rows(_run(snapshot.dataset(chunk), sql, bound)):
+            for row in _rows(_run(snapshot, chunk, sql, bound)):
                 uuid, hostname, device, instance = (tag or "" for tag in row[:4])
                 samples += sum(row[4:])
                 gpus.add(_identity(uuid, hostname, device, instance))
@@ -155,7 +158,7 @@ class Roster:
         with self._lock:
             new = [part for part in snapshot.parts if part.key not in self._read]
             for chunk in _chunks(sorted(new, key=lambda part: part.min_us)):
-                self._take_in(_run(snapshot.dataset(chunk), _ROSTER_SQL, {}))
+                self._take_in(_run(snapshot, chunk, _ROSTER_SQL, {}))
                 self._read.update(part.key for part in chunk)
             if len(self._read) > len(snapshot.parts):  # some were replaced by larger ones, or are past their retention
                 self._read &= {part.key for part in snapshot.parts}
@@ -197,7 +200,6 @@ def _samples(
     metrics: Sequence[str],
     *,
     newest_first: bool,
-    limit: int,
 ) -> Iterator[Sample]:
     """Merge chunk after chunk; a row is given once no later chunk can hold one that comes before it."""
     sign = -1 if newest_first else 1
@@ -205,7 +207,7 @@ def _samples(
     pending: list[tuple[int, dict[str, str], Sequence[float | None]]] = []
     read = 0
     for chunk in _chunks(parts):
-        for time_ns, *values in _rows(_run(snapshot.dataset(chunk), sql, bound | {"limit": limit})):
+        for time_ns, *values in _rows(_run(snapshot, chunk, sql, bound)):
             texts = {name: text for name, text in zip(tags, values, strict=False) if text is not None}
             pending.append((sign * time_ns, texts, values[len(tags) :]))
         pending.sort(key=lambda row: (row[0], row[1].get("uuid", "")))
@@ -215,13 +217,9 @@ def _samples(
         while ready < len(pending) and (order_of_rest is None or pending[ready][0] < order_of_rest):
             order_ns, texts, numbers = pending[ready]
             ready += 1
-            for sample in _unpivot(sign * order_ns, texts, metrics, numbers):
-                if limit <= 0:
-                    return
-                yield sample
-                limit -= 1
-        # Each row gives one sample at least, so rows past the limit will not be needed.
-        pending = pending[ready : ready + limit]
+            yield from _unpivot(sign * order_ns, texts, metrics, numbers)
+        # Each row gives one sample at least, so rows past the limit will not be asked for.
+        pending = pending[ready : ready + bound["limit"]]
 
 
 def _first_order(part: Part, *, newest_first: bool) -> int:
@@ -299,13 +297,13 @@ def _chunks(parts: Sequence[Part]) -> Iterator[list[Part]]:
         yield chunk
 
 
-def _run(dataset: ds.Dataset, sql: str, bound: dict[str, Any]) -> pa.Table:
+def _run(snapshot: Snapshot, parts: Sequence[Part], sql: str, bound: dict[str, Any]) -> pa.Table:
     context = _context()
-    context.register_dataset("gpu", dataset)
     try:
+        context.register_dataset("gpu", snapshot.dataset(parts))
         return context.sql(sql, param_values=bound).to_arrow_table()
     except Exception as error:  # DataFusion raises nothing narrower
-        raise StoreError(f"the store could not be read: {error}") from error
+        raise StoreError(f"the store could not be read: {type(error).__name__}: {error}") from error
 
 
 def _context() -> datafusion.SessionContext:

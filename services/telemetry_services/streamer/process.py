@@ -14,8 +14,9 @@ from telemetry_broker.errors import BrokerError
 from telemetry_services.config import StreamerSettings
 from telemetry_services.errors import ConfigError
 from telemetry_services.observability.metrics import BROKER_HEALTH
-from telemetry_services.serving import Health, HttpServer, listen, side_port_routes
+from telemetry_services.serving.http_server import Health, HttpServer, side_port_routes
 from telemetry_services.serving.retries import retrying
+from telemetry_services.serving.sockets import listen
 from telemetry_services.streamer import CsvStreamer, Options, Progress
 
 log = logging.getLogger(__name__)

@@ -31,17 +31,19 @@ class Stored:
 
     Attributes:
         expected: samples of the dump.
+        added: samples that this run stored.
         seconds: from the start of streaming until all was stored.
     """
 
     samples: int
     expected: int
+    added: int
     gpus: int
     hosts: int
     seconds: float
 
     def __str__(self) -> str:
-        rate = self.samples / max(self.seconds, 0.001)
+        rate = self.added / max(self.seconds, 0.001)
         return (
             f"stored {self.samples} samples of {self.expected} from {self.gpus} GPUs on {self.hosts} hosts "
             f"in {self.seconds:.1f} s ({rate:,.0f} samples/s)"
@@ -125,9 +127,11 @@ class Pipeline:
         whole = streamed if complete else count_dump(self._require_csv())
         seconds = time.monotonic() - began
         if whole.first_ns is None or whole.last_ns is None:
-            return Stored(0, whole.samples, 0, 0, seconds)
+            return Stored(0, whole.samples, 0, 0, 0, seconds)
         found = self._store.summary(whole.first_ns, whole.last_ns + 1)
-        return Stored(found.samples, whole.samples, found.gpus, found.hosts, seconds)
+        return Stored(
+            found.samples, whole.samples, self.collector.status.samples_stored, found.gpus, found.hosts, seconds
+        )
 
     async def end(self) -> None:
         """Stops the threads; the collector commits and acks what it holds."""

@@ -25,7 +25,8 @@ from telemetry_services.collector.servicer import CollectorServicer
 from telemetry_services.config import UpSettings
 from telemetry_services.errors import SourceError
 from telemetry_services.observability.metrics import BrokerMetrics
-from telemetry_services.serving import GrpcServer, Health, HttpServer
+from telemetry_services.serving.grpc_server import GrpcServer
+from telemetry_services.serving.http_server import Health, HttpServer
 from telemetry_services.serving.sockets import listen, listen_nearby
 from telemetry_services.store import Store, open_store
 from telemetry_services.streamer import Progress

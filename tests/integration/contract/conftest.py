@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 import telemetry_broker as tb
-from tests.integration.contract.engines import Engine, FileEngine, GrpcEngine, MemoryEngine
+from tests.integration.contract.engines import BrokerProcess, Engine, FileEngine, GrpcEngine, MemoryEngine
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """The server behind every ``grpc`` engine."""
+    server = BrokerProcess(tmp_path_factory.mktemp("broker"))
+    yield server
+    server.end()
 
 
 @pytest.fixture(params=["mem", "file", "grpc"])
@@ -17,7 +25,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
         case "file":
             engine = FileEngine(tmp_path / "data")
         case _:
-            engine = GrpcEngine(tmp_path / "data")
+            engine = GrpcEngine(request.getfixturevalue("shared_server"))
     yield engine
     engine.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -69,11 +68,12 @@ class FileEngine(Engine):
 
 
 class GrpcEngine(Engine):
+    """Starting a server takes a second, so tests share one and leave it empty."""
+
     lease = 0.3  # real time: this one's clock cannot be moved
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.server = BrokerProcess(folder)
+    def __init__(self, server: BrokerProcess) -> None:
+        self.server = server
         super().__init__()
         self.clock = None
 
@@ -82,49 +82,55 @@ class GrpcEngine(Engine):
 
     def restart(self, *, kill: bool = False) -> None:
         self.broker.close(flush=not kill)
-        self.server.end(kill=kill)
-        self.server = BrokerProcess(self.folder)
+        self.server.restart(kill=kill)
         self.broker = self.open()
 
     def close(self) -> None:
         super().close()
-        self.server.end()
+        with self.open() as broker:
+            for topic in broker.topics():
+                broker.delete_topic(topic.name)
 
 
 class BrokerProcess:
-    """A running ``telemetry broker`` on free ports of the loopback."""
+    """A running ``telemetry broker`` on free ports of the loopback, the same ones after a restart."""
 
-    def __init__(self, folder: Path, grpc_port: int = 0) -> None:
-        command: list[str | Path] = [Path(sys.executable).with_name("telemetry"), "broker", "--data", folder]
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._log: list[str] = []
+        self.address = "127.0.0.1:0"
+        self._start()
+
+    @property
+    def url(self) -> str:
+        return f"grpc://{self.address}"
+
+    def _start(self) -> None:
+        program = "import sys; from telemetry_services.cli import main; sys.exit(main())"
+        port = self.address.rpartition(":")[2]
         self._process = subprocess.Popen(
-            [*command, "--port", "0", "--grpc-port", str(grpc_port)],
+            [sys.executable, "-c", program, "broker", "--data", self._folder, "--port", "0", "--grpc-port", port],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env={name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_START"},
         )
         assert self._process.stderr is not None
-        self._log: list[str] = []
-        address = None
         for line in self._process.stderr:
             self._log.append(line)
-            if address := re.search(r"Starting broker .*?grpc=(\S+)", line):
+            if started := re.search(r"Starting broker .*?grpc=(\S+)", line):
+                self.address = started[1]
                 break
-        if address is None:
+        else:
             self._process.wait()
             raise RuntimeError(f"the broker did not start:\n{''.join(self._log)}")
-        self.address = address[1]
-        self.url = f"grpc://{self.address}"
         # Whatever it still says is read, so that it never blocks on a full pipe.
         self._reader = threading.Thread(target=self._log.extend, args=(self._process.stderr,), daemon=True)
         self._reader.start()
 
-    @property
-    def port(self) -> int:
-        return int(self.address.rpartition(":")[2])
-
     def end(self, *, kill: bool = False) -> None:
-        """Ends it with SIGTERM, or with SIGKILL."""
+        """Ends it with SIGTERM, or with SIGKILL; repeating it is fine."""
+        if self._process.returncode is not None:
+            return
         if kill:
             self._process.kill()
         else:
@@ -134,3 +140,7 @@ class BrokerProcess:
         assert self._process.stderr is not None
         self._process.stderr.close()
         assert kill or code == 0, f"the broker ended with {code}:\n{''.join(self._log)}"
+
+    def restart(self, *, kill: bool = False) -> None:
+        self.end(kill=kill)
+        self._start()

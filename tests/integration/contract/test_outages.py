@@ -11,40 +11,28 @@ from tests.integration.contract.engines import TIMEOUT, BrokerProcess
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "data"
+def server(tmp_path: Path) -> Iterator[BrokerProcess]:
+    """A server of the test's own."""
+    server = BrokerProcess(tmp_path / "data")
+    yield server
+    server.end(kill=True)
 
 
-@pytest.fixture
-def server(folder: Path) -> Iterator[list[BrokerProcess]]:
-    """A list with the running server, last."""
-    servers = [BrokerProcess(folder)]
-    yield servers
-    servers[-1].end(kill=True)
-
-
-def restart(servers: list[BrokerProcess], folder: Path) -> None:
-    servers[-1].end(kill=True)
-    servers.append(BrokerProcess(folder, servers[-1].port))
-
-
-def test_records_sent_while_the_server_is_away_are_stored_once_and_in_order(
-    server: list[BrokerProcess], folder: Path
-) -> None:
-    with tb.connect(server[0].url) as broker:
+def test_records_sent_while_the_server_is_away_are_stored_once_and_in_order(server: BrokerProcess) -> None:
+    with tb.connect(server.url) as broker:
         broker.create_topic("t", partitions=2)
         with broker.producer("t", linger=0.001, batch_bytes=500) as producer:
             for number in range(6000):
                 if number in (2000, 4000):
-                    restart(server, folder)
+                    server.restart(kill=True)
                 producer.send(b"%d" % number, partition=number % 2)
         for partition in range(2):
             values = broker.read("t", partition, max_records=65_536).values
             assert [int(value) for value in values] == list(range(partition, 6000, 2))
 
 
-def test_an_iterating_consumer_survives_a_restart(server: list[BrokerProcess], folder: Path) -> None:
-    with tb.connect(server[0].url) as broker:
+def test_an_iterating_consumer_survives_a_restart(server: BrokerProcess) -> None:
+    with tb.connect(server.url) as broker:
         broker.create_topic("t", partitions=1)
         consumer = broker.consumer("t", "g")
         values: list[bytes] = []
@@ -58,8 +46,8 @@ def test_an_iterating_consumer_survives_a_restart(server: list[BrokerProcess], f
 
         thread = threading.Thread(target=work)
         thread.start()
-        restart(server, folder)
-        with broker.producer("t") as producer:
+        server.restart(kill=True)
+        with tb.connect(server.url) as other, other.producer("t") as producer:
             producer.send(b"first")
             producer.send(b"last")
         thread.join(TIMEOUT)
@@ -67,12 +55,12 @@ def test_an_iterating_consumer_survives_a_restart(server: list[BrokerProcess], f
         consumer.close()
 
 
-def test_without_a_server_calls_fail_at_once_and_name_the_address(server: list[BrokerProcess]) -> None:
-    with tb.connect(server[0].url) as broker:
+def test_without_a_server_calls_fail_at_once_and_name_the_address(server: BrokerProcess) -> None:
+    with tb.connect(server.url) as broker:
         broker.create_topic("t")
         producer = broker.producer("t", delivery_timeout=0.5)
-        server[0].end(kill=True)
-        with pytest.raises(tb.UnavailableError, match=server[0].url) as caught:
+        server.end(kill=True)
+        with pytest.raises(tb.UnavailableError, match=server.url) as caught:
             broker.topics()
         assert caught.value.code == "broker.unavailable"
         assert caught.value.retry_after is not None
@@ -86,6 +74,29 @@ def test_without_a_server_calls_fail_at_once_and_name_the_address(server: list[B
         assert producer.failed_records == 1
 
 
-def test_a_wrong_port_is_said(tmp_path: Path) -> None:
+def test_a_producer_pushes_back_while_the_server_is_away_and_goes_on_when_it_returns(server: BrokerProcess) -> None:
+    with tb.connect(server.url) as broker:
+        broker.create_topic("t", partitions=1)
+        with broker.producer("t", batch_bytes=10_000, max_block=0.2) as producer:
+            server.end(kill=True)
+            accepted = 0
+
+            def send_on() -> None:
+                nonlocal accepted
+                while True:
+                    producer.send(b"x" * 1000)
+                    accepted += 1
+
+            with pytest.raises(tb.TimedOutError, match="no room for another record, which was not added"):
+                send_on()
+            with pytest.raises(tb.TimedOutError, match="not everything is stored"):
+                producer.flush(timeout=0.1)
+            server.restart()
+            producer.flush()
+            assert producer.failed_records == 0
+        assert broker.describe_topic("t").partitions[0].end_offset == accepted
+
+
+def test_a_socket_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     with tb.connect(f"grpc+unix://{tmp_path}/nobody.sock") as broker, pytest.raises(tb.UnavailableError):
         broker.topics()

@@ -1,6 +1,7 @@
 """A batch is stored once, however often it is sent."""
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -156,35 +157,6 @@ def test_what_cannot_be_stored_is_given_to_on_error(broker: tb.Broker) -> None:
     assert producer.failed_records == 1
 
 
-def test_a_full_topic_pushes_back_and_takes_records_again_once_there_is_room(broker: tb.Broker) -> None:
-    mebibyte = 1024 * 1024
-    broker.create_topic("t", partitions=1, segment_bytes=mebibyte, max_partition_bytes=2 * mebibyte)
-    payload = b"x" * 100_000
-    with broker.producer("t", batch_bytes=200_000, max_block=0.2) as producer:
-        accepted = 0
-
-        def send_on() -> None:
-            nonlocal accepted
-            while True:
-                producer.send(payload)
-                accepted += 1
-
-        with pytest.raises(tb.TimedOutError, match="no room for another record, which was not added"):
-            send_on()
-        with pytest.raises(tb.TimedOutError, match="not everything is stored"):
-            producer.flush(timeout=0.1)
-        stored = 0
-        while stored < accepted:
-            stored += broker.purge_topic("t")
-            try:
-                producer.flush(timeout=0.5)
-            except tb.TimedOutError:
-                continue
-            stored += broker.purge_topic("t")
-        assert stored == accepted
-        assert producer.failed_records == 0
-
-
 def test_several_threads_share_one_producer(broker: tb.Broker) -> None:
     broker.create_topic("t", partitions=2)
     with broker.producer("t", batch_bytes=2000) as producer:
@@ -206,3 +178,25 @@ def test_several_threads_share_one_producer(broker: tb.Broker) -> None:
                 assert key is not None
                 numbers.setdefault(key, []).append(int(value))
     assert numbers == {b"%d" % name: list(range(2000)) for name in range(4)}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"partition": -1},
+        {"partition": 2},
+        {"timestamp_ns": 1 << 63},
+        {"headers": {"": b"x"}},
+        {"headers": {f"h{number}": b"" for number in range(65)}},
+    ],
+)
+def test_a_record_that_is_out_of_bounds_is_refused_and_the_others_are_stored(
+    broker: tb.Broker, wrong: dict[str, Any]
+) -> None:
+    broker.create_topic("t", partitions=2)
+    with broker.producer("t") as producer:
+        producer.send(b"before", partition=0)
+        with pytest.raises(tb.InvalidArgumentError):
+            producer.send(b"wrong", **wrong)
+        producer.send(b"after", partition=0)
+    assert broker.read("t", 0).values == [b"before", b"after"]

@@ -1,0 +1,16 @@
+//! Influx line protocol: `measurement[,tag=value...] field=value[,field=value...] [time]`.
+//!
+//! What is read is what `InfluxDB` 3 reads: a backslash escapes a comma, an equals sign, a space and itself, and is an
+//! ordinary character before anything else. What is written is the same in reverse, so a written name or value returns
+//! as it was, with two exceptions that the protocol cannot carry; see [`escape`].
+
+mod batch;
+pub mod columns;
+pub mod escape;
+mod parse;
+pub mod point;
+
+pub use batch::Columns;
+pub use columns::{ColumnBuilder, Rejected};
+pub use parse::LineFault;
+pub use point::encode_point;

@@ -1,0 +1,17 @@
+//! Codecs of the telemetry payload: DCGM rows in, line protocol through the log, Arrow columns out.
+//!
+//! - [`csv`] reads a tall dump (one sample a row) and makes wide points (one line per GPU and time), as encoded
+//!   batches.
+//! - [`lines`] writes points as line protocol, and turns stored lines into Arrow columns.
+//! - [`sample`] and [`tags`] say what a single DCGM row means, whatever it was wrapped in.
+//!
+//! One record holds one or more lines; ours hold one. The record's key is the GPU's uuid.
+
+pub mod csv;
+mod hash;
+pub mod lines;
+pub mod sample;
+pub mod tags;
+
+/// Measurement of every GPU point.
+pub const MEASUREMENT: &str = "gpu";

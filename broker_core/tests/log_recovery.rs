@@ -1,0 +1,181 @@
+//! What a log makes of damaged files: torn tails are cut, other damage is told and never skipped.
+
+mod support;
+
+use std::sync::Arc;
+
+use broker_core::disk::Disk;
+use broker_core::error::Code;
+use broker_core::log::state::CEILING_STEP;
+use broker_core::log::{Appended, Durability};
+
+use support::{TestDisk, entries, open, options, read_all, segments};
+
+fn disk() -> (Arc<TestDisk>, Arc<dyn Disk>) {
+    let disk = Arc::new(TestDisk::default());
+    (disk.clone(), disk)
+}
+
+/// Ten frames of three records; returns the file's length after each.
+fn write_frames(disk: &Arc<dyn Disk>, durability: Durability) -> Vec<u64> {
+    let mut log = open(disk, options(durability)).unwrap();
+    let mut ends = vec![];
+    for number in 0..10u64 {
+        log.append(&entries(&[3 * number, 3 * number + 1, 3 * number + 2]), 3, None, 1).unwrap();
+        ends.push(disk.open(segments(&**disk).last().unwrap()).unwrap().len().unwrap());
+    }
+    ends
+}
+
+#[test]
+fn given_a_torn_tail_at_any_byte_when_opened_then_exactly_the_whole_frames_before_it_survive() {
+    let (_, sample) = disk();
+    let ends = write_frames(&sample, Durability::Os);
+    for cut in 0..*ends.last().unwrap() {
+        let (_, disk) = disk();
+        write_frames(&disk, Durability::Os);
+        disk.open(&segments(&*disk)[0]).unwrap().set_len(cut).unwrap();
+        let mut log = open(&disk, options(Durability::Os)).unwrap();
+        let whole = ends.iter().filter(|&&end| end <= cut).count() as u64;
+        let kept = read_all(&mut log, 0).unwrap();
+        assert_eq!(kept, (0..3 * whole).map(|value| (value, value)).collect::<Vec<_>>(), "cut at byte {cut}");
+        // The log goes on, and what follows is found again.
+        let Appended::At { base } = log.append(&entries(&[77]), 1, None, 2).unwrap() else { panic!() };
+        assert_eq!(read_all(&mut log, base).unwrap(), [(base, 77)]);
+        drop(log);
+        assert_eq!(read_all(&mut open(&disk, options(Durability::Os)).unwrap(), base).unwrap(), [(base, 77)]);
+    }
+}
+
+#[test]
+fn given_a_torn_tail_then_the_cut_bytes_are_counted() {
+    let (_, disk) = disk();
+    let ends = write_frames(&disk, Durability::Os);
+    disk.open(&segments(&*disk)[0]).unwrap().set_len(ends[8] + 10).unwrap();
+    assert_eq!(open(&disk, options(Durability::Os)).unwrap().recovered_cut_bytes(), 10);
+}
+
+#[test]
+fn given_the_system_went_down_when_the_tail_is_damaged_then_it_is_cut_and_no_offset_is_given_again() {
+    let (system, disk) = disk();
+    let ends = write_frames(&disk, Durability::Os);
+    // Pages reach the disk in any order: the fourth frame is lost, later ones are whole.
+    disk.open(&segments(&*disk)[0]).unwrap().write_at(ends[2] + 30, &[0xEE; 8]).unwrap();
+    system.reboot();
+    let mut log = open(&disk, options(Durability::Os)).unwrap();
+    assert_eq!(read_all(&mut log, 0).unwrap().len(), 9);
+    let Appended::At { base } = log.append(&entries(&[1]), 1, None, 2).unwrap() else { panic!() };
+    assert_eq!(base, CEILING_STEP, "offsets 9 to 29 may have been seen and are not given again");
+    let frame = log.frame_at(base).unwrap().unwrap();
+    assert_eq!(frame.header().skipped, CEILING_STEP - 9);
+}
+
+#[test]
+fn given_the_system_stayed_up_when_whole_frames_follow_damage_then_it_is_told_and_nothing_is_cut() {
+    let (_, disk) = disk();
+    let ends = write_frames(&disk, Durability::Os);
+    let path = segments(&*disk)[0].clone();
+    disk.open(&path).unwrap().write_at(ends[2] + 30, &[0xEE; 8]).unwrap();
+    let mut log = open(&disk, options(Durability::Os)).unwrap();
+    assert_eq!(disk.open(&path).unwrap().len().unwrap(), ends[9], "nothing is cut");
+    let err = read_all(&mut log, 0).unwrap_err();
+    assert_eq!(err.code(), Code::LogCorrupt);
+    assert!(err.message().contains(&format!("{}: damaged at byte {} (offset 9)", path.display(), ends[2])), "{err}");
+    // Writing goes on behind every offset that may have been lost, in a new segment, and is read from there.
+    let Appended::At { base } = log.append(&entries(&[5]), 1, None, 2).unwrap() else { panic!() };
+    assert!(base >= CEILING_STEP);
+    assert_eq!(read_all(&mut log, base).unwrap(), [(base, 5)]);
+    assert_eq!(segments(&*disk).len(), 2);
+    drop(log);
+    let mut log = open(&disk, options(Durability::Os)).unwrap();
+    assert_eq!(read_all(&mut log, 0).unwrap_err().code(), Code::LogCorrupt);
+    assert_eq!(read_all(&mut log, base).unwrap(), [(base, 5)]);
+}
+
+#[test]
+fn given_a_clean_stop_when_any_byte_of_a_frame_is_flipped_then_reading_it_fails_with_its_place() {
+    for at in 40..400 {
+        let (_, disk) = disk();
+        write_frames(&disk, Durability::Os);
+        open(&disk, options(Durability::Os)).unwrap().close(0).unwrap();
+        let mut log = open(&disk, options(Durability::Os)).unwrap();
+        log.append(&entries(&[9]), 1, None, 1).unwrap();
+        log.close(0).unwrap();
+        let file = disk.open(&segments(&*disk)[0]).unwrap();
+        let mut byte = [0];
+        file.read_at(at, &mut byte).unwrap();
+        file.write_at(at, &[byte[0] ^ 0x10]).unwrap();
+        let mut log = open(&disk, options(Durability::Os)).unwrap();
+        let err = read_all(&mut log, 0).expect_err(&format!("byte {at}"));
+        assert_eq!(err.code(), Code::LogCorrupt, "byte {at}");
+    }
+}
+
+#[test]
+fn given_a_memory_log_when_the_process_dies_then_numbering_goes_on_at_the_ceiling() {
+    let (_, disk) = disk();
+    let mut log = open(&disk, options(Durability::Memory)).unwrap();
+    log.append(&entries(&[1, 2, 3]), 3, None, 1).unwrap();
+    drop(log);
+    let mut log = open(&disk, options(Durability::Memory)).unwrap();
+    assert_eq!(read_all(&mut log, 0).unwrap(), []);
+    assert_eq!(log.append(&entries(&[4]), 1, None, 1).unwrap(), Appended::At { base: CEILING_STEP });
+    log.close(0).unwrap();
+    let mut log = open(&disk, options(Durability::Memory)).unwrap();
+    assert_eq!(read_all(&mut log, 0).unwrap(), [(CEILING_STEP, 4)]);
+}
+
+#[test]
+fn given_a_full_disk_then_the_append_can_be_repeated_once_there_is_room() {
+    let (system, disk) = disk();
+    let mut log = open(&disk, options(Durability::Os)).unwrap();
+    log.append(&entries(&[1]), 1, None, 1).unwrap();
+    for room in 0..60 {
+        system.leave_room(room);
+        let err = log.append(&entries(&[2, 3]), 2, None, 1).unwrap_err();
+        assert_eq!((err.code(), err.retry_after()), (Code::LogFull, Some(1000)), "{room} bytes of room: {err}");
+    }
+    system.make_room();
+    assert_eq!(log.append(&entries(&[2, 3]), 2, None, 1).unwrap(), Appended::At { base: 1 });
+    assert_eq!(read_all(&mut log, 0).unwrap(), [(0, 1), (1, 2), (2, 3)]);
+    drop(log);
+    assert_eq!(read_all(&mut open(&disk, options(Durability::Os)).unwrap(), 0).unwrap().len(), 3);
+}
+
+#[test]
+fn given_an_fsync_that_fails_then_the_log_is_poisoned_until_it_is_opened_again() {
+    let (system, disk) = disk();
+    let mut log = open(&disk, options(Durability::Fsync)).unwrap();
+    log.append(&entries(&[1]), 1, None, 1).unwrap();
+    system.fail_syncs(true);
+    let plan = log.sync_plan();
+    let outcome = plan.run();
+    assert_eq!(log.finish_sync(&plan, outcome).unwrap_err().code(), Code::LogPoisoned);
+    assert_eq!(log.visible_end(), 0, "an unsynced record is shown to nobody");
+    system.fail_syncs(false);
+    let err = log.append(&entries(&[2]), 1, None, 1).unwrap_err();
+    assert_eq!(err.code(), Code::LogPoisoned);
+    assert!(err.message().contains("injected: the device lost a write"), "{err}");
+    drop(log);
+    let mut log = open(&disk, options(Durability::Fsync)).unwrap();
+    log.append(&entries(&[2]), 1, None, 1).unwrap();
+}
+
+#[test]
+fn given_a_newer_format_then_the_log_is_refused_with_the_remedy() {
+    let (_, disk) = disk();
+    write_frames(&disk, Durability::Os);
+    disk.open(&segments(&*disk)[0]).unwrap().write_at(8, &2u32.to_le_bytes()).unwrap();
+    let err = open(&disk, options(Durability::Os)).err().unwrap();
+    assert_eq!(err.code(), Code::DataFormat);
+    assert!(err.message().contains("format 2") && err.message().contains("upgrade"), "{err}");
+}
+
+#[test]
+fn given_another_logs_segment_then_it_is_refused() {
+    let (_, disk) = disk();
+    write_frames(&disk, Durability::Os);
+    let path = segments(&*disk)[0].clone();
+    disk.rename(&path, &path.with_file_name("00000000000000000005.log")).unwrap();
+    assert_eq!(open(&disk, options(Durability::Os)).err().unwrap().code(), Code::DataFormat);
+}

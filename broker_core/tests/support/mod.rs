@@ -1,0 +1,156 @@
+//! What several test files need: records, a disk that can reboot and run full, and reading a log to its end.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use broker_core::disk::{Disk, File, MemoryDisk};
+use broker_core::error::Result;
+use broker_core::log::{Durability, Log, LogId, LogOptions};
+use broker_core::wire::record::put_record;
+use broker_core::wire::{RecordView, record_entries};
+
+/// Entries of records with these values.
+pub fn entries(values: &[u64]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for value in values {
+        put_record(&mut bytes, &value.to_le_bytes(), None, 0, &[]).unwrap();
+    }
+    bytes
+}
+
+/// Offsets and values of all records from `from` on.
+pub fn read_all(log: &mut Log, from: u64) -> Result<Vec<(u64, u64)>> {
+    let (mut at, mut records) = (from, Vec::new());
+    while let Some(frame) = log.frame_at(at)? {
+        let (base, end) = (frame.header().base_offset, frame.header().end_offset());
+        for (offset, entry) in (at.max(base)..).zip(record_entries(frame.entries(at.max(base), end))) {
+            records.push((offset, u64::from_le_bytes(RecordView::of(entry.record).value.try_into().unwrap())));
+        }
+        at = end;
+    }
+    Ok(records)
+}
+
+pub fn options(durability: Durability) -> LogOptions {
+    LogOptions { durability, tail_records: 20, segment_bytes: 2000 }
+}
+
+pub const ID: LogId = LogId([7; 16]);
+
+pub fn open(disk: &Arc<dyn Disk>, options: LogOptions) -> Result<Log> {
+    Log::open(disk.clone(), PathBuf::from("/log"), "test/0".into(), ID, options)
+}
+
+/// Segment files of the log, in order.
+pub fn segments(disk: &dyn Disk) -> Vec<PathBuf> {
+    let names = disk.list(Path::new("/log")).unwrap();
+    names.into_iter().filter(|name| name.ends_with(".log")).map(|name| Path::new("/log").join(name)).collect()
+}
+
+/// A disk in memory whose system can reboot, and which can run full or fail its syncs.
+#[derive(Default)]
+pub struct TestDisk {
+    disk: MemoryDisk,
+    boots: AtomicU64,
+    /// Bytes that can still be written; counted only while `limited`.
+    room: Arc<AtomicU64>,
+    limited: Arc<AtomicBool>,
+    syncs_fail: Arc<AtomicBool>,
+}
+
+impl TestDisk {
+    pub fn reboot(&self) {
+        self.boots.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn leave_room(&self, bytes: u64) {
+        self.room.store(bytes, Ordering::SeqCst);
+        self.limited.store(true, Ordering::SeqCst);
+    }
+
+    pub fn make_room(&self) {
+        self.limited.store(false, Ordering::SeqCst);
+    }
+
+    pub fn fail_syncs(&self, fail: bool) {
+        self.syncs_fail.store(fail, Ordering::SeqCst);
+    }
+
+    fn wrap(&self, file: Arc<dyn File>) -> Arc<dyn File> {
+        let (room, limited, syncs_fail) = (self.room.clone(), self.limited.clone(), self.syncs_fail.clone());
+        Arc::new(TestFile { file, room, limited, syncs_fail })
+    }
+}
+
+struct TestFile {
+    file: Arc<dyn File>,
+    room: Arc<AtomicU64>,
+    limited: Arc<AtomicBool>,
+    syncs_fail: Arc<AtomicBool>,
+}
+
+impl File for TestFile {
+    fn read_at(&self, position: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(position, buf)
+    }
+    fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
+        if !self.limited.load(Ordering::SeqCst) {
+            return self.file.write_at(position, bytes);
+        }
+        let room = self.room.load(Ordering::SeqCst).min(bytes.len() as u64);
+        self.room.fetch_sub(room, Ordering::SeqCst);
+        self.file.write_at(position, &bytes[..room as usize])?;
+        if room < bytes.len() as u64 {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        Ok(())
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn sync(&self) -> io::Result<()> {
+        if self.syncs_fail.load(Ordering::SeqCst) {
+            return Err(io::Error::other("injected: the device lost a write"));
+        }
+        self.file.sync()
+    }
+}
+
+impl Disk for TestDisk {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir_all(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(self.wrap(self.disk.open(path)?))
+    }
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(self.wrap(self.disk.create(path)?))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_dir_all(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_dir(path)
+    }
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.disk.free_bytes(path)
+    }
+    fn boot_id(&self) -> String {
+        format!("boot-{}", self.boots.load(Ordering::SeqCst))
+    }
+}

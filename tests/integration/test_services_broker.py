@@ -1,0 +1,253 @@
+"""`telemetry broker` as a process: what its settings do, what its ports answer, how it ends."""
+
+import asyncio
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+import telemetry_broker as tb
+from telemetry_broker.v1 import broker_pb2 as pb
+from telemetry_broker.v1.broker_pb2_grpc import BrokerServiceStub
+from tests.integration.service_processes import BrokerProcess, Service
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
+    with BrokerProcess(tmp_path / "data") as process:
+        yield process
+
+
+@pytest.fixture
+async def stub(broker: BrokerProcess) -> AsyncIterator[BrokerServiceStub]:
+    async with grpc.aio.insecure_channel(broker.grpc) as channel:
+        yield BrokerServiceStub(channel)
+
+
+def entry(value: bytes) -> pb.Record:
+    return pb.Record(value=value)
+
+
+def test_the_side_port_answers_health_ready_and_metrics(broker: BrokerProcess) -> None:
+    with tb.connect(broker.url) as client:
+        client.create_topic("telemetry", partitions=2)
+        with client.producer("telemetry") as producer:
+            producer.send(b"1", partition=1)
+        with client.consumer("telemetry", group="g") as consumer:
+            assert consumer.receive(wait=10).ack() == 1
+    health = httpx.get(f"http://{broker.http}/health").json()
+    assert health["status"] == "healthy"
+    assert (health["broker_index"], health["broker_count"], health["owned_partitions"]) == (0, 1, [0, 1])
+    assert isinstance(health["timestamp"], int)
+    assert httpx.get(f"http://{broker.http}/ready").json() == {"status": "ready"}
+    metrics = httpx.get(f"http://{broker.http}/metrics").text
+    assert 'messages_produced_total{service="broker",topic="telemetry"} 1.0' in metrics
+    assert 'messages_consumed_total{service="broker",topic="telemetry"} 1.0' in metrics
+    assert re.search(r'message_queue_size\{partition="1",service="broker",topic="telemetry"\} \d', metrics)
+    assert 'service_health{service="broker"} 1.0' in metrics
+
+
+def test_topics_are_made_at_start(tmp_path: Path) -> None:
+    environment = {"TOPICS": "events:8,orders", "PARTITIONS_PER_TOPIC": "3"}
+    for _ in range(2):  # the second time they are there already
+        with BrokerProcess(tmp_path, environment=environment) as broker, tb.connect(broker.url) as client:
+            assert {topic.name: topic.config.partitions for topic in client.topics()} == {"events": 8, "orders": 3}
+            assert broker.stop() == 0
+
+
+def test_the_visibility_timeout_is_that_of_the_variable(tmp_path: Path) -> None:
+    with (
+        BrokerProcess(tmp_path, environment={"VISIBILITY_TIMEOUT": "200ms", "TOPICS": "t:1"}) as broker,
+        tb.connect(broker.url) as client,
+        client.producer("t") as producer,
+        client.consumer("t", group="g") as consumer,
+    ):
+        producer.send(b"1")
+        first = consumer.receive(wait=10)
+        assert first.visibility_timeout == 0.2
+        assert consumer.receive(wait=10).attempt == 2  # woken by the deadline, not by a record
+
+
+def test_the_durability_is_that_of_the_variable(tmp_path: Path) -> None:
+    with (
+        BrokerProcess(tmp_path, environment={"DURABILITY": "fsync", "TOPICS": "t:1"}) as broker,
+        tb.connect(broker.url) as client,
+    ):
+        assert client.describe_topic("t").topic.config.durability == "fsync"
+        with client.producer("t") as producer:
+            producer.send(b"1")
+        partition = client.describe_topic("t").partitions[0]
+        assert partition.synced_end_offset == partition.end_offset > partition.start_offset
+
+
+def test_health_and_reflection_answer_over_grpc(broker: BrokerProcess) -> None:
+    with grpc.insecure_channel(broker.grpc) as channel:
+        request = health_pb2.HealthCheckRequest(service="telemetry_broker.v1.BrokerService")
+        health = health_pb2_grpc.HealthStub(channel).Check(request)
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+        listing = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+        answer = next(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(listing))
+        names = {service.name for service in answer.list_services_response.service}
+        assert {"telemetry_broker.v1.BrokerService", "grpc.health.v1.Health"} <= names
+
+
+async def test_an_error_carries_its_code(stub: BrokerServiceStub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.DescribeTopic(pb.DescribeTopicRequest(name="nowhere"))
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    assert dict(caught.value.trailing_metadata() or ())["telemetry-code"] == "topic.not_found"
+
+
+async def test_garbage_is_refused_and_the_server_lives_on(broker: BrokerProcess) -> None:
+    async with grpc.aio.insecure_channel(broker.grpc) as channel:
+        for method in ("Produce", "Receive", "Read", "Ack", "CreateTopic"):
+            call = channel.unary_unary(f"/telemetry_broker.v1.BrokerService/{method}")
+            for garbage in (b"\xff", b"\x0a\xff\xff\xff\xff\x7f", b"\x0b"):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call(garbage)
+                assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT, method
+        await BrokerServiceStub(channel).ListTopics(pb.ListTopicsRequest())
+
+
+async def test_receive_waits_until_a_record_comes(stub: BrokerServiceStub) -> None:
+    await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
+    request = pb.ReceiveRequest(topic="t", group="g", consumer="c", wait_ms=30_000)
+    waiting = asyncio.create_task(_call(stub.Receive(request)))
+    await asyncio.sleep(0)
+    await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=[entry(b"late")]))
+    answer = await waiting
+    assert [record.value for record in answer.deliveries[0].records] == [b"late"]
+
+
+async def test_receive_and_read_answer_empty_when_the_wait_ends(stub: BrokerServiceStub) -> None:
+    await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
+    request = pb.ReceiveRequest(topic="t", group="g", consumer="c", wait_ms=50)
+    assert not (await stub.Receive(request)).deliveries
+    read = pb.ReadRequest(topic="t", partition=0, wait_ms=50)
+    getattr(read, "from").edge = pb.EDGE_START
+    assert not (await stub.Read(read)).deliveries
+
+
+async def test_read_from_the_end_waits_for_what_comes_next(stub: BrokerServiceStub) -> None:
+    await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
+    await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=[entry(b"old")]))
+    request = pb.ReadRequest(topic="t", partition=0, wait_ms=30_000)
+    getattr(request, "from").edge = pb.EDGE_END
+    waiting = asyncio.create_task(_call(stub.Read(request)))
+    await asyncio.sleep(0)
+    await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=[entry(b"new")]))
+    answer = await waiting
+    assert [record.value for record in answer.deliveries[0].records] == [b"new"]
+
+
+async def test_a_wait_over_the_bound_is_refused(stub: BrokerServiceStub) -> None:
+    await stub.CreateTopic(pb.CreateTopicRequest(name="t"))
+    with pytest.raises(grpc.aio.AioRpcError, match="wait_ms is 60001"):
+        await stub.Receive(pb.ReceiveRequest(topic="t", group="g", consumer="c", wait_ms=60_001))
+
+
+async def test_a_client_that_leaves_takes_nothing_with_it(stub: BrokerServiceStub) -> None:
+    await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
+    request = pb.ReceiveRequest(topic="t", group="g", consumer="gone", wait_ms=30_000)
+    leaving = stub.Receive(request)
+    await asyncio.sleep(0.1)  # so that the call is in the server, or else nothing is tried
+    leaving.cancel()
+    await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=[entry(b"1")]))
+    request = pb.ReceiveRequest(topic="t", group="g", consumer="here", wait_ms=10_000)
+    answer = await stub.Receive(request)
+    assert [delivery.attempt for delivery in answer.deliveries] == [1]
+
+
+async def test_a_produce_stream_answers_in_order_and_outlives_an_error(stub: BrokerServiceStub) -> None:
+    await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
+    stream = stub.ProduceStream()
+    for topic, value in (("t", b"a"), ("nowhere", b"b"), ("t", b"c")):
+        produce = pb.ProduceRequest(topic=topic, partition=0, records=[entry(value)])
+        await stream.write(pb.ProduceStreamRequest(produce=produce))
+    await stream.done_writing()
+    answers = [answer async for answer in stream]
+    assert [answer.WhichOneof("result") for answer in answers] == ["produced", "error", "produced"]
+    assert answers[1].error.code == "topic.not_found"
+    offsets = [answers[i].produced.appended[0].base_offset for i in (0, 2)]
+    assert offsets[1] == offsets[0] + 1
+
+
+async def test_a_consume_stream_sends_while_credit_lasts_and_gives_back_when_it_dies(stub: BrokerServiceStub) -> None:
+    await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
+    records = [entry(b"%d" % number) for number in range(10)]
+    await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=records))
+    stream = stub.Consume()
+    start = pb.ConsumeStart(receive=pb.ReceiveRequest(topic="t", group="g", consumer="c"), credit_records=4)
+    await stream.write(pb.ConsumeRequest(start=start))
+    first = (await stream.read()).delivery
+    assert [record.value for record in first.records] == [b"0", b"1", b"2", b"3"]
+    await stream.write(pb.ConsumeRequest(ack=pb.AckRequest(leases=[pb.LeaseRange(lease_id=first.lease_id)])))
+    assert (await stream.read()).acked.acked == 4
+    await stream.write(pb.ConsumeRequest(credit=pb.ConsumeCredit(records=2)))
+    second = (await stream.read()).delivery
+    assert [record.value for record in second.records] == [b"4", b"5"]
+    await stream.write(pb.ConsumeRequest(ack=pb.AckRequest(leases=[pb.LeaseRange(lease_id=b"bogus")])))
+    assert (await stream.read()).error.code == "invalid.lease"
+    stream.cancel()
+    request = pb.ReceiveRequest(topic="t", group="g", consumer="d", wait_ms=10_000, max_deliveries=2)
+    again = await stub.Receive(request)
+    assert again.deliveries[0].records[0].value == b"4"
+    assert again.deliveries[0].attempt == 2
+
+
+async def test_a_consume_stream_must_begin_with_a_start(stub: BrokerServiceStub) -> None:
+    stream = stub.Consume()
+    await stream.write(pb.ConsumeRequest(credit=pb.ConsumeCredit(records=2)))
+    with pytest.raises(grpc.aio.AioRpcError, match="start"):
+        await stream.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_ends_waits_and_keeps_what_was_stored(tmp_path: Path, number: int) -> None:
+    with BrokerProcess(tmp_path, "--topics", "t:1") as broker:
+        with tb.connect(broker.url) as client, client.producer("t") as producer:
+            producer.send(b"1")
+        with grpc.insecure_channel(broker.grpc) as channel:
+            request = pb.ReceiveRequest(topic="t", group="g", consumer="c", wait_ms=60_000)
+            BrokerServiceStub(channel).Receive(request)
+            waiting = BrokerServiceStub(channel).Receive.future(request)
+            assert broker.stop(number, timeout=5) == 0
+            error = waiting.exception()
+            assert isinstance(error, grpc.RpcError)
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+    with BrokerProcess(tmp_path) as broker, tb.connect(broker.url) as client:
+        assert client.read("t", 0).values == [b"1"]
+
+
+def test_a_busy_port_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for arguments in (("--port", port, "--grpc-port", 0), ("--port", 0, "--grpc-port", port)):
+            with Service("broker", "--data", tmp_path, *arguments) as second:
+                assert second.wait() == 1
+                assert f"port {port} on 127.0.0.1 is in use" in second.output
+                assert "Traceback" not in second.output
+
+
+def test_a_folder_in_use_is_said(broker: BrokerProcess, tmp_path: Path) -> None:
+    with Service("broker", "--data", tmp_path / "data", "--port", 0, "--grpc-port", 0) as second:
+        assert second.wait() == 1
+        assert "data.in_use" in second.output
+        assert "Traceback" not in second.output
+
+
+def test_log_lines_can_be_json(tmp_path: Path) -> None:
+    with Service("broker", "--data", tmp_path, "--port", 0, "--grpc-port", 0, "--log-format", "json") as broker:
+        broker.wait_for(r'"service": "broker".*"message": "Starting broker", "grpc": "127\.0\.0\.1:\d+"')
+        assert broker.stop() == 0
+
+
+async def _call(call: "grpc.aio.UnaryUnaryCall[pb.ReceiveRequest, pb.ReceiveResponse]") -> pb.ReceiveResponse:
+    return await call

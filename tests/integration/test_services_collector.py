@@ -1,0 +1,241 @@
+"""The collector, with a real broker and a real store: each record once, whatever fails in between."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import grpc
+import httpx
+import pytest
+
+import telemetry_broker as tb
+from telemetry_broker import testing
+from telemetry_broker.v1 import collector_pb2 as pb
+from telemetry_broker.v1.collector_pb2_grpc import CollectorServiceStub
+from telemetry_services.collector import Bounds, Collector
+from telemetry_services.collector.dead_letters import DeadLetters
+from telemetry_services.store import open_store
+from telemetry_services.testing import RecordingStore
+from tests.integration.service_processes import PATIENCE, BrokerProcess, Service
+
+
+def point(second: int, gpu: int = 0, metric: str = "util") -> bytes:
+    return b"gpu,uuid=GPU-%d,hostname=h %s=%d %d" % (gpu, metric.encode(), second, second * 1_000_000_000)
+
+
+@pytest.fixture
+def broker() -> Iterator[tb.Broker]:
+    with testing.broker() as broker:
+        broker.create_topic("telemetry", partitions=2)
+        yield broker
+
+
+class Running:
+    """A collector in a thread, until the end of the block."""
+
+    def __init__(self, broker: tb.Broker, store: RecordingStore, tmp_path: Path, **options: object) -> None:
+        self._commits = threading.Condition()
+        self.stop = threading.Event()
+        self.collector = Collector(
+            broker,
+            store,
+            topic="telemetry",
+            group="g",
+            dead_letters=DeadLetters(tmp_path),
+            bounds=Bounds(age=0.05),
+            on_commit=lambda _: self._notify(),
+        )
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self.collector.run(self.stop)
+        except Exception as error:  # noqa: BLE001 (the test raises it)
+            self.error = error
+            self._notify()
+
+    def _notify(self) -> None:
+        with self._commits:
+            self._commits.notify_all()
+
+    def stored(self, records: int) -> None:
+        """Waits until so many records are stored and acked."""
+        with self._commits:
+            done = self._commits.wait_for(
+                lambda: self.error or self.collector.status.records_stored >= records, PATIENCE
+            )
+        assert self.error is None, self.error
+        assert done, self.collector.status
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+
+
+def produce(broker: tb.Broker, *values: bytes, partition: int = 0) -> None:
+    with broker.producer("telemetry") as producer:
+        for value in values:
+            producer.send(value, partition=partition)
+
+
+def lag(broker: tb.Broker) -> int:
+    return broker.describe_group("telemetry", "g").lag
+
+
+def test_records_are_stored_and_acked(broker: tb.Broker, tmp_path: Path) -> None:
+    produce(broker, point(1), point(2))
+    produce(broker, point(3, gpu=1), partition=1)
+    store = RecordingStore()
+    with Running(broker, store, tmp_path) as running:
+        running.stored(3)
+        assert lag(broker) == 0
+        status = running.collector.status
+        assert (status.rows_stored, status.samples_stored, status.records_rejected) == (3, 3, 0)
+    assert store.summary().samples == 3
+
+
+def test_a_record_that_cannot_be_decoded_goes_to_the_dead_letters_alone(broker: tb.Broker, tmp_path: Path) -> None:
+    produce(broker, point(1), b"not a line", point(2), b"gpu,uuid=x util=NaN 1", point(3))
+    store = RecordingStore()
+    with Running(broker, store, tmp_path) as running:
+        running.stored(3)
+        assert running.collector.status.records_rejected == 2
+        assert lag(broker) == 0
+    assert store.summary().samples == 3
+    dead = broker.read("telemetry.dlq", 0)
+    assert dead.values == [b"not a line", b"gpu,uuid=x util=NaN 1"]
+
+
+def test_a_collector_goes_on_where_the_store_is_and_not_where_the_group_is(broker: tb.Broker, tmp_path: Path) -> None:
+    produce(broker, point(1), point(2))
+    store = RecordingStore()
+    with Running(broker, store, tmp_path) as running:
+        running.stored(2)
+    # A crash between commit and ack leaves the group behind the store, a restored store leaves it ahead of it.
+    broker.seek("telemetry", "g", tb.START)
+    produce(broker, point(3))
+    with Running(broker, store, tmp_path) as running:
+        running.stored(1)
+        assert lag(broker) == 0
+    assert store.summary().samples == 3
+
+
+def test_an_empty_store_gets_all_that_the_topic_still_has(broker: tb.Broker, tmp_path: Path) -> None:
+    produce(broker, point(1), point(2))
+    with Running(broker, RecordingStore(), tmp_path) as running:
+        running.stored(2)
+    fresh = RecordingStore()
+    with Running(broker, fresh, tmp_path) as running:
+        running.stored(2)
+    assert fresh.summary().samples == 2
+
+
+def test_a_store_that_fails_is_tried_again(broker: tb.Broker, tmp_path: Path) -> None:
+    produce(broker, point(1))
+    store = RecordingStore()
+    store.fail_writes(2)
+    store.fail_writes(1, after_commit=True)
+    with Running(broker, store, tmp_path) as running:
+        produce(broker, point(2), partition=1)
+        running.stored(2)
+        produce(broker, point(3), partition=1)
+        running.stored(3)
+    assert store.summary().samples == 3
+    assert lag(broker) == 0
+
+
+def test_a_pause_holds_records_back_until_it_ends(broker: tb.Broker, tmp_path: Path) -> None:
+    store = RecordingStore()
+    with Running(broker, store, tmp_path) as running:
+        running.collector.pause(True)
+        assert running.collector.flush().result(PATIENCE) == 0  # it has seen the pause
+        produce(broker, point(1))
+        assert running.collector.flush().result(PATIENCE) == 0
+        assert store.summary().samples == 0
+        running.collector.pause(False)
+        running.stored(1)
+
+
+# Processes
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[BrokerProcess]:
+    with BrokerProcess(tmp_path / "broker", "--topics", "telemetry:2") as process:
+        yield process
+
+
+def collector(server: BrokerProcess, tmp_path: Path, **environment: str) -> Service:
+    store = f"delta://{tmp_path / 'store'}"
+    environment = {"BROKER_URL": server.url, "STORE": store, **environment}
+    return Service("collector", "--port", 0, "--grpc-port", 0, "--data", tmp_path / "c", environment=environment)
+
+
+def test_a_collector_process_stores_and_tells(server: BrokerProcess, tmp_path: Path) -> None:
+    with collector(server, tmp_path, MSG_QUEUE_GROUP="g7", MSG_QUEUE_CONSUMER_NAME="c7") as process:
+        grpc_address, http = process.wait_for(r"Starting collector grpc=(\S+) http=(\S+)").groups()
+        with tb.connect(server.url) as broker:
+            produce(broker, point(1), point(2), b"bad")
+            process.wait_for("Processed message.*records=3.*rejected=1")
+            (group,) = broker.groups("telemetry")
+            assert group == tb.Group("g7", "ordered")
+            assert "consumer=c7-" in process.output
+        with grpc.insecure_channel(grpc_address) as channel:
+            stub = CollectorServiceStub(channel)
+            stub.Flush(pb.FlushRequest(timeout_ms=20_000))
+            status = stub.GetStatus(pb.GetStatusRequest())
+            assert (status.topic, status.group, status.records_stored, status.records_rejected) == (
+                "telemetry",
+                "g7",
+                2,
+                1,
+            )
+            assert status.store == f"delta://{tmp_path / 'store'}"
+            assert stub.Pause(pb.PauseRequest(paused=True)).paused
+            assert stub.GetStatus(pb.GetStatusRequest()).paused
+        metrics = httpx.get(f"http://{http}/metrics").text
+        assert 'messages_consumed_total{service="collector",topic="telemetry"} 3.0' in metrics
+        assert 'database_operations_total{operation="write",service="collector",status="success"}' in metrics
+        assert 'message_processing_duration_seconds_count{service="collector",topic="telemetry"}' in metrics
+        assert 'telemetry_data_points_total{service="collector",type="stored"} 2.0' in metrics
+        assert httpx.get(f"http://{http}/ready").status_code == 200
+        assert process.stop() == 0
+    store = open_store(f"delta://{tmp_path / 'store'}")
+    assert store.summary().samples == 2
+    store.close()
+
+
+def test_a_stop_commits_what_was_taken(server: BrokerProcess, tmp_path: Path) -> None:
+    with collector(server, tmp_path, COLLECT_MAX_AGE="60s") as process, tb.connect(server.url) as broker:
+        process.wait_for("Starting collector")
+        produce(broker, point(1))
+        while not any(partition.in_flight for partition in _group(broker)):
+            assert process.process.poll() is None
+        assert process.stop(signal.SIGTERM, timeout=10) == 0
+        assert broker.describe_group("telemetry", "telemetry_group").lag == 0
+    store = open_store(f"delta://{tmp_path / 'store'}")
+    assert store.summary().samples == 1
+    store.close()
+
+
+def _group(broker: tb.Broker) -> tuple[tb.GroupPartition, ...]:
+    try:
+        return broker.describe_group("telemetry", "telemetry_group").partitions
+    except tb.NotFoundError:
+        return ()
+
+
+def test_a_store_that_cannot_be_written_ends_the_start_with_a_sentence(server: BrokerProcess, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    with collector(server, tmp_path) as process:
+        assert process.wait() == 1
+        assert "store." in process.output
+        assert "Traceback" not in process.output
