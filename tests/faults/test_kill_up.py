@@ -64,7 +64,9 @@ def _stored(broker: tb.Broker) -> int:
 @pytest.mark.timeout(240)
 def test_services_killed_one_by_one_store_each_row_once(csv: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    with BrokerProcess(tmp_path / "broker") as first:
+    # What a killed collector had taken is free again when its leases end, not before.
+    leases = {"VISIBILITY_TIMEOUT": "2s"}
+    with BrokerProcess(tmp_path / "broker", environment=leases) as first:
         port = int(first.grpc.rpartition(":")[2])
         environment = {"BROKER_URL": first.url, "STORE": f"delta://{store}", "DATA_DIR": str(tmp_path / "d")}
         streamer = ("streamer", "--port", 0, "--csv", csv, "--rate", 20_000)
@@ -76,7 +78,7 @@ def test_services_killed_one_by_one_store_each_row_once(csv: Path, tmp_path: Pat
         with Service(*streamer, environment=environment) as one, Service(*collector, environment=environment) as two:
             two.wait_for("Processed message")
             first.kill()
-            with BrokerProcess(tmp_path / "broker", grpc_port=port) as broker:
+            with BrokerProcess(tmp_path / "broker", grpc_port=port, environment=leases) as broker:
                 assert one.wait(120) == 0, one.output
                 with tb.connect(broker.url) as client:
                     while client.describe_group("telemetry", "telemetry_group").lag:

@@ -309,14 +309,18 @@ impl Segment {
 
     /// A frame that ends above `offset`, the first such; None at the end of the segment.
     pub fn find(&self, reader: &mut Reader, offset: u64) -> Result<Option<Arc<Frame>>> {
+        if let Some(frame) = reader.frame(offset) {
+            return Ok(Some(frame));
+        }
         let mut position = reader.next_position(self.base, offset).unwrap_or_else(|| self.position_before(offset));
         while position < self.len {
             let (header, next) = self.header_at(reader, position)?;
             if header.end_offset() > offset {
                 let frame =
                     self.frame_at(reader, position)?.ok_or_else(|| self.corrupt(position, header.base_offset))?;
-                reader.last = Some((self.base, header.end_offset(), next));
-                return Ok(Some(Arc::new(frame)));
+                let frame = Arc::new(frame);
+                reader.last = Some(Last { segment: self.base, next_position: next, frame: frame.clone() });
+                return Ok(Some(frame));
             }
             position = next;
         }
@@ -353,7 +357,13 @@ impl Segment {
     fn frame_at(&self, reader: &mut Reader, position: u64) -> Result<Option<Frame>> {
         let (_, next) = self.header_at(reader, position)?;
         let len = usize::try_from(next - position).unwrap_or(usize::MAX);
-        Ok(Frame::parse(reader.bytes(self, position, len)?.to_vec()))
+        if len <= READ_BYTES {
+            return Ok(Frame::parse(reader.bytes(self, position, len)?.to_vec()));
+        }
+        // Large frames gain nothing from reading ahead, and are not copied twice.
+        let mut bytes = vec![0; len];
+        self.read(position, &mut bytes)?;
+        Ok(Frame::parse(bytes))
     }
 
     fn corrupt(&self, position: u64, offset: u64) -> Error {
@@ -368,19 +378,33 @@ impl Segment {
     }
 }
 
-/// Bytes of a segment read ahead, and where the last frame found ended, so that reading on is a sequential scan.
+/// Bytes of a segment read ahead, and the last frame found, so that reading on is a sequential scan and a frame that is
+/// read in parts is read from the disk once.
 #[derive(Default)]
 pub struct Reader {
     segment: u64,
     position: u64,
     bytes: Vec<u8>,
-    last: Option<(u64, u64, u64)>,
+    last: Option<Last>,
+}
+
+struct Last {
+    segment: u64,
+    next_position: u64,
+    frame: Arc<Frame>,
 }
 
 impl Reader {
+    /// The last frame found, if it has this offset.
+    fn frame(&self, offset: u64) -> Option<Arc<Frame>> {
+        let frame = &self.last.as_ref()?.frame;
+        (frame.header().base_offset..frame.header().end_offset()).contains(&offset).then(|| frame.clone())
+    }
+
+    /// Where the frame behind the last one stands, if it begins with this offset.
     fn next_position(&self, segment: u64, offset: u64) -> Option<u64> {
-        let (base, end, position) = self.last?;
-        (base == segment && end == offset).then_some(position)
+        let last = self.last.as_ref()?;
+        (last.segment == segment && last.frame.header().end_offset() == offset).then_some(last.next_position)
     }
 
     fn bytes(&mut self, segment: &Segment, position: u64, len: usize) -> Result<&[u8]> {
@@ -388,7 +412,7 @@ impl Reader {
         if self.segment != segment.base || !have.contains(&position) || have.end < position + len as u64 {
             let available = usize::try_from(segment.len.saturating_sub(position)).unwrap_or(usize::MAX);
             self.bytes.clear();
-            self.bytes.resize(len.max(READ_BYTES).min(available.max(len)), 0);
+            self.bytes.resize(READ_BYTES.min(available).max(len), 0);
             (self.segment, self.position) = (segment.base, position);
             if let Err(err) = segment.read(position, &mut self.bytes) {
                 self.bytes.clear();
