@@ -1,4 +1,5 @@
 //! The broker as a whole, on a real folder and over its wire calls.
+#![allow(clippy::pedantic, clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by failing")]
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -401,4 +402,40 @@ fn the_defaults_of_a_broker_are_those_of_its_options() {
         Broker::in_memory(BrokerOptions { partitions: 0, ..Default::default() }, None).err().unwrap().code(),
         Code::InvalidArgument
     );
+}
+
+#[test]
+fn after_a_close_whoever_still_holds_a_partition_cannot_touch_its_files() {
+    for flush in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = open(dir.path());
+        create(&broker, "t", 1, v1::Durability::Os);
+        produce(&broker, "t", None, &["a"]);
+        let partition = broker.topic("t").unwrap().partition(0).unwrap();
+        broker.close(flush).unwrap();
+        let records = broker_core::wire::Records::empty();
+        assert_eq!(partition.append(&records, None, 0).unwrap_err().code(), Code::BrokerClosed);
+        assert_eq!(partition.seek("g", 0).unwrap_err().code(), Code::BrokerClosed);
+        let request = v1::ListTopicsRequest {};
+        assert_eq!(
+            call::<v1::ListTopicsResponse>(&broker, "ListTopics", &request).unwrap_err().code(),
+            Code::BrokerClosed
+        );
+    }
+}
+
+#[test]
+fn an_answer_of_many_deliveries_stays_under_8_mib() {
+    let broker = Broker::in_memory(BrokerOptions::default(), None).unwrap();
+    create(&broker, "t", 4, v1::Durability::Os);
+    let large = "x".repeat(1_000_000);
+    for partition in 0..4 {
+        for _ in 0..5 {
+            produce(&broker, "t", Some(partition), &[&large]);
+        }
+    }
+    let request = v1::ReceiveRequest { max_deliveries: 64, max_bytes: 8 << 20, ..wish("t", "g") };
+    let records: usize = receive(&broker, &request).iter().map(|delivery| delivery.records.len()).sum();
+    assert_eq!(records, 9, "8 MiB and the record that passes it");
+    assert_eq!(receive(&broker, &request).iter().map(|delivery| delivery.records.len()).sum::<usize>(), 9);
 }

@@ -1,4 +1,5 @@
 //! The log against a plain list of records, through reopens and crashes of the process (the disk keeps its bytes).
+#![allow(clippy::pedantic, clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by failing")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What a log makes of damaged files: torn tails are cut, other damage is told and never skipped.
+#![allow(clippy::pedantic, clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by failing")]
 
 mod support;
 

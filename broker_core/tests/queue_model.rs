@@ -1,4 +1,11 @@
 //! Both queues against plain models that keep one entry a record.
+#![allow(
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::single_range_in_vec_init,
+    reason = "a test says what is wrong by failing"
+)]
 
 use std::collections::BTreeMap;
 use std::ops::Range;

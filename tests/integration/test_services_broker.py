@@ -1,11 +1,14 @@
 """`telemetry broker` as a process: what its settings do, what its ports answer, how it ends."""
 
+from __future__ import annotations
+
 import asyncio
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import httpx
@@ -18,6 +21,11 @@ from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_broker.v1.broker_pb2_grpc import BrokerServiceStub
 from tests.integration.service_processes import BrokerProcess, Service
 
+if TYPE_CHECKING:
+    from telemetry_broker.v1.broker_pb2_grpc import BrokerServiceAsyncStub
+
+T = TypeVar("T")
+
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
@@ -26,9 +34,9 @@ def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
 
 
 @pytest.fixture
-async def stub(broker: BrokerProcess) -> AsyncIterator[BrokerServiceStub]:
+async def stub(broker: BrokerProcess) -> AsyncIterator[BrokerServiceAsyncStub]:
     async with grpc.aio.insecure_channel(broker.grpc) as channel:
-        yield BrokerServiceStub(channel)
+        yield _stub(channel)
 
 
 def entry(value: bytes) -> pb.Record:
@@ -90,15 +98,17 @@ def test_the_durability_is_that_of_the_variable(tmp_path: Path) -> None:
 def test_health_and_reflection_answer_over_grpc(broker: BrokerProcess) -> None:
     with grpc.insecure_channel(broker.grpc) as channel:
         request = health_pb2.HealthCheckRequest(service="telemetry_broker.v1.BrokerService")
-        health = health_pb2_grpc.HealthStub(channel).Check(request)
+        health_stub: Any = health_pb2_grpc.HealthStub(channel)
+        health = health_stub.Check(request)
         assert health.status == health_pb2.HealthCheckResponse.SERVING
         listing = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
-        answer = next(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(listing))
+        reflection_stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+        answer = next(reflection_stub.ServerReflectionInfo(listing))
         names = {service.name for service in answer.list_services_response.service}
         assert {"telemetry_broker.v1.BrokerService", "grpc.health.v1.Health"} <= names
 
 
-async def test_an_error_carries_its_code(stub: BrokerServiceStub) -> None:
+async def test_an_error_carries_its_code(stub: BrokerServiceAsyncStub) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.DescribeTopic(pb.DescribeTopicRequest(name="nowhere"))
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
@@ -108,15 +118,15 @@ async def test_an_error_carries_its_code(stub: BrokerServiceStub) -> None:
 async def test_garbage_is_refused_and_the_server_lives_on(broker: BrokerProcess) -> None:
     async with grpc.aio.insecure_channel(broker.grpc) as channel:
         for method in ("Produce", "Receive", "Read", "Ack", "CreateTopic"):
-            call = channel.unary_unary(f"/telemetry_broker.v1.BrokerService/{method}")
+            call: Any = channel.unary_unary(f"/telemetry_broker.v1.BrokerService/{method}")
             for garbage in (b"\xff", b"\x0a\xff\xff\xff\xff\x7f", b"\x0b"):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await call(garbage)
                 assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT, method
-        await BrokerServiceStub(channel).ListTopics(pb.ListTopicsRequest())
+        await _stub(channel).ListTopics(pb.ListTopicsRequest())
 
 
-async def test_receive_waits_until_a_record_comes(stub: BrokerServiceStub) -> None:
+async def test_receive_waits_until_a_record_comes(stub: BrokerServiceAsyncStub) -> None:
     await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
     request = pb.ReceiveRequest(topic="t", group="g", consumer="c", wait_ms=30_000)
     waiting = asyncio.create_task(_call(stub.Receive(request)))
@@ -126,7 +136,7 @@ async def test_receive_waits_until_a_record_comes(stub: BrokerServiceStub) -> No
     assert [record.value for record in answer.deliveries[0].records] == [b"late"]
 
 
-async def test_receive_and_read_answer_empty_when_the_wait_ends(stub: BrokerServiceStub) -> None:
+async def test_receive_and_read_answer_empty_when_the_wait_ends(stub: BrokerServiceAsyncStub) -> None:
     await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
     request = pb.ReceiveRequest(topic="t", group="g", consumer="c", wait_ms=50)
     assert not (await stub.Receive(request)).deliveries
@@ -135,7 +145,7 @@ async def test_receive_and_read_answer_empty_when_the_wait_ends(stub: BrokerServ
     assert not (await stub.Read(read)).deliveries
 
 
-async def test_read_from_the_end_waits_for_what_comes_next(stub: BrokerServiceStub) -> None:
+async def test_read_from_the_end_waits_for_what_comes_next(stub: BrokerServiceAsyncStub) -> None:
     await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
     await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=[entry(b"old")]))
     request = pb.ReadRequest(topic="t", partition=0, wait_ms=30_000)
@@ -147,13 +157,13 @@ async def test_read_from_the_end_waits_for_what_comes_next(stub: BrokerServiceSt
     assert [record.value for record in answer.deliveries[0].records] == [b"new"]
 
 
-async def test_a_wait_over_the_bound_is_refused(stub: BrokerServiceStub) -> None:
+async def test_a_wait_over_the_bound_is_refused(stub: BrokerServiceAsyncStub) -> None:
     await stub.CreateTopic(pb.CreateTopicRequest(name="t"))
     with pytest.raises(grpc.aio.AioRpcError, match="wait_ms is 60001"):
         await stub.Receive(pb.ReceiveRequest(topic="t", group="g", consumer="c", wait_ms=60_001))
 
 
-async def test_a_client_that_leaves_takes_nothing_with_it(stub: BrokerServiceStub) -> None:
+async def test_a_client_that_leaves_takes_nothing_with_it(stub: BrokerServiceAsyncStub) -> None:
     await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
     request = pb.ReceiveRequest(topic="t", group="g", consumer="gone", wait_ms=30_000)
     leaving = stub.Receive(request)
@@ -165,7 +175,7 @@ async def test_a_client_that_leaves_takes_nothing_with_it(stub: BrokerServiceStu
     assert [delivery.attempt for delivery in answer.deliveries] == [1]
 
 
-async def test_a_produce_stream_answers_in_order_and_outlives_an_error(stub: BrokerServiceStub) -> None:
+async def test_a_produce_stream_answers_in_order_and_outlives_an_error(stub: BrokerServiceAsyncStub) -> None:
     await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
     stream = stub.ProduceStream()
     for topic, value in (("t", b"a"), ("nowhere", b"b"), ("t", b"c")):
@@ -179,11 +189,13 @@ async def test_a_produce_stream_answers_in_order_and_outlives_an_error(stub: Bro
     assert offsets[1] == offsets[0] + 1
 
 
-async def test_a_consume_stream_sends_while_credit_lasts_and_gives_back_when_it_dies(stub: BrokerServiceStub) -> None:
+async def test_a_consume_stream_sends_while_credit_lasts_and_gives_back_when_it_dies(
+    stub: BrokerServiceAsyncStub,
+) -> None:
     await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
     records = [entry(b"%d" % number) for number in range(10)]
     await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=records))
-    stream = stub.Consume()
+    stream: Any = stub.Consume()
     start = pb.ConsumeStart(receive=pb.ReceiveRequest(topic="t", group="g", consumer="c"), credit_records=4)
     await stream.write(pb.ConsumeRequest(start=start))
     first = (await stream.read()).delivery
@@ -202,7 +214,7 @@ async def test_a_consume_stream_sends_while_credit_lasts_and_gives_back_when_it_
     assert again.deliveries[0].attempt == 2
 
 
-async def test_a_consume_stream_must_begin_with_a_start(stub: BrokerServiceStub) -> None:
+async def test_a_consume_stream_must_begin_with_a_start(stub: BrokerServiceAsyncStub) -> None:
     stream = stub.Consume()
     await stream.write(pb.ConsumeRequest(credit=pb.ConsumeCredit(records=2)))
     with pytest.raises(grpc.aio.AioRpcError, match="start"):
@@ -249,5 +261,9 @@ def test_log_lines_can_be_json(tmp_path: Path) -> None:
         assert broker.stop() == 0
 
 
-async def _call(call: "grpc.aio.UnaryUnaryCall[pb.ReceiveRequest, pb.ReceiveResponse]") -> pb.ReceiveResponse:
+def _stub(channel: grpc.aio.Channel) -> BrokerServiceAsyncStub:
+    return BrokerServiceStub(channel)
+
+
+async def _call(call: Awaitable[T]) -> T:
     return await call

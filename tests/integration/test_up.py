@@ -109,11 +109,9 @@ def test_the_next_free_ports_are_taken_unless_one_was_asked_for(tmp_path: Path) 
             except OSError:
                 continue  # somebody else has it: as good
         with Service("up", "--data", tmp_path, "--once") as running:
-            port, grpc_port = (
-                running.wait_for(r"^API http://127.0.0.1:(\d+)").group(1),
-                running.wait_for(r"^gRPC 127.0.0.1:(\d+)").group(1),
-            )
-            assert (int(port) > 8080, int(grpc_port) > 9090) == (True, True)
+            (http_port,) = running.wait_for(r"^API http://127.0.0.1:(\d+)").groups()
+            (grpc_port,) = running.wait_for(r"^gRPC 127.0.0.1:(\d+)").groups()
+            assert (int(http_port) > 8080, int(grpc_port) > 9090) == (True, True)
             assert running.wait() == 0
         for flag, port in (("--port", 8080), ("--grpc-port", 9090)):
             with Service("up", "--data", tmp_path, flag, port, "--once") as refused:

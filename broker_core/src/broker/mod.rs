@@ -36,12 +36,15 @@ use crate::log::{Appended, Durability, LogId};
 use crate::partitioner::partition_for_key;
 use crate::queue::Mode;
 use crate::queue::lease::LeaseId;
+use crate::wire::record::MAX_BATCH_BYTES;
 use crate::wire::{ProduceHead, RecordView, Records, record_entries};
 
 /// Topics of a broker, at most.
 const MAX_TOPICS: usize = 10_000;
 /// Grants of one life of a group, at most: what separates the lives.
 const GRANTS_PER_LIFE: u64 = 1 << 40;
+/// Bytes of records in one answer, at most, beyond a last record.
+const MAX_ANSWER_BYTES: usize = MAX_BATCH_BYTES;
 /// Prefix of a folder that is being deleted.
 const DELETED_PREFIX: &str = ".deleted-";
 
@@ -218,7 +221,7 @@ impl Broker {
 
     fn check_open(&self) -> Result<()> {
         if self.inner.closed.load(Ordering::Acquire) {
-            return Err(Error::new(Code::BrokerClosed, "the broker was closed; open it again"));
+            return Err(partition::closed());
         }
         Ok(())
     }
@@ -289,6 +292,7 @@ impl Broker {
         renamed.map_err(|err| Error::io("rename", topic.dir(), &err))?;
         topics.remove(name);
         drop(topics);
+        topic.close(false)?;
         self.inner.wakeups.signal(topic.name());
         disk.remove_dir_all(&doomed).map_err(|err| Error::io("remove", &doomed, &err))
     }
@@ -341,15 +345,18 @@ impl Broker {
         let deadline = now + u64::from(timeout_ms) * 1_000_000;
         let consumer: Arc<str> = wish.consumer.into();
         let mut delivered = Vec::new();
+        let mut room = MAX_ANSWER_BYTES;
         let mut partitions = topic.in_turn(wish.partitions)?;
-        while !partitions.is_empty() && delivered.len() < wish.deliveries {
+        while !partitions.is_empty() && delivered.len() < wish.deliveries && room > 0 {
             let mut first_error = None;
             partitions.retain(|partition| {
-                if delivered.len() >= wish.deliveries {
+                if delivered.len() >= wish.deliveries || room == 0 {
                     return true;
                 }
-                match partition.receive(wish.group, &consumer, wish.bounds, now, deadline) {
+                let bounds = Bounds { bytes: wish.bounds.bytes.min(room), ..wish.bounds };
+                match partition.receive(wish.group, &consumer, bounds, now, deadline) {
                     Ok(Some(leased)) => {
+                        room = room.saturating_sub(leased.bytes());
                         delivered.push(self.deliver(partition, leased, timeout_ms));
                         true
                     }
@@ -418,7 +425,7 @@ impl Broker {
         }
         self.inner.flusher.stop();
         let topics: Vec<Arc<Topic>> = self.inner.topics.read().values().cloned().collect();
-        let outcomes: Vec<Result<()>> = topics.iter().filter(|_| flush).map(|topic| topic.close()).collect();
+        let outcomes: Vec<Result<()>> = topics.iter().map(|topic| topic.close(flush)).collect();
         for topic in &topics {
             self.inner.wakeups.signal(topic.name());
         }

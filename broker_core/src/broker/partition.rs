@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::disk::Disk;
 use crate::error::{Code, Error, Result};
@@ -59,6 +59,13 @@ pub struct Leased {
     pub attempt: u32,
     /// Never empty.
     pub chunks: Vec<Chunk>,
+}
+
+impl Leased {
+    /// Bytes of the records, as entries.
+    pub fn bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.entries().len()).sum()
+    }
 }
 
 /// State of a partition, for people and metrics.
@@ -124,6 +131,8 @@ struct Inner {
     ticket: u64,
     appended: u64,
     leased: u64,
+    /// Set by the broker's end: whoever still holds the partition may not touch its files any more.
+    closed: bool,
 }
 
 impl Inner {
@@ -213,7 +222,14 @@ impl Partition {
             number,
             dir,
             disk,
-            inner: Mutex::new(Inner { log, cursors: BTreeMap::new(), ticket: 0, appended: 0, leased: 0 }),
+            inner: Mutex::new(Inner {
+                log,
+                cursors: BTreeMap::new(),
+                ticket: 0,
+                appended: 0,
+                leased: 0,
+                closed: false,
+            }),
             commit: Mutex::default(),
             committed: Condvar::new(),
         })
@@ -222,6 +238,12 @@ impl Partition {
     /// Its number.
     pub fn number(&self) -> u32 {
         self.number
+    }
+
+    /// The partition's state, while the broker is open.
+    fn open_inner(&self) -> Result<MutexGuard<'_, Inner>> {
+        let inner = self.inner.lock();
+        if inner.closed { Err(closed()) } else { Ok(inner) }
     }
 
     /// Its log.
@@ -236,7 +258,7 @@ impl Partition {
 
     /// Changes how the log is kept.
     pub fn configure(&self, options: LogOptions) -> Result<()> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.open_inner()?;
         inner.log.configure(options);
         inner.flush_if_due()
     }
@@ -299,7 +321,7 @@ impl Partition {
     }
 
     /// Ends an operation that wrote: waits where the topic is `fsync`.
-    fn settle(&self, mut inner: parking_lot::MutexGuard<'_, Inner>) -> Result<()> {
+    fn settle(&self, mut inner: MutexGuard<'_, Inner>) -> Result<()> {
         inner.ticket += 1;
         let (ticket, wait) = (inner.ticket, inner.log.durability() == Durability::Fsync);
         drop(inner);
@@ -308,7 +330,7 @@ impl Partition {
 
     /// Appends a batch and returns once the durability holds. `producer` is a name and a sequence.
     pub fn append(&self, records: &Records<'_>, producer: Option<(&str, u64)>, now_ns: i64) -> Result<Appended> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.open_inner()?;
         inner.flush_if_due()?;
         let producer = producer.map(|(name, sequence)| (producer_id(name), sequence));
         let appended = inner.log.append(records.bytes(), records.count(), producer, now_ns)?;
@@ -327,7 +349,7 @@ impl Partition {
 
     /// Gives a group its cursor, reading what it had acked. A new one begins at `start`, or at the oldest record.
     pub fn add_group(&self, group: &str, mode: Mode, start: Option<u64>, first_grant: u64) -> Result<()> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.open_inner()?;
         if inner.cursors.contains_key(group) {
             return Ok(());
         }
@@ -345,7 +367,7 @@ impl Partition {
     }
 
     fn with_cursor<T>(&self, group: &str, act: impl FnOnce(&mut Inner, &mut Cursor) -> Result<T>) -> Result<T> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.open_inner()?;
         let mut cursor = inner.cursors.remove(group).ok_or_else(|| group_not_found(group))?;
         let outcome = act(&mut inner, &mut cursor);
         inner.cursors.insert(group.to_owned(), cursor);
@@ -389,7 +411,7 @@ impl Partition {
 
     /// Acks ranges of leases and returns what became of each, once the durability holds.
     pub fn ack(&self, group: &str, leases: &[(u64, Range<u64>)]) -> Result<Vec<Settled>> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.open_inner()?;
         let Inner { log, cursors, .. } = &mut *inner;
         let cursor = cursors.get_mut(group).ok_or_else(|| group_not_found(group))?;
         let mut settled = Vec::with_capacity(leases.len());
@@ -439,7 +461,7 @@ impl Partition {
 
     /// Moves a group; all its leases end.
     pub fn seek(&self, group: &str, offset: u64) -> Result<()> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.open_inner()?;
         let offset = offset.clamp(inner.log.start(), inner.log.end());
         let lazily = inner.log.durability() == Durability::Memory;
         let cursor = inner.cursors.get_mut(group).ok_or_else(|| group_not_found(group))?;
@@ -453,7 +475,7 @@ impl Partition {
 
     /// Records from `offset` on, without leasing them; a gap begins a new list. Also where to read on.
     pub fn read(&self, offset: u64, bounds: Bounds) -> Result<(Vec<Vec<Chunk>>, u64)> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.open_inner()?;
         let (start, end) = (inner.log.start(), inner.log.visible_end());
         let (mut runs, mut at, mut left) = (Vec::new(), offset.max(start), bounds);
         while at < end && left.records > 0 {
@@ -488,7 +510,7 @@ impl Partition {
 
     /// Deletes all records; every group goes on behind them. Returns how many there were.
     pub fn purge(&self) -> Result<u64> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.open_inner()?;
         let records = inner.log.end() - inner.log.start();
         inner.log.purge()?;
         let end = inner.log.end();
@@ -545,9 +567,12 @@ impl Partition {
         lags.max().unwrap_or(end - inner.log.start())
     }
 
-    /// Writes and syncs everything.
-    pub fn close(&self) -> Result<()> {
+    /// Ends the partition: every later call fails. With `flush`, everything is written and synced before.
+    pub fn close(&self, flush: bool) -> Result<()> {
         let mut inner = self.inner.lock();
+        if std::mem::replace(&mut inner.closed, true) || !flush {
+            return Ok(());
+        }
         for cursor in inner.cursors.values_mut() {
             cursor.journal.flush()?;
             if let Some(file) = cursor.journal.take_unsynced() {
@@ -557,6 +582,11 @@ impl Partition {
         let below = inner.acked_below();
         inner.log.close(below)
     }
+}
+
+/// What a call on a closed broker is answered with.
+pub fn closed() -> Error {
+    Error::new(Code::BrokerClosed, "the broker was closed; open it again")
 }
 
 fn group_not_found(group: &str) -> Error {

@@ -311,10 +311,10 @@ impl Topic {
         Ok(())
     }
 
-    /// Writes and syncs everything. All partitions are tried; the first failure is told.
-    pub fn close(&self) -> Result<()> {
+    /// Ends all partitions, see [`Partition::close`]. All are tried; the first failure is told.
+    pub fn close(&self, flush: bool) -> Result<()> {
         let partitions = self.partitions();
-        let outcomes: Vec<Result<()>> = partitions.iter().map(|partition| partition.close()).collect();
+        let outcomes: Vec<Result<()>> = partitions.iter().map(|partition| partition.close(flush)).collect();
         outcomes.into_iter().collect()
     }
 }

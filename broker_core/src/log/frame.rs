@@ -158,10 +158,10 @@ mod tests {
     #[test]
     fn the_layout_is_pinned_to_the_byte() {
         let frame = Frame::new(header(), &[0x7A, 0, 0x7A, 0]);
-        let hex: String = frame.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: Vec<String> = frame.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         let crc = format!("{:08x}", frame.header().crc.swap_bytes());
         assert_eq!(
-            hex,
+            hex.concat(),
             format!(
                 "38000000{crc}0700000000000000020000000300000000000000fbffffffffffffff0b000000000000000d00000000000000\
                  04000000000000007a007a00"

@@ -419,7 +419,8 @@ pub struct ReceiveRequest {
     /// Refused with FAILED_PRECONDITION (`group.mode`) when the group has another mode.
     #[prost(enumeration = "GroupMode", tag = "9")]
     pub mode: i32,
-    /// 0: 1. How many deliveries may come at once, each with its own max_records. At most 64.
+    /// 0: 1. How many deliveries may come at once, each with its own max_records and max_bytes. At most 64; all of them
+    /// together have at most 8 MiB.
     #[prost(uint32, tag = "10")]
     pub max_deliveries: u32,
 }
