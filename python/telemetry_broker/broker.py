@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
@@ -46,8 +45,8 @@ class Broker:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._producers: weakref.WeakSet[Producer] = weakref.WeakSet()
-        self._consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
+        self._producers: list[Producer] = []
+        self._consumers: list[Consumer] = []
         self._pid = os.getpid()
 
     @property
@@ -259,7 +258,7 @@ class Broker:
             delivery_timeout=delivery_timeout,
             on_error=on_error,
         )
-        self._producers.add(producer)
+        self._producers = [other for other in self._producers if not other.closed] + [producer]
         return producer
 
     def consumer(
@@ -305,7 +304,7 @@ class Broker:
             reconnect_timeout=reconnect_timeout,
             name=name,
         )
-        self._consumers.add(consumer)
+        self._consumers = [other for other in self._consumers if not other.closed] + [consumer]
         return consumer
 
     def read(
@@ -362,12 +361,12 @@ class Broker:
         if os.getpid() != self._pid:
             return  # the parent's to close
         errors: list[BrokerError] = []
-        for producer in list(self._producers):
+        for producer in self._producers:
             try:
                 producer.close(flush=flush)
             except BrokerError as error:
                 errors.append(error)
-        for consumer in list(self._consumers):
+        for consumer in self._consumers:
             consumer.close(give_back=flush)
         self._transport.close(flush=flush)
         if errors:

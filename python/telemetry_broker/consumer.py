@@ -98,6 +98,11 @@ class Consumer:
             )
         self._pid = os.getpid()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed.is_set()
+
     def receive(self, max_records: int | None = None, wait: float | None = 0.0) -> Batch:
         """Leases records: one batch, of one partition.
 
@@ -163,6 +168,10 @@ class Consumer:
         return f"<Consumer {self.name!r} of {self.topic!r} for {self.group!r} at {self._transport.url}>"
 
     def _receive(self, max_records: int, wait: float | None) -> Batch:
+        if os.getpid() != self._pid:
+            raise UnavailableError(
+                f"this consumer of {self.topic} was made before this process was forked: connect in the new process"
+            )
         taken = None
         if self._ahead is not None and max_records == self._max_records:
             taken = self._ahead.next(wait)

@@ -92,6 +92,11 @@ class Producer:
         """Records that were sent and not stored, or of which nobody knows whether they are."""
         return self._sender.failed_records
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._sender.closed
+
     def send(
         self,
         value: Buffer,
@@ -218,7 +223,7 @@ class Producer:
         Raises:
             BrokerError: as ``flush``. The producer is closed all the same.
         """
-        if self._sender.closed:
+        if self.closed:
             return
         try:
             if flush:

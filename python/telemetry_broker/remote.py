@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from queue import SimpleQueue
 from typing import Final, cast
 
 import grpc
@@ -57,7 +58,11 @@ _MAYBE_DONE: Final = frozenset(
 
 
 class RemoteTransport:
-    """Drives a gRPC channel; it connects at the first call and again after every break."""
+    """Drives a gRPC channel; it connects at the first call and again after every break.
+
+    Calls that do not block are made by a thread: gRPC does not expect Ctrl-C while it makes one, and when the channel is
+    closed it would wait for such a call for ever. Signals never interrupt that thread.
+    """
 
     prefetches: Final = True
 
@@ -65,6 +70,9 @@ class RemoteTransport:
         self.url = url
         self._channel = grpc.insecure_channel(target, options=_OPTIONS)
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self._lock = threading.Lock()
+        self._caller: threading.Thread | None = None
+        self._to_make: SimpleQueue[RemoteCall | None] = SimpleQueue()
         self._closed = False
         self._pid = os.getpid()
 
@@ -75,33 +83,27 @@ class RemoteTransport:
         except grpc.RpcError as error:
             raise self.broker_error(method, error) from error
         except ValueError as error:  # grpc's word for a closed channel
-            raise self._closed_error() from error
+            raise self.closed_error() from error
 
     def start(self, method: str, request: bytes, timeout: float, done: Done) -> None:
-        """See Transport; ``done`` is called in a thread of gRPC."""
+        """See Transport; ``done`` is called in another thread, or at once when the connection is closed."""
+        self.begin(RemoteCall(method, request, timeout, done))
 
-        def answered(future: grpc.Future[bytes]) -> None:
-            try:
-                answer: bytes | BrokerError = future.result()
-            except grpc.RpcError as error:
-                answer = self.broker_error(method, error, maybe_done=True)
-            except grpc.FutureCancelledError:
-                answer = UnansweredError(self._closed_error())
-            done(answer)
+    def begin(self, call: RemoteCall) -> None:
+        """Starts a call that can be cancelled. Never raises."""
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                if self._caller is None and self._pid == os.getpid():
+                    self._caller = threading.Thread(target=self._make_calls, name=f"calls to {self.url}", daemon=True)
+                    self._caller.start()
+                self._to_make.put(call)
+        if closed:
+            call.done(self.closed_error())
 
-        try:
-            future = self.future(method, request, timeout)
-        except BrokerError as error:
-            done(error)
-        else:
-            future.add_done_callback(answered)
-
-    def future(self, method: str, request: bytes, timeout: float) -> grpc.Future[bytes]:
-        """Starts a call that can be cancelled."""
-        try:
-            return self._method(method).future(request, timeout=timeout)
-        except ValueError as error:
-            raise self._closed_error() from error
+    def _make_calls(self) -> None:
+        while (call := self._to_make.get()) is not None:
+            call.make(self)
 
     def receiver(self, topic: str) -> RemoteReceiver:  # noqa: ARG002 - the request names it
         """See Transport."""
@@ -109,8 +111,19 @@ class RemoteTransport:
 
     def close(self, *, flush: bool = True) -> None:  # noqa: ARG002 - nothing is buffered here
         """See Transport."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
+            self._to_make.put(None)
+        if self._caller is not None and self._caller is not threading.current_thread():
+            self._caller.join()
         self._channel.close()
+
+    def future(self, method: str, request: bytes, timeout: float) -> grpc.Future[bytes]:
+        """Makes a call that does not block; for the thread only."""
+        try:
+            return self._method(method).future(request, timeout=timeout)
+        except ValueError as error:
+            raise self.closed_error() from error
 
     def _method(self, method: str) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
         if self._pid != os.getpid():
@@ -119,13 +132,14 @@ class RemoteTransport:
                 "call connect() in the new process"
             )
         if self._closed:
-            raise self._closed_error()
+            raise self.closed_error()
         known = self._methods.get(method)
         if known is None:
             known = self._methods[method] = self._channel.unary_unary(_SERVICE + method)
         return known
 
-    def _closed_error(self) -> ClosedError:
+    def closed_error(self) -> ClosedError:
+        """What every call after ``close`` raises."""
         return ClosedError(f"the connection to {self.url} was closed; call connect() again")
 
     def broker_error(self, method: str, error: grpc.RpcError, *, maybe_done: bool = False) -> BrokerError:
@@ -139,15 +153,60 @@ class RemoteTransport:
             retry_after_ms = trailers.get("telemetry-retry-after-ms")
             return error_from_code(code, details, int(retry_after_ms) / 1000 if retry_after_ms else None)
         if self._closed:
-            return UnansweredError(self._closed_error()) if maybe_done else self._closed_error()
+            return UnansweredError(self.closed_error()) if maybe_done else self.closed_error()
         known = error_from_code(
             _CODE_BY_STATUS.get(status, "internal"),
             f"{self.url} did not answer {method}: {status.name}, {details}",
-            retry_after=1.0 if status is grpc.StatusCode.UNAVAILABLE else None,
+            retry_after=0.25 if status is grpc.StatusCode.UNAVAILABLE else None,
         )
         # gRPC's own text for a request that never left, the one case in which a broken connection is no riddle.
         never_sent = status is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details
         return UnansweredError(known) if maybe_done and status in _MAYBE_DONE and not never_sent else known
+
+
+class RemoteCall:
+    """One call that does not block; ``done`` gets its answer or error, once."""
+
+    def __init__(self, method: str, request: bytes, timeout: float, done: Done) -> None:
+        self.done = done
+        self._method = method
+        self._request = request
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._future: grpc.Future[bytes] | None = None
+        self._cancelled = False
+
+    def make(self, transport: RemoteTransport) -> None:
+        """Makes the call."""
+
+        def answered(future: grpc.Future[bytes]) -> None:
+            try:
+                answer: bytes | BrokerError = future.result()
+            except grpc.RpcError as error:
+                answer = transport.broker_error(self._method, error, maybe_done=True)
+            except grpc.FutureCancelledError:
+                answer = UnansweredError(transport.closed_error())
+            self.done(answer)
+
+        try:
+            future = transport.future(self._method, self._request, self._timeout)
+        except BrokerError as error:
+            self.done(error)
+            return
+        with self._lock:
+            self._future = future
+            cancelled = self._cancelled
+        if cancelled:
+            future.cancel()
+        future.add_done_callback(answered)
+
+    def cancel(self) -> None:
+        """Ends the call, made or not; ``done`` still gets an error."""
+        with self._lock:
+            self._cancelled = True
+            future = self._future
+        if future is not None:
+            future.cancel()
 
 
 class RemoteReceiver:
@@ -156,13 +215,17 @@ class RemoteReceiver:
     def __init__(self, transport: RemoteTransport) -> None:
         self._transport = transport
         self._lock = threading.Lock()
-        self._calls: set[grpc.Future[bytes]] = set()
-        self._closed = False
+        self._waits: set[RemoteCall] = set()
+        self._closed = threading.Event()
 
     def receive(self, request: bytes, wait: float | None) -> list[_core.Delivery]:
         """See Receiver."""
-        if wait == 0:
-            return [] if self._closed else _core.Delivery.parse(self._transport.call("Receive", request))
+        if self._closed.is_set():
+            return []
+        # First without a wait: that is the cheaper call, and while there are records the only one.
+        deliveries = _core.Delivery.parse(self._transport.call("Receive", request))
+        if deliveries or wait == 0:
+            return deliveries
         template = pb.ReceiveRequest.FromString(request)
         end = None if wait is None else time.monotonic() + wait
         while True:
@@ -170,34 +233,37 @@ class RemoteReceiver:
             template.wait_ms = min(left_ms, MAX_WAIT_MS)
             asked = time.monotonic()
             deliveries = self._wait(template.SerializeToString(), template.wait_ms / 1000 + CALL_TIMEOUT)
-            if deliveries or self._closed or left_ms == template.wait_ms < MAX_WAIT_MS:
+            if deliveries or self._closed.is_set() or left_ms == template.wait_ms < MAX_WAIT_MS:
                 return deliveries
             if time.monotonic() - asked < template.wait_ms / 2000:
                 raise UnavailableError(f"{self._transport.url} ended a wait before its time: it is stopping")
 
     def _wait(self, request: bytes, timeout: float) -> list[_core.Delivery]:
+        answers: SimpleQueue[bytes | BrokerError] = SimpleQueue()
+        call = RemoteCall("Receive", request, timeout, answers.put)
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 return []
-            call = self._transport.future("Receive", request, timeout)
-            self._calls.add(call)
+            self._waits.add(call)
         try:
-            return _core.Delivery.parse(call.result())
-        except grpc.FutureCancelledError:
-            return []
-        except grpc.RpcError as error:
-            raise self._transport.broker_error("Receive", error) from error
+            self._transport.begin(call)
+            answer = answers.get()
         except BaseException:
-            call.cancel()
+            call.cancel()  # what it leases from here on would be nobody's
             raise
         finally:
             with self._lock:
-                self._calls.discard(call)
+                self._waits.discard(call)
+        if isinstance(answer, bytes):
+            return _core.Delivery.parse(answer)
+        if self._closed.is_set():
+            return []
+        raise answer.cause if isinstance(answer, UnansweredError) else answer
 
     def close(self) -> None:
         """See Receiver."""
         with self._lock:
-            self._closed = True
-            calls = list(self._calls)
-        for call in calls:
+            self._closed.set()
+            waits = list(self._waits)
+        for call in waits:
             call.cancel()

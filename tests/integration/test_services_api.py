@@ -197,6 +197,19 @@ def test_a_wrong_point_is_refused_and_nothing_is_stored(client: httpx.Client, bo
     assert answer.json()["error"].startswith("invalid.")
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_without_end_is_refused(client: httpx.Client, chunked: bool) -> None:
+    body = b"x" * (1 << 20)
+    content: Any = (body for _ in range(17)) if chunked else body * 17
+    answer = client.post("/telemetry", content=content)
+    assert (answer.status_code, answer.json()["error"]) == (413, "request.too_large")
+
+
+def test_too_many_points_are_refused(client: httpx.Client) -> None:
+    answer = client.post("/telemetry", json=[{"uuid": "U", "metric": "m", "value": 1}] * 10_001)
+    assert (answer.status_code, answer.json()["error"]) == (413, "request.too_large")
+
+
 def test_requests_are_counted_by_route_and_not_by_path(client: httpx.Client) -> None:
     client.get(f"/api/v1/gpus/{GPU}/telemetry")
     client.get("/nowhere/at/all")

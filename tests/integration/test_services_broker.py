@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -49,7 +48,10 @@ def test_the_side_port_answers_health_ready_and_metrics(broker: BrokerProcess) -
         with client.producer("telemetry") as producer:
             producer.send(b"1", partition=1)
         with client.consumer("telemetry", group="g") as consumer:
-            assert consumer.receive(wait=10).ack() == 1
+            batch = consumer.receive(wait=10)
+            queued = 'message_queue_size{partition="1",service="broker",topic="telemetry"} 1.0'
+            assert queued in httpx.get(f"http://{broker.http}/metrics").text
+            assert batch.ack() == 1
     health = httpx.get(f"http://{broker.http}/health").json()
     assert health["status"] == "healthy"
     assert (health["broker_index"], health["broker_count"], health["owned_partitions"]) == (0, 1, [0, 1])
@@ -58,7 +60,7 @@ def test_the_side_port_answers_health_ready_and_metrics(broker: BrokerProcess) -
     metrics = httpx.get(f"http://{broker.http}/metrics").text
     assert 'messages_produced_total{service="broker",topic="telemetry"} 1.0' in metrics
     assert 'messages_consumed_total{service="broker",topic="telemetry"} 1.0' in metrics
-    assert re.search(r'message_queue_size\{partition="1",service="broker",topic="telemetry"\} \d', metrics)
+    assert 'message_queue_size{partition="1",service="broker",topic="telemetry"} 0.0' in metrics
     assert 'service_health{service="broker"} 1.0' in metrics
 
 
@@ -93,6 +95,39 @@ def test_the_durability_is_that_of_the_variable(tmp_path: Path) -> None:
             producer.send(b"1")
         partition = client.describe_topic("t").partitions[0]
         assert partition.synced_end_offset == partition.end_offset > partition.start_offset
+
+
+def test_addresses_and_folder_are_those_of_the_variables(tmp_path: Path) -> None:
+    environment = {"HOST": "127.0.0.2", "PORT": "0", "GRPC_PORT": "0", "DATA_DIR": str(tmp_path / "here")}
+    with Service("broker", "--topics", "t", environment=environment) as broker:
+        grpc_address, http = broker.wait_for(r"Starting broker grpc=(\S+) http=(\S+)").groups()
+        assert httpx.get(f"http://{http}/health").status_code == 200
+        with tb.connect(f"grpc://{grpc_address}") as client:
+            assert [topic.name for topic in client.topics()] == ["t"]
+        assert (http.partition(":")[0], grpc_address.partition(":")[0]) == ("127.0.0.2", "127.0.0.2")
+        assert (tmp_path / "here" / "t").is_dir()
+        assert broker.stop() == 0
+
+
+def test_the_queue_size_bounds_what_is_in_memory_only(tmp_path: Path) -> None:
+    environment = {"QUEUE_SIZE": "10", "DURABILITY": "memory", "TOPICS": "t:1"}
+    with BrokerProcess(tmp_path, environment=environment) as broker, tb.connect(broker.url) as client:
+        with client.producer("t") as producer:
+            for number in range(5):
+                producer.send(b"few %d." % number)
+                producer.flush()
+            assert b"few" not in _on_disk(tmp_path)
+            for number in range(20):
+                producer.send(b"many %d." % number)
+                producer.flush()
+        assert b"few 0." in _on_disk(tmp_path)
+        assert b"many 19." not in _on_disk(tmp_path)
+        assert broker.stop() == 0
+    assert b"many 19." in _on_disk(tmp_path)
+
+
+def _on_disk(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.glob("t/partition-0/*.log")))
 
 
 def test_health_and_reflection_answer_over_grpc(broker: BrokerProcess) -> None:
@@ -163,12 +198,15 @@ async def test_a_wait_over_the_bound_is_refused(stub: BrokerServiceAsyncStub) ->
         await stub.Receive(pb.ReceiveRequest(topic="t", group="g", consumer="c", wait_ms=60_001))
 
 
-async def test_a_client_that_leaves_takes_nothing_with_it(stub: BrokerServiceAsyncStub) -> None:
+async def test_a_client_that_leaves_takes_nothing_with_it(broker: BrokerProcess, stub: BrokerServiceAsyncStub) -> None:
     await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
     request = pb.ReceiveRequest(topic="t", group="g", consumer="gone", wait_ms=30_000)
     leaving = stub.Receive(request)
-    await asyncio.sleep(0.1)  # so that the call is in the server, or else nothing is tried
-    leaving.cancel()
+    async with httpx.AsyncClient(base_url=f"http://{broker.http}") as http:
+        for waiting in (1, 0):  # the call is in the server, and then no more
+            while f'active_connections{{service="broker"}} {waiting}.0' not in (await http.get("/metrics")).text:
+                assert broker.process.poll() is None
+            leaving.cancel()
     await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=[entry(b"1")]))
     request = pb.ReceiveRequest(topic="t", group="g", consumer="here", wait_ms=10_000)
     answer = await stub.Receive(request)

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +16,7 @@ from telemetry_broker.v1 import collector_pb2 as pb
 from telemetry_broker.v1.collector_pb2_grpc import CollectorServiceStub
 from telemetry_services.collector import Bounds, Collector
 from telemetry_services.collector.dead_letters import DeadLetters
-from telemetry_services.store import open_store
+from telemetry_services.store import OffsetRange, Rows, open_store
 from telemetry_services.testing import RecordingStore
 from tests.integration.service_processes import PATIENCE, BrokerProcess, Service
 
@@ -162,6 +162,69 @@ def test_a_pause_holds_records_back_until_it_ends(broker: tb.Broker, tmp_path: P
         assert store.summary().samples == 0
         running.collector.pause(False)
         running.stored(1)
+
+
+class SlowStore(RecordingStore):
+    """Takes longer than the leases last, as the clock has it."""
+
+    def __init__(self, clock: testing.ManualClock, commits: int) -> None:
+        super().__init__()
+        self._clock = clock
+        self._slow = commits
+
+    def write(self, rows: Sequence[Rows], positions: Mapping[str, OffsetRange]) -> int:
+        if self._slow > 0:
+            self._slow -= 1
+            self._clock.advance(60)
+        return super().write(rows, positions)
+
+
+def test_leases_that_end_during_a_commit_cost_nothing(tmp_path: Path) -> None:
+    clock = testing.ManualClock()
+    store = SlowStore(clock, commits=3)
+    with testing.broker(clock=clock) as broker:
+        broker.create_topic("telemetry", partitions=2)
+        with Running(broker, store, tmp_path) as running:
+            for second in range(30):
+                produce(broker, point(second), partition=second % 2)
+            while lag(broker):
+                assert running.error is None, running.error
+    assert sorted(store.rows["util"].to_pylist()) == [float(second) for second in range(30)]
+
+
+def test_several_collectors_share_a_topic_and_store_each_record_once(tmp_path: Path) -> None:
+    store = RecordingStore()
+    with testing.broker() as broker:
+        broker.create_topic("telemetry", partitions=4)
+        with Running(broker, store, tmp_path) as one, Running(broker, store, tmp_path) as two:
+            for second in range(400):
+                produce(broker, point(second), partition=second % 4)
+                if second == 200:
+                    one.stop.set()  # what it holds goes over to the other one
+            while lag(broker):
+                assert two.error is None, two.error
+        assert one.error is None
+    assert sorted(store.rows["util"].to_pylist()) == [float(second) for second in range(400)]
+
+
+def test_what_the_store_will_never_take_is_dead_lettered_and_the_rest_is_stored(
+    broker: tb.Broker, tmp_path: Path
+) -> None:
+    store = RecordingStore()
+    with Running(broker, store, tmp_path) as running:
+        produce(broker, point(1))
+        running.stored(1)
+        produce(broker, b"gpu,uuid=U,hostname=h,uuid2=x util=2 2", point(3))
+        running.stored(3)
+    fresh = Running(broker, store, tmp_path)
+    with fresh:  # it does not know that uuid2 is a tag
+        produce(broker, b"gpu,uuid=U uuid2=7 4000000000", partition=0)
+        while lag(broker):
+            assert fresh.error is None, fresh.error
+        produce(broker, point(5), partition=1)
+        fresh.stored(1)
+    assert broker.read("telemetry.dlq", 0).values == [b"gpu,uuid=U uuid2=7 4000000000"]
+    assert store.summary().samples == 4
 
 
 # Processes

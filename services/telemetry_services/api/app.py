@@ -11,7 +11,7 @@ from fastapi_offline import FastAPIOffline
 
 from telemetry_services import __version__
 from telemetry_services.api.keys import KeyCheck, api_key_header, bearer
-from telemetry_services.api.measuring import MeasureRequests
+from telemetry_services.api.middleware import LimitBody, MeasureRequests
 from telemetry_services.api.models import (
     Accepted,
     GpuOut,
@@ -32,6 +32,7 @@ from telemetry_services.store import Store
 
 MAX_LIMIT: Final = 100_000
 MAX_POINTS: Final = 10_000
+MAX_BODY_BYTES: Final = 16 << 20
 _DESCRIPTION: Final = """
 The telemetry of a GPU fleet. Send the API key with every call under `/api` and to `/telemetry`, as `X-API-Key: KEY` or
 `Authorization: Bearer KEY`. Errors are problem+json, with a stable code in `error` and a sentence in `message`.
@@ -75,6 +76,7 @@ def build_app(store: Store, publisher: Publisher, key: str, health: Health, *, s
         openapi_url="/swagger/openapi.json",
         static_url="/swagger/static",
     )
+    app.add_middleware(LimitBody, limit=MAX_BODY_BYTES)
     app.add_middleware(MeasureRequests, service=service)
     add_problem_handlers(app)
     app.include_router(_open_routes(health))

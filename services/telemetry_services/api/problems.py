@@ -28,6 +28,7 @@ _STATUS: Final = {
     grpc.StatusCode.ABORTED: HTTPStatus.SERVICE_UNAVAILABLE,
     grpc.StatusCode.UNKNOWN: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+_CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "request.too_large"}
 _DEFAULT_RETRY_SECONDS: Final = 1
 
 
@@ -76,7 +77,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http.error")
+        code = _CODES.get(error.status_code, "http.error")
         return problem(error.status_code, code, str(error.detail), dict(error.headers or {}))
 
     @app.exception_handler(Exception)

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import broker_pb2 as pb
+from telemetry_services.broker.metering import read_partitions
 from telemetry_services.broker.servicer import SERVICE, BrokerServicer
 from telemetry_services.broker.waiting import Waiters
 from telemetry_services.config import BrokerSettings
@@ -83,7 +84,7 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
             "broker",
             details=lambda: describe_broker(core),
             ready=lambda: why_unready(core),
-            refresh=BrokerMetrics("broker", core.metrics).refresh,
+            refresh=BrokerMetrics("broker", lambda: read_partitions(core)).refresh,
         )
         http = HttpServer(Starlette(routes=side_port_routes(health)), listener)
         await grpc_server.start()

@@ -83,7 +83,7 @@ class ClientSettings(TopicSettings):
     broker_url: BrokerUrl | None = setting(
         None,
         "The broker; wins over MSG_QUEUE_ADDR.",
-        expected="grpc://host:9090[,host:9090], grpc+unix:///path, file:///folder or mem://name",
+        expected="grpc://host:9090, grpc+unix:///path, file:///folder or mem://name",
     )
     msg_queue_addr: HttpAddress = setting(
         "http://msg-queue-proxy:8080",

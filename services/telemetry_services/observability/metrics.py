@@ -1,7 +1,7 @@
 """Every Prometheus metric of the services, with the names and labels that dashboards in the field know."""
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -75,21 +75,32 @@ ACTIVE_CONNECTIONS: Final = Gauge(
 )
 
 QUEUE_SIZE: Final = Gauge(
-    "message_queue_size", "Records kept in a partition.", ("service", "topic", "partition"), registry=REGISTRY
+    "message_queue_size",
+    "Records of a partition that some group has not acked.",
+    ("service", "topic", "partition"),
+    registry=REGISTRY,
 )
 QUEUE_BYTES: Final = Gauge(
     "message_queue_bytes", "Bytes of a partition's log.", ("service", "topic", "partition"), registry=REGISTRY
 )
 
-PartitionMetrics = tuple[str, int, int, int, int, int, int]
-"""Of one partition: topic, partition, start offset, end offset, bytes, records appended and leased by this process."""
+
+class PartitionMetrics(NamedTuple):
+    """State of one partition; counts are since the broker started."""
+
+    topic: str
+    partition: int
+    queued: int
+    nbytes: int
+    appended: int
+    leased: int
 
 
 class BrokerMetrics:
     """Carries what the core counts over into the metrics, whenever they are asked for.
 
     Args:
-        read: gives the partitions, as `_core.Broker.metrics` does.
+        read: gives the partitions as they are now.
     """
 
     def __init__(self, service: str, read: Callable[[], Iterable[PartitionMetrics]]) -> None:
@@ -101,14 +112,14 @@ class BrokerMetrics:
         """Brings gauges and counters up to now."""
         QUEUE_SIZE.clear()
         QUEUE_BYTES.clear()
-        for topic, partition, start, end, size, appended, leased in self._read():
-            QUEUE_SIZE.labels(self._service, topic, str(partition)).set(end - start)
-            QUEUE_BYTES.labels(self._service, topic, str(partition)).set(size)
-            before_appended, before_leased = self._carried.get((topic, partition), (0, 0))
+        for now in self._read():
+            QUEUE_SIZE.labels(self._service, now.topic, str(now.partition)).set(now.queued)
+            QUEUE_BYTES.labels(self._service, now.topic, str(now.partition)).set(now.nbytes)
+            appended, leased = self._carried.get((now.topic, now.partition), (0, 0))
             # A topic that was deleted and made again counts from 0: what was carried over stays.
-            MESSAGES_PRODUCED.labels(self._service, topic).inc(max(0, appended - before_appended))
-            MESSAGES_CONSUMED.labels(self._service, topic).inc(max(0, leased - before_leased))
-            self._carried[topic, partition] = (appended, leased)
+            MESSAGES_PRODUCED.labels(self._service, now.topic).inc(max(0, now.appended - appended))
+            MESSAGES_CONSUMED.labels(self._service, now.topic).inc(max(0, now.leased - leased))
+            self._carried[now.topic, now.partition] = (now.appended, now.leased)
 
 
 def render() -> bytes:

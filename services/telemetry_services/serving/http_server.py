@@ -17,6 +17,7 @@ from telemetry_services.serving.sockets import address
 
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _DRAIN_SECONDS: Final = 3
+_READY_SECONDS: Final = 2.0  # below the three seconds after which a probe gives up
 
 
 class Health:
@@ -48,9 +49,16 @@ class Health:
 
     async def ready(self) -> tuple[int, dict[str, Any]]:
         """Status and body of `/ready`: work can be given to it now."""
-        reason = "draining" if self.draining else await asyncio.to_thread(self._ready)
+        reason = "draining" if self.draining else await self._reason()
         metrics.SERVICE_HEALTH.labels(self._service).set(0 if reason else 1)
         return (503, {"status": "unready", "reason": reason}) if reason else (200, {"status": "ready"})
+
+    async def _reason(self) -> str:
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                return await asyncio.to_thread(self._ready)
+        except TimeoutError:
+            return f"the check takes longer than {_READY_SECONDS:g} s"
 
     async def metrics(self) -> bytes:
         """Body of `/metrics`."""

@@ -15,6 +15,7 @@ from telemetry_services.api.app import build_app
 from telemetry_services.api.keys import obtain_key
 from telemetry_services.api.process import why_unreadable
 from telemetry_services.api.publishing import Publisher
+from telemetry_services.broker.metering import read_partitions
 from telemetry_services.broker.process import describe_broker, open_core, why_unready
 from telemetry_services.broker.servicer import SERVICE as BROKER_SERVICE
 from telemetry_services.broker.servicer import BrokerServicer
@@ -55,7 +56,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
             "up",
             details=lambda: {**describe_broker(core), "services": ["broker", "streamer", "collector", "api"]},
             ready=lambda: why_unready(core) or why_unreadable(store),
-            refresh=BrokerMetrics("broker", core.metrics).refresh,
+            refresh=BrokerMetrics("broker", lambda: read_partitions(core)).refresh,
         )
         publisher = Publisher(lambda: broker, settings.msg_queue_topic, settings.partitions_per_topic)
         http = HttpServer(build_app(store, publisher, key, health), listener)
