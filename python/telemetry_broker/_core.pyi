@@ -24,7 +24,8 @@ def partition_for_key(key: Buffer, partitions: int) -> int:
 class ManualClock:
     """A clock that only the test moves: wall time and deadlines alike. Shared by every broker it is given to."""
 
-    def __init__(self, now_ns: int = 1_700_000_000_000_000_000) -> None: ...
+    def __new__(cls, now_ns: int = 1_700_000_000_000_000_000) -> Self:  # noqa: PYI054
+        """A clock that shows ``now_ns``, nanoseconds since the epoch."""
     def now(self) -> float:
         """Seconds since the epoch."""
     def now_ns(self) -> int:
@@ -51,8 +52,8 @@ class Subscription:
 class Broker:
     """A broker in this process. Thread-safe; refused after fork."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         data_dir: str | None,
         *,
         queue_size: int = 2000,
@@ -60,7 +61,7 @@ class Broker:
         partitions: int = 4,
         durability: str = "os",
         clock: ManualClock | None = None,
-    ) -> None:
+    ) -> Self:
         """Opens the folder, making it if there is none, or a broker in memory (None).
 
         Args:
@@ -95,7 +96,7 @@ class Broker:
 class ProducerBuffer:
     """Encodes records into one batch per partition, up to the bounds of a request. Thread-safe."""
 
-    def __init__(self, topic: str, producer: str, sequences: Sequence[int], batch_bytes: int, batch_records: int) -> None:
+    def __new__(cls, topic: str, producer: str, sequences: Sequence[int], batch_bytes: int, batch_records: int) -> Self:
         """``sequences``: the highest stored sequence of each partition; its length is the partition count.
 
         Args:
@@ -118,7 +119,9 @@ class ProducerBuffer:
         Raises:
             InvalidArgumentError: a record over 1 MiB, or a bad header or partition; nothing was added.
         """
-    def send_many(self, values: Sequence[Buffer], keys: Sequence[Buffer | None] | None = None, start: int = 0) -> tuple[int, int]:
+    def send_many(
+        self, values: Sequence[Buffer], keys: Sequence[Buffer | None] | None = None, start: int = 0
+    ) -> tuple[int, int]:
         """Adds records from ``start`` until a batch is ready; returns (next start, ready partition or -1)."""
     def take(self, partition: int) -> tuple[bytes, int] | None:
         """The partition's batch as an encoded ProduceRequest with the next sequence, and its record count; None if empty."""
@@ -262,7 +265,7 @@ class CsvReader:
         resume: Sequence[int] | None = None,
         block_bytes: int = 4_194_304,
         rejects_path: str | os.PathLike[str] | None = None,
-        rejects_max_bytes: int = 1_073_741_824,
+        rejects_max_bytes: int = ...,
         time_shift_ns: int = 0,
         time_ns: int | None = None,
     ) -> Self:
@@ -336,8 +339,10 @@ class CsvBlock:
         """File position after the last row: the producer sequence of these batches."""
     @property
     def batches(self) -> list[bytes]:
-        """One a partition, empty where it has no points: encoded record entries (tag 0x7A), at most 8 MiB, that are the
-        ``records`` field of a RecordBatch or ProduceRequest as they stand."""
+        """One a partition, empty where it has no points.
+
+        Encoded record entries (tag 0x7A), at most 8 MiB: the ``records`` field of a RecordBatch or ProduceRequest.
+        """
     @property
     def counts(self) -> list[int]:
         """Records per batch, at most 65,536."""
@@ -364,8 +369,11 @@ class CsvBlock:
         """Least and greatest time of the points, nanoseconds since the epoch; None without points."""
     @property
     def rejected(self) -> dict[str, int]:
-        """Refused rows by reason: ``too_long`` (over 1 MiB) ``utf8`` ``quotes`` ``short`` ``long`` ``timestamp``
-        ``metric`` ``uuid`` ``number`` ``not_finite`` ``labels`` ``torn``. Only reasons that came up."""
+        """Refused rows by reason, only those that came up.
+
+        ``too_long`` (over 1 MiB) ``utf8`` ``quotes`` ``short`` ``long`` ``timestamp`` ``metric`` ``uuid`` ``number``
+        ``not_finite`` ``labels`` ``torn``.
+        """
 
 @final
 class ColumnBuilder:
@@ -395,9 +403,10 @@ class ColumnBuilder:
             default_time_ns: time of lines that have none.
         """
     def append_records(self, records: Buffer, base_offset: int = 0) -> int:
-        """Adds the lines of encoded record entries (``CsvBlock.batches``, ``Delivery.records``) and returns how many
-        records there were, the first of which has offset ``base_offset``. Releases the GIL; ``bytes`` are
-        not copied.
+        """Adds the lines of encoded record entries (``CsvBlock.batches``, ``Delivery.records``).
+
+        Returns how many records there were, the first of which has offset ``base_offset``. Releases the GIL; ``bytes``
+        are not copied.
 
         Raises:
             BrokerError: ``invalid.batch``: not such entries; ``invalid.argument``: over 1 GiB since the last

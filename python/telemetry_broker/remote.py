@@ -60,8 +60,8 @@ _MAYBE_DONE: Final = frozenset(
 class RemoteTransport:
     """Drives a gRPC channel; it connects at the first call and again after every break.
 
-    Calls that do not block are made by a thread: gRPC does not expect Ctrl-C while it makes one, and when the channel is
-    closed it would wait for such a call for ever. Signals never interrupt that thread.
+    Calls that do not block are made by a thread, which signals never interrupt: gRPC does not expect Ctrl-C while it
+    makes one, and would wait for such a call for ever when the channel is closed.
     """
 
     prefetches: Final = True

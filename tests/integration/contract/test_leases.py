@@ -189,10 +189,10 @@ def test_several_threads_share_one_consumer_without_loss_or_repetition(broker: t
 
     def work() -> None:
         for batch in consumer:
+            batch.ack()
             with lock:
                 values.extend(batch.values)
                 done = len(values) == 2010
-            batch.ack()
             if done:
                 consumer.close()
 
