@@ -73,12 +73,14 @@ class Pipeline:
         self.stop = threading.Event()
         self.progress = Progress()
         self.collector: Collector = make_collector(broker, store, settings, self._note_commit)
-        self.collecting: asyncio.Future[None] | None = None
 
-    def start(self) -> None:
-        """Makes the topic and starts the collector."""
+    def make_topic(self) -> None:
+        """Makes the topic, so that others find it from the start."""
         make_topic(self._broker, self._settings.msg_queue_topic, self._settings.partitions_per_topic)
-        self.collecting = self._in_thread(self.collector.run, self.stop)
+
+    def collect(self) -> "asyncio.Future[None]":
+        """Collects in its thread."""
+        return self._in_thread(self.collector.run, self.stop)
 
     def stream(self, on_progress: Callable[[Progress], None]) -> "asyncio.Future[Progress]":
         """Streams the dump in its thread; `on_progress` is called there."""

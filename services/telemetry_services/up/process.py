@@ -51,6 +51,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         await asyncio.to_thread(store.positions, ())  # a store that cannot be written says so now
         broker = stack.enter_context(embedded(core, settings.data_dir))
         pipeline = Pipeline(broker, store, settings, csv)
+        await asyncio.to_thread(pipeline.make_topic)
         key = obtain_key(settings)
         health = Health(
             "up",
@@ -126,8 +127,7 @@ async def _serving(
 async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: Display) -> int:
     """Streams, waits until all is stored, says so, and goes on as a live fleet; ends with `--once` only."""
     began = time.monotonic()
-    await asyncio.to_thread(pipeline.start)
-    collecting = asyncio.ensure_future(pipeline.collecting or asyncio.sleep(0))
+    collecting = pipeline.collect()
     if settings.no_csv:
         await _watch(pipeline, store, display, collecting)
         return 0

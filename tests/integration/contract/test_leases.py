@@ -161,6 +161,25 @@ def test_leaving_the_consumer_gives_back_what_is_open(broker: tb.Broker) -> None
     assert sorted(values) == [b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9"]
 
 
+def test_records_taken_ahead_are_given_back_too(broker: tb.Broker) -> None:
+    broker.create_topic("u", partitions=2)
+    with broker.producer("u") as producer:
+        producer.send_many([b"%d" % number for number in range(5000)], [b"%d" % number for number in range(5000)])
+    acked: list[bytes] = []
+    with broker.consumer("u", "g", max_records=50) as consumer:
+        for batch in consumer:
+            if len(acked) >= 1000:
+                break
+            acked += batch.values
+            batch.ack()
+    left: list[bytes] = []
+    with broker.consumer("u", "g") as consumer:
+        while batch := consumer.receive():
+            left += batch.values
+            batch.ack()
+    assert sorted(map(int, acked + left)) == list(range(5000))
+
+
 def test_closing_a_consumer_ends_its_wait(broker: tb.Broker) -> None:
     consumer = broker.consumer("t", "g", mode="shared")
     consumer.receive().ack()
