@@ -217,10 +217,7 @@ proptest! {
                     let due = if delay == 0 { 0 } else { model.now + delay };
                     same(&queue.nack(given.grant, range, due), &expected)?;
                     for offset in &expected.0 {
-                        let record = &mut model.records[*offset as usize];
-                        if matches!(record.state, RecordState::Leased { .. }) {
-                            record.state = RecordState::Ready { due };
-                        }
+                        model.records[*offset as usize].state = RecordState::Ready { due };
                     }
                 }
                 Step::Extend { lease, timeout } => {

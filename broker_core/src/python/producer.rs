@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use prost::Message;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyBytes, PyList, PyMapping};
 
 use super::bytes::with_bytes;
 use super::errors::to_py_err;
@@ -135,13 +135,13 @@ impl PyProducerBuffer {
         key: Option<&Bound<'_, PyAny>>,
         partition: Option<usize>,
         timestamp_ns: i64,
-        headers: Option<&Bound<'_, PyDict>>,
+        headers: Option<&Bound<'_, PyMapping>>,
     ) -> PyResult<i64> {
         let limits = (self.batch_bytes, self.batch_records);
         let mut owned = Vec::new();
         if let Some(headers) = headers {
-            for (name, value) in headers {
-                let name = name.cast::<PyString>()?.to_str()?.to_owned();
+            for header in headers.items()? {
+                let (name, value): (String, Bound<'_, PyAny>) = header.extract()?;
                 owned.push((name, with_bytes(&value, <[u8]>::to_vec)?));
             }
             check_headers(&owned)?;

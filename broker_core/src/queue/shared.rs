@@ -290,9 +290,8 @@ impl SharedQueue {
         let (ours, stale) = self.resolve(grant, &range, self.next);
         let mut done = Vec::new();
         for (start, part) in ours {
-            if matches!(self.runs.get(&start), Some(Run { state: State::Leased, .. })) {
-                self.change(start, &part, Some(if due_ns == 0 { State::Available } else { State::Delayed(due_ns) }));
-            }
+            // A lease that has ended by itself may still be given a delay, as long as nobody else got the records.
+            self.change(start, &part, Some(if due_ns == 0 { State::Available } else { State::Delayed(due_ns) }));
             push_range(&mut done, part);
         }
         Settled { done, stale }

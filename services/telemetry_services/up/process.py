@@ -41,6 +41,8 @@ _LIVE_SECONDS: Final = 1.0
 async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
     """Runs until the dump is stored (`--once`) or until `stopping` is set; returns the exit status."""
     csv = _dump(settings)
+    if csv is not None:
+        _core.CsvReader(csv, partitions=1)  # a file that is no dump is refused before anything is opened
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(_listen(settings, "port", "PORT", "--port")))
         grpc_port = _free_grpc_port(settings)
