@@ -107,6 +107,11 @@ impl Error {
 
     /// A refused disk operation on `path`; `doing` completes "could not ...".
     pub fn io(doing: &str, path: &Path, err: &io::Error) -> Self {
+        if is_disk_full(err) {
+            let message =
+                format!("could not {doing} {}: {err}; make room, then it works again by itself", path.display());
+            return Self::new(Code::LogFull, message).retry_after_ms(1000);
+        }
         Self::new(
             Code::DataIo,
             format!(

@@ -90,14 +90,22 @@ impl Broker {
                 let (mut bytes, mut count) = (Vec::new(), 0);
                 for chunk in runs.iter().flatten() {
                     for (offset, entry) in (chunk.from..).zip(record_entries(chunk.entries())) {
-                        if offset < owned.end {
-                            letter.offset = offset;
-                            put_dead_letter(&mut bytes, entry.record, &letter);
-                            count += 1;
+                        if offset >= owned.end {
+                            break;
+                        }
+                        letter.offset = offset;
+                        put_dead_letter(&mut bytes, entry.record, &letter);
+                        count += 1;
+                        // Reasons make records longer: a batch must stay one that readers take.
+                        if bytes.len() >= BATCH.bytes {
+                            let batch = Records::trusted(std::mem::take(&mut bytes), std::mem::take(&mut count));
+                            self.append(&target, &batch, None)?;
                         }
                     }
                 }
-                self.append(&target, &Records::trusted(bytes, count), None)?;
+                if count > 0 {
+                    self.append(&target, &Records::trusted(bytes, count), None)?;
+                }
                 at = next;
             }
             let acks_more = topic.group_mode(group) == Some(Mode::Ordered) && owned.start > info.floor;

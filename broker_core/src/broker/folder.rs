@@ -19,6 +19,12 @@ struct Stored {
     opened: u64,
 }
 
+/// Lets go of a folder, also where a fork still holds a copy of the file.
+pub fn unlock(lock: &File) {
+    // Dropping the file does it too, but for forks.
+    let _ = flock(lock, FlockOperation::Unlock);
+}
+
 /// Who the broker of a folder is.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {

@@ -130,6 +130,10 @@ fn new_log_id() -> Result<LogId> {
     Ok(LogId(id))
 }
 
+fn new_group_id() -> Result<u64> {
+    Ok(u64::from_le_bytes(random()?))
+}
+
 impl Broker {
     /// Opens the broker in a folder of this machine, making it if there is none, and locks the folder.
     pub fn open(dir: &Path, options: BrokerOptions, clock: Option<Arc<dyn Clock>>) -> Result<Broker> {
@@ -159,7 +163,7 @@ impl Broker {
         options.check()?;
         disk.create_dir_all(dir).map_err(|err| Error::io("make the folder", dir, &err))?;
         let identity = folder::identify(&*disk, dir, random)?;
-        let context = Context { disk: disk.clone(), options: Arc::new(options), new_log_id };
+        let context = Context { disk: disk.clone(), options: Arc::new(options), new_log_id, new_group_id };
         let mut topics = BTreeMap::new();
         for name in disk.list(dir).map_err(|err| Error::io("list", dir, &err))? {
             if name.starts_with(DELETED_PREFIX) {
@@ -207,7 +211,9 @@ impl Broker {
         let (flusher, inner) = (self.inner.flusher.clone(), Arc::downgrade(&self.inner));
         let sync = move || {
             let Some(inner) = inner.upgrade() else { return false };
-            for topic in inner.topics.read().values().cloned().collect::<Vec<_>>() {
+            // Not in the loop's head: its guard would live as long as the syncs take.
+            let topics: Vec<Arc<Topic>> = inner.topics.read().values().cloned().collect();
+            for topic in topics {
                 for partition in topic.partitions() {
                     // A failure poisons the partition, which tells the next producer and every description.
                     let _ = partition.sync_written();
@@ -245,7 +251,7 @@ impl Broker {
         self.check_open()?;
         match self.inner.topics.read().get(name) {
             Some(topic) => Ok(topic.clone()),
-            None => Err(Error::new(Code::TopicNotFound, format!("there is no topic {name:?}; create it first"))),
+            None => Err(topic_not_found(name)),
         }
     }
 
@@ -260,6 +266,7 @@ impl Broker {
         self.check_open()?;
         names::check("topic", name)?;
         let mut topics = self.inner.topics.write();
+        self.check_open()?;
         if let Some(topic) = topics.get(name) {
             if topic.config().0 == config {
                 return Ok(topic.clone());
@@ -284,15 +291,17 @@ impl Broker {
 
     /// Deletes a topic and everything in it.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
-        let topic = self.topic(name)?;
+        self.check_open()?;
         let mut topics = self.inner.topics.write();
+        let Some(topic) = topics.get(name).cloned() else { return Err(topic_not_found(name)) };
+        // Whoever looked the topic up before finds it closed, not gone under its hands.
+        topic.close(false)?;
+        topics.remove(name);
         let disk = &self.inner.context.disk;
         let doomed = self.inner.dir.join(format!("{DELETED_PREFIX}{name}-{}", u64::from_be_bytes(random()?)));
         let renamed = disk.rename(topic.dir(), &doomed).and_then(|()| disk.sync_dir(&self.inner.dir));
         renamed.map_err(|err| Error::io("rename", topic.dir(), &err))?;
-        topics.remove(name);
         drop(topics);
-        topic.close(false)?;
         self.inner.wakeups.signal(topic.name());
         disk.remove_dir_all(&doomed).map_err(|err| Error::io("remove", &doomed, &err))
     }
@@ -309,21 +318,26 @@ impl Broker {
         }
         let producer = check_producer(head)?;
         let placed = if let Some(number) = head.partition {
-            vec![self.append(&*topic.partition(number)?, &head.records, producer)?]
+            self.append(&*topic.partition(number)?, &head.records, producer).map(|placed| vec![placed])
         } else {
             let split = split_by_key(&topic, &head.records)?;
-            let appends = split.into_iter().map(|(partition, records)| self.append(&partition, &records, producer));
-            appends.collect::<Result<Vec<_>>>()?
+            split.into_iter().map(|(partition, records)| self.append(&partition, &records, producer)).collect()
         };
+        // After an error too: other partitions may have got their part.
         self.inner.wakeups.signal(topic.name());
-        Ok(placed)
+        placed
+    }
+
+    /// Notes that something was written, for the background sync.
+    fn written(&self, partition: &Partition) {
+        if !self.inner.in_memory {
+            self.inner.flusher.written(partition.unsynced_bytes() > MAX_UNSYNCED_BYTES);
+        }
     }
 
     fn append(&self, partition: &Partition, records: &Records<'_>, producer: Option<(&str, u64)>) -> Result<Placed> {
         let appended = partition.append(records, producer, self.inner.clock.wall_ns())?;
-        if !self.inner.in_memory {
-            self.inner.flusher.written(partition.unsynced_bytes() > MAX_UNSYNCED_BYTES);
-        }
+        self.written(partition);
         Ok(Placed { partition: partition.number(), log_id: partition.log_id(), count: records.count(), appended })
     }
 
@@ -337,6 +351,7 @@ impl Broker {
         let topic = self.topic(wish.topic)?;
         names::check_client("consumer", wish.consumer)?;
         self.ensure_group(&topic, wish.group, wish.mode)?;
+        let group_id = topic.group_id(wish.group).unwrap_or_default();
         let timeout_ms = match wish.visibility_timeout_ms {
             0 => topic.config().0.visibility_timeout_ms(self.options()),
             given => given,
@@ -348,41 +363,44 @@ impl Broker {
         let mut room = MAX_ANSWER_BYTES;
         let mut partitions = topic.in_turn(wish.partitions)?;
         while !partitions.is_empty() && delivered.len() < wish.deliveries && room > 0 {
-            let mut first_error = None;
+            let mut failed = None;
             partitions.retain(|partition| {
-                if delivered.len() >= wish.deliveries || room == 0 {
+                if delivered.len() >= wish.deliveries || room == 0 || failed.is_some() {
                     return true;
                 }
                 let bounds = Bounds { bytes: wish.bounds.bytes.min(room), ..wish.bounds };
                 match partition.receive(wish.group, &consumer, bounds, now, deadline) {
                     Ok(Some(leased)) => {
                         room = room.saturating_sub(leased.bytes());
-                        delivered.push(self.deliver(partition, leased, timeout_ms));
+                        delivered.push(self.deliver(partition, group_id, leased, timeout_ms));
                         true
                     }
                     Ok(None) => false,
                     Err(err) => {
-                        first_error.get_or_insert(err);
+                        failed = Some(err);
                         false
                     }
                 }
             });
-            // A damaged partition must not keep the others from being read, nor be passed over in silence.
-            if let (Some(err), true) = (first_error, delivered.is_empty() && partitions.is_empty()) {
-                return Err(err);
+            match failed {
+                // Told when it comes first in its turn; what was leased before it must not be lost with it.
+                Some(err) if delivered.is_empty() => return Err(err),
+                Some(_) => break,
+                None => {}
             }
         }
         let next_due = delivered.is_empty().then(|| next_due_ms(&topic, wish.group, now)).flatten();
         Ok((delivered, next_due))
     }
 
-    fn deliver(&self, partition: &Partition, leased: Leased, visibility_timeout_ms: u32) -> Delivered {
+    fn deliver(&self, partition: &Partition, group_id: u64, leased: Leased, visibility_timeout_ms: u32) -> Delivered {
         let start = leased.chunks.first().map_or(0, |chunk| chunk.from);
         let end = leased.chunks.last().map_or(start, |chunk| chunk.to);
         let lease = LeaseId {
             broker_id: self.inner.identity.broker_id,
             log_id: partition.log_id(),
             partition: partition.number(),
+            group_id,
             grant: leased.grant,
             start,
             count: u32::try_from(end - start).unwrap_or(u32::MAX),
@@ -418,20 +436,22 @@ impl Broker {
 
     /// Writes and syncs everything, and lets go of the folder. Calls fail from now on.
     ///
-    /// Without `flush` it only stops, as if the process had died.
+    /// What could not be written can be tried again by another `close`; the folder is kept until then. Without `flush` it
+    /// only stops, as if the process had died.
     pub fn close(&self, flush: bool) -> Result<()> {
-        if self.inner.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
+        self.inner.closed.store(true, Ordering::Release);
         self.inner.flusher.stop();
         let topics: Vec<Arc<Topic>> = self.inner.topics.read().values().cloned().collect();
         let outcomes: Vec<Result<()>> = topics.iter().map(|topic| topic.close(flush)).collect();
         for topic in &topics {
             self.inner.wakeups.signal(topic.name());
         }
+        outcomes.into_iter().collect::<Result<()>>()?;
         self.inner.topics.write().clear();
-        self.inner.lock.lock().take();
-        outcomes.into_iter().collect()
+        if let Some(lock) = self.inner.lock.lock().take() {
+            folder::unlock(&lock);
+        }
+        Ok(())
     }
 }
 
@@ -445,6 +465,10 @@ impl Drop for Broker {
 fn next_due_ms(topic: &Topic, group: &str, now_ns: u64) -> Option<u64> {
     let due = topic.partitions().iter().filter_map(|partition| partition.next_due_ns(group)).min()?;
     Some(due.saturating_sub(now_ns).div_ceil(1_000_000).max(1))
+}
+
+fn topic_not_found(name: &str) -> Error {
+    Error::new(Code::TopicNotFound, format!("there is no topic {name:?}; create it first"))
 }
 
 /// The producer of a request, if it names one.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -16,7 +16,7 @@ use crate::log::frame::Frame;
 use crate::log::producers::producer_id;
 use crate::log::{Appended, Durability, Log, LogId, LogOptions};
 use crate::queue::journal::Journal;
-use crate::queue::{Mode, Queue, Settled};
+use crate::queue::{Given, Mode, Queue, Settled};
 use crate::wire::Records;
 
 /// Consecutive records of one frame.
@@ -124,6 +124,34 @@ struct Cursor {
     redelivered: u64,
 }
 
+impl Cursor {
+    /// Journals a lease. It need not be on disk before the records go out, and a journal that cannot be written now must
+    /// not keep them back: the entry waits for the next ack, which tells the error.
+    fn note_lease(&mut self, disk: &dyn Disk, log: &Log, given: &Given) {
+        self.journal.leased(given);
+        let _ = self.write_journal(disk, log);
+    }
+
+    /// Writes and syncs the journal.
+    fn close(&mut self, dir: &Path) -> Result<()> {
+        self.journal.flush()?;
+        let unsynced = self.journal.take_unsynced();
+        let synced = unsynced.map_or(Ok(()), |file| file.sync());
+        synced.map_err(|err| Error::io("sync", &dir.join("groups"), &err))
+    }
+
+    /// Writes what was added to the journal, unless the topic lives in memory, and keeps it small.
+    fn write_journal(&mut self, disk: &dyn Disk, log: &Log) -> Result<()> {
+        let queue = &self.queue;
+        if log.durability() == Durability::Memory {
+            self.journal.bound_pending(|| queue.progress());
+            return Ok(());
+        }
+        self.journal.flush()?;
+        self.journal.compact(disk, log.id(), || queue.progress())
+    }
+}
+
 struct Inner {
     log: Log,
     cursors: BTreeMap<String, Cursor>,
@@ -133,6 +161,8 @@ struct Inner {
     leased: u64,
     /// Set by the broker's end: whoever still holds the partition may not touch its files any more.
     closed: bool,
+    /// Set once everything is on disk behind a close.
+    flushed: bool,
 }
 
 impl Inner {
@@ -229,6 +259,7 @@ impl Partition {
                 appended: 0,
                 leased: 0,
                 closed: false,
+                flushed: false,
             }),
             commit: Mutex::default(),
             committed: Condvar::new(),
@@ -260,7 +291,9 @@ impl Partition {
     pub fn configure(&self, options: LogOptions) -> Result<()> {
         let mut inner = self.open_inner()?;
         inner.log.configure(options);
-        inner.flush_if_due()
+        inner.flush_if_due()?;
+        // A log that becomes `fsync` shows only what is synced.
+        self.settle(inner)
     }
 
     /// Returns once everything up to `ticket` is on disk.
@@ -353,9 +386,9 @@ impl Partition {
         if inner.cursors.contains_key(group) {
             return Ok(());
         }
-        let start = start.unwrap_or_else(|| inner.log.start());
-        let (journal, acked) = Journal::open(&*self.disk, &self.dir.join("groups"), group, inner.log.id(), start)?;
-        let queue = Queue::new(mode, &acked, first_grant);
+        let start = start.map_or(inner.log.start(), |start| start.clamp(inner.log.start(), inner.log.end()));
+        let (journal, progress) = Journal::open(&*self.disk, &self.dir.join("groups"), group, inner.log.id(), start)?;
+        let queue = Queue::new(mode, &progress, first_grant);
         inner.cursors.insert(group.to_owned(), Cursor { queue, journal, redelivered: 0 });
         Ok(())
     }
@@ -392,13 +425,15 @@ impl Partition {
                     cursor.queue.skip_gap(candidate.start..from);
                     continue;
                 }
-                let to = chunks.last().map_or(from, |chunk| chunk.to);
-                let grant = cursor.queue.grant(consumer, from..to, deadline_ns);
-                inner.leased += to - from;
-                if candidate.attempt > 1 {
-                    cursor.redelivered += to - from;
+                let range = from..chunks.last().map_or(from, |chunk| chunk.to);
+                let (records, attempt) = (range.end - range.start, candidate.attempt);
+                let grant = cursor.queue.grant(consumer, range.clone(), deadline_ns);
+                cursor.note_lease(&*self.disk, &inner.log, &Given { range, attempt, grant });
+                inner.leased += records;
+                if attempt > 1 {
+                    cursor.redelivered += records;
                 }
-                return Ok(Some(Leased { grant, attempt: candidate.attempt, chunks }));
+                return Ok(Some(Leased { grant, attempt, chunks }));
             }
             Ok(None)
         })
@@ -420,11 +455,7 @@ impl Partition {
             cursor.journal.acked(&outcome.done);
             settled.push(outcome);
         }
-        if log.durability() != Durability::Memory {
-            cursor.journal.flush()?;
-        }
-        let queue = &cursor.queue;
-        cursor.journal.compact(&*self.disk, log.id(), || queue.acked())?;
+        cursor.write_journal(&*self.disk, log)?;
         self.settle(inner)?;
         Ok(settled)
     }
@@ -463,13 +494,11 @@ impl Partition {
     pub fn seek(&self, group: &str, offset: u64) -> Result<()> {
         let mut inner = self.open_inner()?;
         let offset = offset.clamp(inner.log.start(), inner.log.end());
-        let lazily = inner.log.durability() == Durability::Memory;
-        let cursor = inner.cursors.get_mut(group).ok_or_else(|| group_not_found(group))?;
-        cursor.queue.seek(offset);
-        cursor.journal.reset(offset);
-        if !lazily {
-            cursor.journal.flush()?;
-        }
+        let Inner { log, cursors, .. } = &mut *inner;
+        let cursor = cursors.get_mut(group).ok_or_else(|| group_not_found(group))?;
+        let seek_grant = cursor.queue.seek(offset);
+        cursor.journal.reset(offset, seek_grant);
+        cursor.write_journal(&*self.disk, log)?;
         self.settle(inner)
     }
 
@@ -515,8 +544,8 @@ impl Partition {
         inner.log.purge()?;
         let end = inner.log.end();
         for cursor in inner.cursors.values_mut() {
-            cursor.queue.seek(end);
-            cursor.journal.reset(end);
+            let seek_grant = cursor.queue.seek(end);
+            cursor.journal.reset(end, seek_grant);
             cursor.journal.flush()?;
         }
         self.settle(inner)?;
@@ -567,20 +596,31 @@ impl Partition {
         lags.max().unwrap_or(end - inner.log.start())
     }
 
-    /// Ends the partition: every later call fails. With `flush`, everything is written and synced before.
+    /// Ends the partition: every later call fails. With `flush`, everything is written and synced before; what failed can
+    /// be tried again.
     pub fn close(&self, flush: bool) -> Result<()> {
-        let mut inner = self.inner.lock();
-        if std::mem::replace(&mut inner.closed, true) || !flush {
+        self.inner.lock().closed = true;
+        if !flush {
             return Ok(());
         }
-        for cursor in inner.cursors.values_mut() {
-            cursor.journal.flush()?;
-            if let Some(file) = cursor.journal.take_unsynced() {
-                file.sync().map_err(|err| Error::io("sync", &self.dir.join("groups"), &err))?;
-            }
+        // A sync that still runs has taken files out of the next plan: its outcome belongs to this close.
+        let mut commit = self.commit.lock();
+        while commit.running {
+            self.committed.wait(&mut commit);
+        }
+        if let Some(err) = &commit.failed {
+            return Err(err.clone());
+        }
+        let mut inner = self.inner.lock();
+        if inner.flushed {
+            return Ok(());
         }
         let below = inner.acked_below();
-        inner.log.close(below)
+        let log = inner.log.close(below);
+        let journals: Vec<Result<()>> = inner.cursors.values_mut().map(|cursor| cursor.close(&self.dir)).collect();
+        log.and(journals.into_iter().collect::<Result<()>>())?;
+        inner.flushed = true;
+        Ok(())
     }
 }
 

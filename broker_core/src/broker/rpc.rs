@@ -1,5 +1,6 @@
 //! The unary calls of `BrokerService`, on encoded messages: one path for embedded and remote clients.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -202,45 +203,50 @@ impl Broker {
         Ok(response)
     }
 
-    fn known_group(&self, topic: &str, group: &str) -> Result<Arc<Topic>> {
+    fn known_group(&self, topic: &str, group: &str) -> Result<(Arc<Topic>, u64)> {
         let topic = self.topic(topic)?;
-        match topic.group_mode(group) {
-            Some(_) => Ok(topic),
+        match topic.group_id(group) {
+            Some(id) => Ok((topic, id)),
             None => Err(Error::new(Code::GroupNotFound, format!("topic {:?} has no group {group:?}", topic.name()))),
         }
     }
 
     fn rpc_ack(&self, request: v1::AckRequest) -> Result<Vec<u8>> {
-        let topic = self.known_group(&request.topic, &request.group)?;
-        let ack = |partition: &Partition, ranges: &[(u64, Range<u64>)]| partition.ack(&request.group, ranges);
-        let (acked, stale) = on_leases(&topic, request.leases, ack)?;
+        let (topic, group_id) = self.known_group(&request.topic, &request.group)?;
+        let settled = on_leases(&topic, group_id, request.leases, |partition, ranges| {
+            let settled = partition.ack(&request.group, ranges)?;
+            self.written(partition);
+            Ok(settled)
+        });
         if topic.group_mode(&request.group) == Some(Mode::Ordered) {
             // The hold may have become free.
             self.inner.wakeups.signal(topic.name());
         }
+        let (acked, stale) = settled?;
         Ok(v1::AckResponse { acked, stale }.encode_to_vec())
     }
 
     fn rpc_nack(&self, request: v1::NackRequest) -> Result<Vec<u8>> {
-        let topic = self.known_group(&request.topic, &request.group)?;
+        let (topic, group_id) = self.known_group(&request.topic, &request.group)?;
         let delay_ms = bounded("delay_ms", request.delay_ms, 0, MAX_VISIBILITY_TIMEOUT_MS)?;
         let due_ns = match delay_ms {
             0 => 0,
             delay => self.inner.clock.monotonic_ns() + u64::from(delay) * 1_000_000,
         };
-        let (nacked, stale) = on_leases(&topic, request.leases, |partition, ranges| {
+        let settled = on_leases(&topic, group_id, request.leases, |partition, ranges| {
             if !request.dead_letter {
                 return partition.nack(&request.group, ranges, due_ns);
             }
             let letters = ranges.iter().cloned();
             letters.map(|part| self.dead_letter(&topic, partition, &request.group, part, &request.reason)).collect()
-        })?;
+        });
         self.inner.wakeups.signal(topic.name());
+        let (nacked, stale) = settled?;
         Ok(v1::NackResponse { nacked, stale }.encode_to_vec())
     }
 
     fn rpc_extend(&self, request: v1::ExtendRequest) -> Result<Vec<u8>> {
-        let topic = self.known_group(&request.topic, &request.group)?;
+        let (topic, group_id) = self.known_group(&request.topic, &request.group)?;
         let timeout_ms = match visibility_timeout(request.visibility_timeout_ms)? {
             0 => topic.config().0.visibility_timeout_ms(self.options()),
             given => given,
@@ -248,7 +254,7 @@ impl Broker {
         let deadline_ns = self.inner.clock.monotonic_ns() + u64::from(timeout_ms) * 1_000_000;
         let mut extended = 0;
         let leases = request.leases.into_iter().map(|lease| v1::LeaseRange { ranges: Vec::new(), ..lease }).collect();
-        let (_, stale) = on_leases(&topic, leases, |partition, ranges| {
+        let settled = on_leases(&topic, group_id, leases, |partition, ranges| {
             let grants: Vec<u64> = ranges.iter().map(|(grant, _)| *grant).collect();
             let outcomes = partition.extend(&request.group, &grants, deadline_ns)?;
             let settle = |(runs, (_, range)): (bool, &(u64, Range<u64>))| {
@@ -256,7 +262,10 @@ impl Broker {
                 Settled { done: Vec::new(), stale: if runs { Vec::new() } else { vec![range.clone()] } }
             };
             Ok(outcomes.into_iter().zip(ranges).map(settle).collect())
-        })?;
+        });
+        // A lease may have become shorter: whoever waits must look when it ends.
+        self.inner.wakeups.signal(topic.name());
+        let (_, stale) = settled?;
         Ok(v1::ExtendResponse { extended, stale }.encode_to_vec())
     }
 
@@ -333,7 +342,7 @@ impl Broker {
     }
 
     fn rpc_describe_group(&self, request: v1::DescribeGroupRequest) -> Result<Vec<u8>> {
-        let topic = self.known_group(&request.topic, &request.group)?;
+        let (topic, _) = self.known_group(&request.topic, &request.group)?;
         let infos: Result<Vec<_>> = topic
             .partitions()
             .iter()
@@ -345,7 +354,7 @@ impl Broker {
     }
 
     fn rpc_seek_group(&self, request: &v1::SeekGroupRequest) -> Result<Vec<u8>> {
-        let topic = self.known_group(&request.topic, &request.group)?;
+        let (topic, _) = self.known_group(&request.topic, &request.group)?;
         let mut chosen = topic.in_turn(&request.partitions)?;
         chosen.sort_by_key(|partition| partition.number());
         // All positions first: a bad one moves nothing.
@@ -358,6 +367,7 @@ impl Broker {
         let mut partitions = Vec::with_capacity(chosen.len());
         for (partition, offset) in chosen.iter().zip(offsets) {
             partition.seek(&request.group, offset)?;
+            self.written(partition);
             partitions.push(group_info_to_wire(partition.group_info(&request.group)?));
         }
         self.inner.wakeups.signal(topic.name());
@@ -386,6 +396,7 @@ impl Broker {
 /// Runs `act` on the leases of each partition, and says what was refused. Counts what `act` took effect on.
 fn on_leases(
     topic: &Topic,
+    group_id: u64,
     leases: Vec<v1::LeaseRange>,
     mut act: impl FnMut(&Partition, &[(u64, Range<u64>)]) -> Result<Vec<Settled>>,
 ) -> Result<(u64, Vec<v1::StaleLease>)> {
@@ -396,26 +407,31 @@ fn on_leases(
         ));
     }
     let parts = leases.into_iter().map(LeasePart::parse).collect::<Result<Vec<_>>>()?;
-    let (mut done, mut stale) = (0, Vec::new());
-    for part in parts {
+    let mut by_partition: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    let mut refused: Vec<Vec<Range<u64>>> = vec![Vec::new(); parts.len()];
+    for (index, part) in parts.iter().enumerate() {
         let partition = topic.partition(part.lease.partition).ok();
         // A lease of another log is of a partition that lost its volume, or of another topic's.
-        let Some(partition) = partition.filter(|partition| partition.log_id() == part.lease.log_id) else {
-            stale.push(part.stale(part.ranges.clone()));
-            continue;
-        };
-        let ranges: Vec<(u64, Range<u64>)> =
-            part.ranges.iter().map(|range| (part.lease.grant, range.clone())).collect();
-        let mut refused = Vec::new();
-        for settled in act(&partition, &ranges)? {
-            done += settled.done.iter().map(|range| range.end - range.start).sum::<u64>();
-            refused.extend(settled.stale);
-        }
-        if !refused.is_empty() {
-            stale.push(part.stale(refused));
+        let known = partition.is_some_and(|partition| partition.log_id() == part.lease.log_id);
+        if known && part.lease.group_id == group_id {
+            by_partition.entry(part.lease.partition).or_default().push(index);
+        } else {
+            refused[index].clone_from(&part.ranges);
         }
     }
-    Ok((done, stale))
+    let mut done = 0;
+    for (number, indexes) in by_partition {
+        let of_part = |index: usize| parts[index].ranges.iter().map(move |range| (index, range.clone()));
+        let ranges: Vec<(usize, Range<u64>)> = indexes.into_iter().flat_map(of_part).collect();
+        let leased: Vec<(u64, Range<u64>)> =
+            ranges.iter().map(|(index, range)| (parts[*index].lease.grant, range.clone())).collect();
+        for (settled, (index, _)) in act(&*topic.partition(number)?, &leased)?.into_iter().zip(&ranges) {
+            done += settled.done.iter().map(|range| range.end - range.start).sum::<u64>();
+            refused[*index].extend(settled.stale);
+        }
+    }
+    let stale = parts.iter().zip(refused).filter(|(_, ranges)| !ranges.is_empty());
+    Ok((done, stale.map(|(part, ranges)| part.stale(ranges)).collect()))
 }
 
 /// The offset of a position in a partition; None: where nothing was said.

@@ -5,7 +5,7 @@
 //!
 //! Locks: `Topic::meta` before `Topic::partitions` before a partition's own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +38,8 @@ struct Meta {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct GroupMeta {
     mode: Mode,
+    /// Random: a group made anew under an old name is another one, and takes no acks of the old one's leases.
+    id: u64,
 }
 
 /// What a topic needs of its broker.
@@ -46,6 +48,7 @@ pub(crate) struct Context {
     pub disk: Arc<dyn Disk>,
     pub options: Arc<BrokerOptions>,
     pub new_log_id: fn() -> Result<LogId>,
+    pub new_group_id: fn() -> Result<u64>,
 }
 
 /// Where a new group begins in one partition.
@@ -65,7 +68,8 @@ impl Topic {
     /// Makes a topic's folder. Fails where a folder of that name is something else.
     pub(crate) fn create(context: Context, root: &Path, name: &str, config: TopicConfig) -> Result<Topic> {
         let dir = root.join(name);
-        if context.disk.list(&dir).is_ok_and(|entries| !entries.is_empty()) {
+        let is_foreign = |entry: &String| entry != ".topic.json.tmp";
+        if context.disk.list(&dir).is_ok_and(|entries| entries.iter().any(is_foreign)) {
             return Err(Error::new(
                 Code::TopicExists,
                 format!(
@@ -74,11 +78,6 @@ impl Topic {
                 ),
             ));
         }
-        let make = || -> io::Result<()> {
-            context.disk.create_dir_all(&dir)?;
-            context.disk.sync_dir(root)
-        };
-        make().map_err(|err| Error::io("make the folder", &dir, &err))?;
         let meta = Meta { format: FORMAT, config, version: 1, groups: BTreeMap::new() };
         let topic = Topic {
             name: name.into(),
@@ -88,9 +87,24 @@ impl Topic {
             partitions: RwLock::default(),
             turn: AtomicU32::new(0),
         };
-        topic.add_partitions(&meta)?;
-        topic.store(&meta)?;
-        Ok(topic)
+        let made = topic.make(root, &meta);
+        if made.is_err() {
+            // What a crash leaves here is opened as a topic; what an error leaves is nobody's.
+            let removed = topic.context.disk.remove_dir_all(&topic.dir);
+            removed.map_err(|err| Error::io("remove", &topic.dir, &err))?;
+        }
+        made.map(|()| topic)
+    }
+
+    /// Makes the folder. Its `topic.json` comes first: with it the folder is a topic's, whatever is missing of the rest.
+    fn make(&self, root: &Path, meta: &Meta) -> Result<()> {
+        let make = || -> io::Result<()> {
+            self.context.disk.create_dir_all(&self.dir)?;
+            self.context.disk.sync_dir(root)
+        };
+        make().map_err(|err| Error::io("make the folder", &self.dir, &err))?;
+        self.store(meta)?;
+        self.add_partitions(meta, 0)
     }
 
     /// Opens the topic in a folder; None where the folder is none's. `first_grant`: see [`crate::queue::Queue::new`].
@@ -123,12 +137,7 @@ impl Topic {
             partitions: RwLock::default(),
             turn: AtomicU32::new(0),
         };
-        topic.add_partitions(&meta)?;
-        for (group, group_meta) in &meta.groups {
-            for partition in topic.partitions.read().iter() {
-                partition.add_group(group, group_meta.mode, None, first_grant)?;
-            }
-        }
+        topic.add_partitions(&meta, first_grant)?;
         Ok(Some(topic))
     }
 
@@ -138,14 +147,18 @@ impl Topic {
         bytes.and_then(|bytes| self.context.disk.replace(&path, &bytes)).map_err(|err| Error::io("write", &path, &err))
     }
 
-    fn add_partitions(&self, meta: &Meta) -> Result<()> {
-        let mut partitions = self.partitions.write();
+    /// Opens the partitions that are not open yet, with their groups.
+    fn add_partitions(&self, meta: &Meta, first_grant: u64) -> Result<()> {
         let options = meta.config.log_options(&self.context.options);
-        for number in u32::try_from(partitions.len()).unwrap_or(u32::MAX)..meta.config.partitions {
+        let open = u32::try_from(self.partitions.read().len()).unwrap_or(u32::MAX);
+        for number in open..meta.config.partitions {
             let dir = self.dir.join(format!("partition-{number}"));
             let id = (self.context.new_log_id)()?;
             let partition = Partition::open(self.context.disk.clone(), dir, &self.name, number, id, options)?;
-            partitions.push(Arc::new(partition));
+            for (group, group_meta) in &meta.groups {
+                partition.add_group(group, group_meta.mode, None, first_grant)?;
+            }
+            self.partitions.write().push(Arc::new(partition));
         }
         Ok(())
     }
@@ -197,12 +210,9 @@ impl Topic {
             return Ok(());
         }
         let next = Meta { config, version: meta.version + 1, ..meta.clone() };
-        self.add_partitions(&next)?;
-        for partition in self.partitions.read().iter() {
+        self.add_partitions(&next, first_grant)?;
+        for partition in self.partitions() {
             partition.configure(next.config.log_options(&self.context.options))?;
-            for (group, group_meta) in &next.groups {
-                partition.add_group(group, group_meta.mode, None, first_grant)?;
-            }
         }
         self.store(&next)?;
         *meta = next;
@@ -234,7 +244,8 @@ impl Topic {
         let mut chosen = if numbers.is_empty() {
             self.partitions()
         } else {
-            numbers.iter().map(|&number| self.partition(number)).collect::<Result<Vec<_>>>()?
+            let numbers: BTreeSet<u32> = numbers.iter().copied().collect();
+            numbers.into_iter().map(|number| self.partition(number)).collect::<Result<Vec<_>>>()?
         };
         let len = u32::try_from(chosen.len()).unwrap_or(u32::MAX).max(1);
         chosen.rotate_left((self.turn.fetch_add(1, Ordering::Relaxed) % len) as usize);
@@ -249,6 +260,11 @@ impl Topic {
     /// The mode of a group; None when there is no such group.
     pub fn group_mode(&self, group: &str) -> Option<Mode> {
         self.meta.lock().groups.get(group).map(|group| group.mode)
+    }
+
+    /// What the leases of a group carry; None when there is no such group.
+    pub fn group_id(&self, group: &str) -> Option<u64> {
+        self.meta.lock().groups.get(group).map(|group| group.id)
     }
 
     /// Makes a group if there is none, with `mode` (default shared) and `start` (default the oldest record). One of
@@ -290,7 +306,7 @@ impl Topic {
             partition.add_group(group, mode, at, first_grant)?;
         }
         let mut next = meta.clone();
-        next.groups.insert(group.to_owned(), GroupMeta { mode });
+        next.groups.insert(group.to_owned(), GroupMeta { mode, id: (self.context.new_group_id)()? });
         self.store(&next)?;
         *meta = next;
         Ok(mode)

@@ -27,6 +27,10 @@ pub trait File: Send + Sync {
     fn is_empty(&self) -> io::Result<bool> {
         self.len().map(|len| len == 0)
     }
+    /// Makes sure of space for the first `len` bytes without changing what the file holds.
+    fn reserve(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Returns once all that was written is on the disk.
     fn sync(&self) -> io::Result<()>;
 }
@@ -65,7 +69,9 @@ pub trait Disk: Send + Sync {
 
     /// Replaces a file as a whole, durably: after a crash it has the old bytes or the new ones.
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = path.with_extension("tmp");
+        // A leading dot: no topic can have that name.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = path.with_file_name(format!(".{name}.tmp"));
         match self.remove_file(&temporary) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
             _ => {}

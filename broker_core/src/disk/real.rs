@@ -43,6 +43,14 @@ impl File for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::KEEP_SIZE, 0, len) {
+            // Some file systems cannot; there is nothing to be sure of then.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(err) => Err(err.into()),
+        }
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
     }

@@ -62,6 +62,7 @@ impl Header {
             && header.count <= MAX_BATCH_RECORDS
             && records >= 2 * header.count as usize
             && (header.count > 0 || records == 0)
+            && header.synced_end <= header.base_offset
             && header.base_offset.checked_add(u64::from(header.count)).is_some();
         plausible.then_some(header)
     }

@@ -162,12 +162,16 @@ impl Log {
         let bases: Vec<u64> = names.iter().filter_map(|name| segment::base_of(name)).collect();
         let same_boot = self.state.boot_id == self.disk.boot_id() && !self.state.boot_id.is_empty();
         let mut torn = Vec::new();
+        let mut batches = Vec::new();
         for &base in &bases {
-            let (mut synced, producers) = (self.synced_end, &mut self.producers);
-            let (segment, tail) = Segment::open(&*self.disk, &self.dir, self.state.log_id, base, |header| {
-                synced = synced.max(header.synced_end);
-                producers.note(header);
-            })?;
+            let mut synced = self.synced_end;
+            let (segment, tail) =
+                Segment::open(&*self.disk, &self.dir, self.state.log_id, base, |position, header| {
+                    synced = synced.max(header.synced_end);
+                    if header.producer_id != 0 {
+                        batches.push((base, position, *header));
+                    }
+                })?;
             self.synced_end = synced;
             self.last_append_ns = self.last_append_ns.max(segment.last_append_ns());
             torn.push(match tail {
@@ -195,6 +199,12 @@ impl Log {
                 segment.seal_damaged(later.unwrap_or(self.state.ceiling.max(segment.end() + 1)));
             }
             index += 1;
+        }
+        for (base, position, header) in &batches {
+            let kept = self.segments.iter().find(|segment| segment.base() == *base);
+            if kept.is_some_and(|segment| *position < segment.bytes()) {
+                self.producers.note(header);
+            }
         }
         let damaged_end = self.segments.last().and_then(|segment| segment.damage()).map(|damage| damage.end);
         let whole_end = self.segments.last().map_or(0, Segment::end);
@@ -373,16 +383,14 @@ impl Log {
         self.chain_end = self.end;
         self.last_append_ns = header.append_ns;
         self.tail.push(Arc::new(frame), written);
-        if written {
-            self.tail.evict(self.options.tail_records);
-        }
+        self.tail.evict(self.options.tail_records);
         Ok(Appended::At { base })
     }
 
     /// Whether the memory buffer has passed its bound, or must be written because the durability was changed.
     pub fn wants_flush(&self) -> bool {
         !self.tail.is_written()
-            && (self.tail.is_over(self.options.tail_records) || self.options.durability != Durability::Memory)
+            && (self.tail.is_unwritten_over(self.options.tail_records) || self.options.durability != Durability::Memory)
     }
 
     /// Writes what is in memory only, but not frames whose records all lie below `acked_below`: nobody needs them.
@@ -443,25 +451,22 @@ impl Log {
     fn write(&mut self, frame: &Frame) -> Result<()> {
         let wants_new = self.segments.last().is_none_or(|active| {
             active.damage().is_some()
-                || (active.bytes() > segment::HEADER_BYTES
+                || (active.end() > active.base()
                     && active.bytes() + frame.bytes().len() as u64 > self.options.segment_bytes)
         });
         let header = frame.header();
-        let mut outcome = Ok(());
         if wants_new {
             let behind_damage = self.segments.last().is_some_and(|active| active.damage().is_some());
             let base = if behind_damage { header.base_offset } else { header.base_offset - header.skipped };
-            outcome = self.add_segment(base);
+            if let Err(err) = self.add_segment(base) {
+                return Err(self.write_failed(&err, true));
+            }
         }
         let first_behind_damage = self.segments.last().is_some_and(|active| active.base() == header.base_offset);
         let rebased = (first_behind_damage && header.skipped > 0)
             .then(|| Frame::new(Header { skipped: 0, ..*header }, frame.records()));
         let frame = rebased.as_ref().unwrap_or(frame);
-        if outcome.is_ok()
-            && let Some(active) = self.segments.last_mut()
-        {
-            outcome = active.write(frame);
-        }
+        let outcome = self.segments.last_mut().map_or(Ok(()), |active| active.write(frame));
         let Err(err) = outcome else {
             self.active_unsynced = true;
             self.unsynced_bytes += frame.bytes().len() as u64;
@@ -471,17 +476,21 @@ impl Log {
             Some(active) => active.file().set_len(active.bytes()),
             None => Ok(()),
         };
-        if is_disk_full(&err) && undone.is_ok() {
-            return Err(Error::new(
+        Err(self.write_failed(&err, undone.is_ok()))
+    }
+
+    fn write_failed(&mut self, err: &io::Error, undone: bool) -> Error {
+        if is_disk_full(err) && undone {
+            return Error::new(
                 Code::LogFull,
                 format!(
                     "{}: the disk is full ({err}); nothing was appended; make room or wait for retention",
                     self.label
                 ),
             )
-            .retry_after_ms(1000));
+            .retry_after_ms(1000);
         }
-        Err(self.poison(&format!("a write failed: {err}")))
+        self.poison(&format!("a write failed: {err}"))
     }
 
     /// What must be synced to make everything written durable.
@@ -535,31 +544,29 @@ impl Log {
     pub fn purge(&mut self) -> Result<()> {
         self.cover(self.end)?;
         self.producers.store(&*self.disk, &self.dir)?;
+        // The new segment comes first: its name keeps the end of the log whatever happens to the others.
+        if self.segments.last().is_none_or(|active| active.base() < self.end) {
+            self.add_segment(self.end).map_err(|err| Error::io("make a segment in", &self.dir, &err))?;
+        }
         self.tail.clear();
         self.reader = Reader::default();
         self.chain_end = self.end;
-        let old = std::mem::take(&mut self.segments);
         self.unsynced.clear();
-        self.active_unsynced = false;
-        // The new segment comes first: its name keeps the end of the log whatever happens to the others.
-        if old.last().is_none_or(|active| active.base() < self.end) {
-            self.add_segment(self.end).map_err(|err| Error::io("make a segment in", &self.dir, &err))?;
-        }
-        for segment in &old {
-            if segment.base() < self.end {
-                self.disk.remove_file(segment.path()).map_err(|err| Error::io("remove", segment.path(), &err))?;
-            }
-        }
-        if self.segments.is_empty() {
-            self.segments.extend(old.into_iter().filter(|segment| segment.base() >= self.end));
+        while self.segments.len() > 1 {
+            let path = self.segments[0].path();
+            self.disk.remove_file(path).map_err(|err| Error::io("remove", path, &err))?;
+            self.segments.remove(0);
         }
         self.disk.sync_dir(&self.dir).map_err(|err| Error::io("sync", &self.dir, &err))
     }
 
     /// Writes and syncs everything, and notes on disk that nothing is missing.
     pub fn close(&mut self, acked_below: u64) -> Result<()> {
-        if self.state.clean || self.poisoned.is_some() {
+        if self.state.clean {
             return Ok(());
+        }
+        if self.poisoned.is_some() {
+            return Err(self.poison(""));
         }
         self.flush(acked_below)?;
         if self.segments.last().map_or(0, Segment::end) < self.end {

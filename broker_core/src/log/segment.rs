@@ -95,7 +95,11 @@ impl Segment {
         header.extend_from_slice(&FORMAT.to_le_bytes());
         header.extend_from_slice(&crc32c::crc32c(&rest).to_le_bytes());
         header.extend_from_slice(&rest);
-        file.write_at(0, &header)?;
+        if let Err(err) = file.write_at(0, &header) {
+            // What is left would be taken for a damaged segment after a clean stop.
+            disk.remove_file(&path)?;
+            return Err(err);
+        }
         Ok(Segment {
             path,
             file,
@@ -116,7 +120,7 @@ impl Segment {
         dir: &Path,
         log_id: LogId,
         base: u64,
-        mut seen: impl FnMut(&Header),
+        mut seen: impl FnMut(u64, &Header),
     ) -> Result<(Segment, Tail)> {
         let path = dir.join(name(base));
         let open = || -> io::Result<(Arc<dyn File>, u64)> {
@@ -148,7 +152,7 @@ impl Segment {
             if !follows || header.frame_bytes() > file_len - position {
                 break;
             }
-            seen(&header);
+            seen(position, &header);
             segment.push(&header);
             position += header.frame_bytes();
         }
@@ -315,7 +319,7 @@ impl Segment {
         let mut position = reader.next_position(self.base, offset).unwrap_or_else(|| self.position_before(offset));
         while position < self.len {
             let (header, next) = self.header_at(reader, position)?;
-            if header.end_offset() > offset {
+            if header.count > 0 && header.end_offset() > offset {
                 let frame =
                     self.frame_at(reader, position)?.ok_or_else(|| self.corrupt(position, header.base_offset))?;
                 let frame = Arc::new(frame);

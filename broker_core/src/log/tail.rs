@@ -17,6 +17,8 @@ pub const MAX_BYTES: usize = 8 << 20;
 pub struct Tail {
     frames: VecDeque<Arc<Frame>>,
     unwritten: usize,
+    unwritten_records: u64,
+    unwritten_bytes: usize,
     records: u64,
     bytes: usize,
 }
@@ -24,15 +26,25 @@ pub struct Tail {
 impl Tail {
     /// Adds the newest frame.
     pub fn push(&mut self, frame: Arc<Frame>, written: bool) {
-        self.records += u64::from(frame.header().count);
-        self.bytes += frame.bytes().len();
-        self.unwritten += usize::from(!written);
+        let (records, bytes) = (u64::from(frame.header().count), frame.bytes().len());
+        self.records += records;
+        self.bytes += bytes;
+        if !written {
+            self.unwritten += 1;
+            self.unwritten_records += records;
+            self.unwritten_bytes += bytes;
+        }
         self.frames.push_back(frame);
     }
 
     /// Whether it holds more than `max_records` or [`MAX_BYTES`].
     pub fn is_over(&self, max_records: u64) -> bool {
         self.records > max_records || self.bytes > MAX_BYTES
+    }
+
+    /// Whether what is in memory only is more than `max_records` or [`MAX_BYTES`].
+    pub fn is_unwritten_over(&self, max_records: u64) -> bool {
+        self.unwritten_records > max_records || self.unwritten_bytes > MAX_BYTES
     }
 
     /// Lets the oldest written frames go until the bounds hold; the newest frame stays.
@@ -62,7 +74,11 @@ impl Tail {
 
     /// Notes that the oldest unwritten frame is in a segment now, or was dropped on purpose.
     pub fn mark_written(&mut self) {
-        self.unwritten = self.unwritten.saturating_sub(1);
+        if let Some(frame) = self.first_unwritten() {
+            self.unwritten -= 1;
+            self.unwritten_records -= u64::from(frame.header().count);
+            self.unwritten_bytes -= frame.bytes().len();
+        }
     }
 
     /// Forgets everything.
@@ -78,7 +94,7 @@ impl Tail {
     /// The first frame that ends above `offset`.
     pub fn find(&self, offset: u64) -> Option<&Arc<Frame>> {
         let index = self.frames.partition_point(|frame| frame.header().end_offset() <= offset);
-        self.frames.get(index)
+        self.frames.range(index..).find(|frame| frame.header().count > 0)
     }
 
     /// The offset of the first unwritten record appended at or after `time_ns`.

@@ -1,11 +1,14 @@
-//! The acks of one (partition, group) on disk.
+//! What one group did in one partition, on disk: what it acked, and what it was given.
 //!
 //! `groups/<group>.acks`: `magic "TBRKACK\0" | format u32 | crc32c u32 of the log id | log id [16]`, then entries of
-//! [`ENTRY_BYTES`]: `crc32c u32 of the rest | kind u32 | start u64 | end u64`, little-endian. An `acked` entry adds a range,
-//! a `reset` forgets everything and begins at `start`. A torn last entry is cut.
+//! [`ENTRY_BYTES`]: `crc32c u32 of the rest | kind u16 | attempt u16 | start u64 | end u64 | grant u64`, little-endian.
+//! `acked` takes a range out, `leased` says that a range was given for the `attempt`-th time under `grant`, `reset` forgets
+//! everything and begins at `start`; leases with a grant below its own ended with it. A torn last entry is cut.
 //!
-//! Entries wait in memory until they are written, so an ack whose write failed is written with the next one. When dead
-//! entries outweigh the live ones the file is rewritten as a reset and the acked ranges.
+//! Leases are written but never synced for their own sake: they are there so that a record which kills its consumer, and
+//! an embedded broker with it, is counted. Entries wait in memory until they are written, so an ack whose write failed
+//! is written with the next one. Space is reserved ahead ([`RESERVE_BYTES`]), so that acks go on when the disk is full.
+//! When dead entries outweigh the live ones the file is rewritten.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,29 +16,38 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Acked;
+use super::{Given, Progress};
 use crate::disk::{Disk, File};
-use crate::error::{Code, Error, Result, is_disk_full};
+use crate::error::{Code, Error, Result};
 use crate::log::LogId;
 use crate::log::state::FORMAT;
 
 const MAGIC: &[u8; 8] = b"TBRKACK\0";
 const HEADER_BYTES: u64 = 32;
 /// Bytes of an entry.
-pub const ENTRY_BYTES: usize = 24;
+pub const ENTRY_BYTES: usize = 32;
 /// Entries below which a journal is not worth rewriting.
 const COMPACT_ENTRIES: u64 = 4096;
+/// Bytes that wait in memory before they are boiled down to what is still true.
+const MAX_PENDING_BYTES: usize = 64 << 10;
+/// Space kept ahead of the last entry: enough to lease and ack 4,000 batches on a full disk.
+const RESERVE_BYTES: u64 = 256 << 10;
 
-const ACKED: u32 = 1;
-const RESET: u32 = 2;
+const ACKED: u16 = 1;
+const RESET: u16 = 2;
+const LEASED: u16 = 3;
 
 /// An open journal.
 pub struct Journal {
     path: PathBuf,
     file: Arc<dyn File>,
     len: u64,
+    /// Bytes of the file for which space is sure.
+    reserved: u64,
     pending: Vec<u8>,
     unsynced: bool,
+    /// Entries at which a rewrite is thought of next.
+    compact_at: u64,
 }
 
 fn path(dir: &Path, group: &str) -> PathBuf {
@@ -51,53 +63,153 @@ fn header(log_id: LogId) -> Vec<u8> {
     header
 }
 
-fn put_entry(out: &mut Vec<u8>, kind: u32, range: &Range<u64>) {
-    let mut entry = [0; ENTRY_BYTES];
-    entry[4..8].copy_from_slice(&kind.to_le_bytes());
-    entry[8..16].copy_from_slice(&range.start.to_le_bytes());
-    entry[16..24].copy_from_slice(&range.end.to_le_bytes());
-    let crc = crc32c::crc32c(&entry[4..]);
-    entry[..4].copy_from_slice(&crc.to_le_bytes());
-    out.extend_from_slice(&entry);
+/// One entry, as it stands in a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    kind: u16,
+    attempt: u16,
+    range: Range<u64>,
+    grant: u64,
 }
 
-fn parse_entry(entry: &[u8]) -> Option<(u32, Range<u64>)> {
-    let entry: &[u8; ENTRY_BYTES] = entry.try_into().ok()?;
-    let u32_at = |at: usize| u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
-    let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
-    let (kind, range) = (u32_at(4), u64_at(8)..u64_at(16));
-    let sound = u32_at(0) == crc32c::crc32c(&entry[4..]) && (kind == RESET || kind == ACKED && range.start < range.end);
-    sound.then_some((kind, range))
+impl Entry {
+    fn acked(range: &Range<u64>) -> Entry {
+        Entry { kind: ACKED, attempt: 0, range: range.clone(), grant: 0 }
+    }
+
+    fn reset(offset: u64, seek_grant: u64) -> Entry {
+        Entry { kind: RESET, attempt: 0, range: offset..0, grant: seek_grant }
+    }
+
+    fn leased(given: &Given) -> Entry {
+        let attempt = u16::try_from(given.attempt).unwrap_or(u16::MAX);
+        Entry { kind: LEASED, attempt, range: given.range.clone(), grant: given.grant }
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        let mut bytes = [0; ENTRY_BYTES];
+        bytes[4..6].copy_from_slice(&self.kind.to_le_bytes());
+        bytes[6..8].copy_from_slice(&self.attempt.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.range.start.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.range.end.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.grant.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[4..]);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        out.extend_from_slice(&bytes);
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Entry> {
+        let bytes: &[u8; ENTRY_BYTES] = bytes.try_into().ok()?;
+        let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let u64_at = |at: usize| {
+            let mut raw = [0; 8];
+            raw.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(raw)
+        };
+        let crc = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let entry = Entry { kind: u16_at(4), attempt: u16_at(6), range: u64_at(8)..u64_at(16), grant: u64_at(24) };
+        let sound = match entry.kind {
+            RESET => true,
+            ACKED | LEASED => entry.range.start < entry.range.end,
+            _ => false,
+        };
+        (sound && crc == crc32c::crc32c(&bytes[4..])).then_some(entry)
+    }
 }
 
-/// Ranges met so far, joined.
-#[derive(Default)]
-struct Ranges {
+/// What the entries so far add up to.
+struct Replay {
     floor: u64,
-    above: BTreeMap<u64, u64>,
+    /// Behind the last offset that any entry spoke of.
+    next: u64,
+    seek_grant: u64,
+    /// Given and not acked, by first offset; never given where `attempt` is 0. Disjoint, above the floor, below `next`.
+    open: BTreeMap<u64, Given>,
 }
 
-impl Ranges {
-    fn add(&mut self, mut range: Range<u64>) {
-        while let Some((&start, &end)) = self.above.range(..=range.end).next_back()
-            && end >= range.start
-        {
-            self.above.remove(&start);
-            range = range.start.min(start)..range.end.max(end);
+impl Replay {
+    fn new(floor: u64, seek_grant: u64) -> Self {
+        Self { floor, next: floor, seek_grant, open: BTreeMap::new() }
+    }
+
+    /// Makes everything below `end` known, as never given.
+    fn reach(&mut self, end: u64) {
+        if self.next < end {
+            self.open.insert(self.next, Given { range: self.next..end, attempt: 0, grant: 0 });
+            self.next = end;
         }
-        if range.start <= self.floor {
-            self.floor = self.floor.max(range.end);
-        } else {
-            self.above.insert(range.start, range.end);
+    }
+
+    /// Takes the open parts of `range` out.
+    fn take(&mut self, range: &Range<u64>) {
+        let first = self.open.range(..range.start).next_back().filter(|(_, given)| given.range.end > range.start);
+        let from = first.map_or(range.start, |(&start, _)| start);
+        let touched: Vec<u64> = self.open.range(from..range.end.max(from)).map(|(&start, _)| start).collect();
+        for start in touched {
+            let Some(given) = self.open.remove(&start) else { continue };
+            if given.range.start < range.start {
+                let before = given.range.start..range.start;
+                self.open.insert(before.start, Given { range: before, ..given.clone() });
+            }
+            if range.end < given.range.end {
+                let behind = range.end..given.range.end;
+                self.open.insert(behind.start, Given { range: behind, ..given });
+            }
         }
+    }
+
+    fn apply(&mut self, entry: &Entry) {
+        let range = entry.range.start.max(self.floor)..entry.range.end.max(self.floor);
+        match entry.kind {
+            RESET => *self = Self::new(entry.range.start, entry.grant),
+            _ if range.is_empty() => {}
+            ACKED => {
+                self.reach(range.end);
+                self.take(&range);
+                self.floor = self.open.first_key_value().map_or(self.next, |(&start, _)| start);
+            }
+            _ => {
+                self.reach(range.end);
+                // Only what is still open can have been given: an entry behind an ack is out of date.
+                let open: Vec<Range<u64>> =
+                    self.open.values().map(|given| super::intersect(&given.range, &range)).collect();
+                self.take(&range);
+                for part in open.into_iter().filter(|part| !part.is_empty()) {
+                    let given = Given { range: part, attempt: entry.attempt.into(), grant: entry.grant };
+                    self.open.insert(given.range.start, given);
+                }
+            }
+        }
+    }
+
+    fn finish(self) -> Progress {
+        let open = self.open.into_values().collect();
+        Progress { floor: self.floor, next: self.next, open, seek_grant: self.seek_grant }
+    }
+}
+
+fn put_progress(out: &mut Vec<u8>, progress: &Progress) {
+    Entry::reset(progress.floor, progress.seek_grant).put(out);
+    let mut at = progress.floor;
+    for given in &progress.open {
+        if at < given.range.start {
+            Entry::acked(&(at..given.range.start)).put(out);
+        }
+        if given.attempt > 0 {
+            Entry::leased(given).put(out);
+        }
+        at = given.range.end;
+    }
+    if at < progress.next {
+        Entry::acked(&(at..progress.next)).put(out);
     }
 }
 
 impl Journal {
-    /// Opens a group's journal, making it if there is none, and reads what is acked.
+    /// Opens a group's journal, making it if there is none, and reads how far the group is.
     ///
     /// A new one begins at `start`. So does one of another log, whose acks mean nothing here.
-    pub fn open(disk: &dyn Disk, dir: &Path, group: &str, log_id: LogId, start: u64) -> Result<(Journal, Acked)> {
+    pub fn open(disk: &dyn Disk, dir: &Path, group: &str, log_id: LogId, start: u64) -> Result<(Journal, Progress)> {
         let path = path(dir, group);
         let bytes = match disk.read(&path) {
             Ok(bytes) => bytes,
@@ -115,17 +227,14 @@ impl Journal {
             ));
         }
         if !bytes.starts_with(&header(log_id)) {
-            let acked = Acked { floor: start, ranges: Vec::new() };
-            return Ok((Self::create(disk, path, log_id, &acked)?, acked));
+            let progress = Progress::at(start);
+            return Ok((Self::create(disk, path, log_id, &progress)?, progress));
         }
-        let mut ranges = Ranges::default();
+        let mut replay = Replay::new(0, 0);
         let mut len = HEADER_BYTES;
         for entry in bytes[header(log_id).len()..].chunks(ENTRY_BYTES) {
-            match parse_entry(entry) {
-                Some((RESET, range)) => ranges = Ranges { floor: range.start, above: BTreeMap::new() },
-                Some((_, range)) => ranges.add(range),
-                None => break,
-            }
+            let Some(entry) = Entry::parse(entry) else { break };
+            replay.apply(&entry);
             len += ENTRY_BYTES as u64;
         }
         let open = || -> io::Result<Arc<dyn File>> {
@@ -136,26 +245,45 @@ impl Journal {
             Ok(file)
         };
         let file = open().map_err(|err| Error::io("open", &path, &err))?;
-        let acked =
-            Acked { floor: ranges.floor, ranges: ranges.above.into_iter().map(|(start, end)| start..end).collect() };
-        Ok((Journal { path, file, len, pending: Vec::new(), unsynced: true }, acked))
+        let mut journal =
+            Journal { path, file, len, reserved: 0, pending: Vec::new(), unsynced: true, compact_at: COMPACT_ENTRIES };
+        journal.reserve();
+        Ok((journal, replay.finish()))
     }
 
-    fn create(disk: &dyn Disk, path: PathBuf, log_id: LogId, acked: &Acked) -> Result<Journal> {
+    fn create(disk: &dyn Disk, path: PathBuf, log_id: LogId, progress: &Progress) -> Result<Journal> {
         let mut bytes = header(log_id);
-        put_entry(&mut bytes, RESET, &(acked.floor..0));
-        for range in &acked.ranges {
-            put_entry(&mut bytes, ACKED, range);
-        }
+        put_progress(&mut bytes, progress);
         let replace = || -> io::Result<Arc<dyn File>> {
             if let Some(dir) = path.parent() {
                 disk.create_dir_all(dir)?;
+                if let Some(above) = dir.parent() {
+                    disk.sync_dir(above)?;
+                }
             }
             disk.replace(&path, &bytes)?;
             disk.open(&path)
         };
         let file = replace().map_err(|err| Error::io("write", &path, &err))?;
-        Ok(Journal { path, file, len: bytes.len() as u64, pending: Vec::new(), unsynced: false })
+        let mut journal = Journal {
+            path,
+            file,
+            len: bytes.len() as u64,
+            reserved: 0,
+            pending: Vec::new(),
+            unsynced: false,
+            compact_at: COMPACT_ENTRIES,
+        };
+        journal.reserve();
+        Ok(journal)
+    }
+
+    /// Keeps space ahead. Without room now it is tried again with the next entry, while what is reserved is used up.
+    fn reserve(&mut self) {
+        let wanted = self.len + RESERVE_BYTES;
+        if self.reserved < self.len + RESERVE_BYTES / 2 && self.file.reserve(wanted).is_ok() {
+            self.reserved = wanted;
+        }
     }
 
     /// Takes the journal of a deleted group away.
@@ -170,13 +298,28 @@ impl Journal {
     /// Adds acked ranges, to be written by [`Journal::flush`].
     pub fn acked(&mut self, ranges: &[Range<u64>]) {
         for range in ranges {
-            put_entry(&mut self.pending, ACKED, range);
+            Entry::acked(range).put(&mut self.pending);
         }
     }
 
+    /// Adds a lease, to be written by [`Journal::flush`].
+    pub fn leased(&mut self, given: &Given) {
+        Entry::leased(given).put(&mut self.pending);
+    }
+
     /// Adds a new beginning, to be written by [`Journal::flush`].
-    pub fn reset(&mut self, offset: u64) {
-        put_entry(&mut self.pending, RESET, &(offset..0));
+    ///
+    /// Leases with a grant below `seek_grant` ended with it.
+    pub fn reset(&mut self, offset: u64, seek_grant: u64) {
+        Entry::reset(offset, seek_grant).put(&mut self.pending);
+    }
+
+    /// Keeps what waits in memory bounded: it is boiled down to how far the group is.
+    pub fn bound_pending(&mut self, progress: impl FnOnce() -> Progress) {
+        if self.pending.len() > MAX_PENDING_BYTES {
+            self.pending.clear();
+            put_progress(&mut self.pending, &progress());
+        }
     }
 
     /// Writes what was added. After an error it is still to be written.
@@ -189,25 +332,27 @@ impl Journal {
                 self.len += self.pending.len() as u64;
                 self.pending.clear();
                 self.unsynced = true;
+                self.reserve();
                 Ok(())
-            }
-            Err(err) if is_disk_full(&err) => {
-                Err(Error::new(Code::LogFull, format!("{}: the disk is full ({err}); make room", self.path.display()))
-                    .retry_after_ms(1000))
             }
             Err(err) => Err(Error::io("write", &self.path, &err)),
         }
     }
 
     /// Rewrites the file when most of its entries are dead.
-    pub fn compact(&mut self, disk: &dyn Disk, log_id: LogId, acked: impl FnOnce() -> Acked) -> Result<()> {
+    pub fn compact(&mut self, disk: &dyn Disk, log_id: LogId, progress: impl FnOnce() -> Progress) -> Result<()> {
         let entries = (self.len - HEADER_BYTES) / ENTRY_BYTES as u64;
-        if entries < COMPACT_ENTRIES || !self.pending.is_empty() {
+        if entries < self.compact_at || !self.pending.is_empty() {
             return Ok(());
         }
-        let acked = acked();
-        if entries > 4 * (acked.ranges.len() as u64 + 1) {
-            *self = Self::create(disk, self.path.clone(), log_id, &acked)?;
+        self.compact_at = 2 * entries;
+        let progress = progress();
+        if entries > 4 * (progress.open.len() as u64 + 1) {
+            match Self::create(disk, self.path.clone(), log_id, &progress) {
+                // A full disk is no reason to refuse an ack: the old file serves on.
+                Err(err) if err.code() == Code::LogFull => {}
+                created => *self = created?,
+            }
         }
         Ok(())
     }

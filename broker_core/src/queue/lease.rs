@@ -4,7 +4,7 @@ use crate::error::{Code, Error, Result};
 use crate::log::LogId;
 
 const VERSION: u8 = 1;
-const BYTES: usize = 49;
+const BYTES: usize = 57;
 
 /// What a lease id says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct LeaseId {
     pub log_id: LogId,
     /// That log's partition.
     pub partition: u32,
+    /// The group it was given to: its random id.
+    pub group_id: u64,
     /// Rises with every lease of a (partition, group).
     pub grant: u64,
     /// First offset.
@@ -31,6 +33,7 @@ impl LeaseId {
         bytes.extend_from_slice(&self.broker_id);
         bytes.extend_from_slice(&self.log_id.0);
         bytes.extend_from_slice(&self.partition.to_le_bytes());
+        bytes.extend_from_slice(&self.group_id.to_le_bytes());
         bytes.extend_from_slice(&self.grant.to_le_bytes());
         bytes.extend_from_slice(&self.start.to_le_bytes());
         bytes.extend_from_slice(&self.count.to_le_bytes());
@@ -58,9 +61,10 @@ impl LeaseId {
             broker_id: [0; 8],
             log_id: LogId([0; 16]),
             partition: u32_at(25),
-            grant: u64_at(29),
-            start: u64_at(37),
-            count: u32_at(45),
+            group_id: u64_at(29),
+            grant: u64_at(37),
+            start: u64_at(45),
+            count: u32_at(53),
         };
         id.broker_id.copy_from_slice(&bytes[1..9]);
         id.log_id.0.copy_from_slice(&bytes[9..25]);
@@ -87,9 +91,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_lease_id_comes_back_as_it_went(
-            broker_id: [u8; 8], log_id: [u8; 16], partition: u32, grant: u64, start in 0..u64::MAX / 2, count: u32,
+            broker_id: [u8; 8], log_id: [u8; 16], partition: u32, group_id: u64, grant: u64, start in 0..u64::MAX / 2, count: u32,
         ) {
-            let id = LeaseId { broker_id, log_id: LogId(log_id), partition, grant, start, count };
+            let id = LeaseId { broker_id, log_id: LogId(log_id), partition, group_id, grant, start, count };
             prop_assert_eq!(LeaseId::decode(&id.encode()), Ok(id));
         }
 

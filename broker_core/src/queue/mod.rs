@@ -57,13 +57,35 @@ pub struct Settled {
     pub stale: Vec<Range<u64>>,
 }
 
-/// Acked offsets, as a journal gives them back: all below `floor`, and these ranges above it, rising and apart.
+/// A range that was given out, or not yet where `attempt` is 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// The offsets.
+    pub range: Range<u64>,
+    /// How often.
+    pub attempt: u32,
+    /// The last lease; 0: none that is known.
+    pub grant: u64,
+}
+
+/// How far a group is: what a journal keeps of a queue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Acked {
+pub struct Progress {
     /// Everything below is acked.
     pub floor: u64,
-    /// Acked ranges above.
-    pub ranges: Vec<Range<u64>>,
+    /// Never given out from here on.
+    pub next: u64,
+    /// What is not acked in between, rising and apart.
+    pub open: Vec<Given>,
+    /// Leases with a lower grant were ended by a seek.
+    pub seek_grant: u64,
+}
+
+impl Progress {
+    /// Nothing given yet, everything below `offset` passed over.
+    pub fn at(offset: u64) -> Progress {
+        Progress { floor: offset, next: offset, ..Progress::default() }
+    }
 }
 
 /// A group's cursor, of either mode.
@@ -85,12 +107,12 @@ macro_rules! either {
 }
 
 impl Queue {
-    /// A queue that goes on behind what was acked. Grants count up from `first_grant`, which must lie above those of any
-    /// earlier life of this queue.
-    pub fn new(mode: Mode, acked: &Acked, first_grant: u64) -> Queue {
+    /// A queue that goes on where it was. Grants count up from `first_grant`, which must lie above those of any earlier
+    /// life of this queue.
+    pub fn new(mode: Mode, progress: &Progress, first_grant: u64) -> Queue {
         match mode {
-            Mode::Shared => Queue::Shared(SharedQueue::new(acked, first_grant)),
-            Mode::Ordered => Queue::Ordered(OrderedQueue::new(acked, first_grant)),
+            Mode::Shared => Queue::Shared(SharedQueue::new(progress, first_grant)),
+            Mode::Ordered => Queue::Ordered(OrderedQueue::new(progress, first_grant)),
         }
     }
 
@@ -134,9 +156,9 @@ impl Queue {
         either!(self, queue => queue.release(consumer));
     }
 
-    /// Goes on at `offset`; all leases end.
-    pub fn seek(&mut self, offset: u64) {
-        either!(self, queue => queue.seek(offset));
+    /// Goes on at `offset`; all leases end: those with a grant below the one returned.
+    pub fn seek(&mut self, offset: u64) -> u64 {
+        either!(self, queue => queue.seek(offset))
     }
 
     /// When a lease or a delay ends next.
@@ -149,9 +171,9 @@ impl Queue {
         either!(self, queue => queue.attempt(offset))
     }
 
-    /// What is acked.
-    pub fn acked(&self) -> Acked {
-        either!(self, queue => queue.acked())
+    /// How far it is, for a journal.
+    pub fn progress(&self) -> Progress {
+        either!(self, queue => queue.progress())
     }
 
     /// Everything below is acked.

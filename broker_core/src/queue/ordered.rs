@@ -9,17 +9,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Acked, Candidate, Settled, push_range};
+use super::{Candidate, Given, Progress, Settled, push_range};
 
-/// Runs of grants that a rewind ended, and leases cut short: remembered so that late acks of them are refused.
+/// Runs of grants that a rewind ended: remembered so that late acks are refused even when all is acked by now.
 const REMEMBERED: usize = 1_000;
-
-fn remember<T>(list: &mut VecDeque<T>, item: T) {
-    list.push_back(item);
-    if list.len() > REMEMBERED {
-        list.pop_front();
-    }
-}
 
 #[derive(Debug)]
 struct Lease {
@@ -50,28 +43,25 @@ pub struct OrderedQueue {
     rewound: Option<Range<u64>>,
     /// Ended by rewinds, and their records given out again since.
     superseded: VecDeque<Range<u64>>,
-    /// Grants whose lease a nack cut short, and where.
-    cuts: VecDeque<(u64, u64)>,
 }
 
 impl OrderedQueue {
-    /// See [`super::Queue::new`]. Ranges above the floor are given out again: acks are cumulative here.
-    pub fn new(acked: &Acked, first_grant: u64) -> Self {
+    /// See [`super::Queue::new`]. Everything above the floor is given out again: acks are cumulative here.
+    pub fn new(progress: &Progress, first_grant: u64) -> Self {
         Self {
-            floor: acked.floor,
-            next: acked.floor,
+            floor: progress.floor,
+            next: progress.floor,
             holder: None,
             leases: VecDeque::new(),
             not_before_ns: 0,
-            given_end: acked.floor,
-            again_end: acked.floor,
-            rewinds: 0,
+            given_end: progress.floor,
+            again_end: progress.next,
+            rewinds: progress.open.iter().map(|given| given.attempt).max().unwrap_or(0),
             first_grant,
             next_grant: first_grant,
-            seek_grant: 0,
+            seek_grant: progress.seek_grant,
             rewound: None,
             superseded: VecDeque::new(),
-            cuts: VecDeque::new(),
         }
     }
 
@@ -112,7 +102,10 @@ impl OrderedQueue {
     /// See [`super::Queue::grant`].
     pub fn grant(&mut self, consumer: &Arc<str>, range: Range<u64>, deadline_ns: u64) -> u64 {
         if let Some(rewound) = self.rewound.take() {
-            remember(&mut self.superseded, rewound);
+            self.superseded.push_back(rewound);
+            if self.superseded.len() > REMEMBERED {
+                self.superseded.pop_front();
+            }
         }
         let grant = self.next_grant;
         self.next_grant += 1;
@@ -145,9 +138,16 @@ impl OrderedQueue {
         if self.superseded.iter().any(|ended| ended.contains(&grant)) {
             return None;
         }
-        let cut = self.cuts.iter().find(|(cut, _)| *cut == grant).map_or(range.end, |&(_, end)| end);
-        let valid = range.start..range.end.min(cut);
-        (valid.start < valid.end).then_some(valid)
+        let end = match self.leases.iter().find(|lease| lease.grant == grant) {
+            // A nack may have cut it short.
+            Some(lease) => range.end.min(lease.range.end),
+            None if range.end <= self.floor || self.rewound.as_ref().is_some_and(|ended| ended.contains(&grant)) => {
+                range.end
+            }
+            // Ended long ago, and forgotten.
+            None => return None,
+        };
+        (range.start < end).then_some(range.start..end)
     }
 
     /// See [`super::Queue::owned`].
@@ -202,7 +202,6 @@ impl OrderedQueue {
             self.rewind(index, at);
         } else {
             lease.range.end = at;
-            remember(&mut self.cuts, (grant, at));
             self.rewind(index + 1, at);
         }
         self.not_before_ns = due_ns;
@@ -227,17 +226,15 @@ impl OrderedQueue {
     }
 
     /// See [`super::Queue::seek`].
-    pub fn seek(&mut self, offset: u64) {
-        *self = Self {
-            seek_grant: self.next_grant,
-            next_grant: self.next_grant,
-            ..Self::new(&Acked { floor: offset, ranges: vec![] }, self.first_grant)
-        };
+    pub fn seek(&mut self, offset: u64) -> u64 {
+        let progress = Progress { seek_grant: self.next_grant, ..Progress::at(offset) };
+        *self = Self { next_grant: self.next_grant, ..Self::new(&progress, self.first_grant) };
+        self.seek_grant
     }
 
     /// See [`super::Queue::next_due_ns`].
     pub fn next_due_ns(&self) -> Option<u64> {
-        let delay = (self.not_before_ns > 0 && self.leases.is_empty()).then_some(self.not_before_ns);
+        let delay = (self.not_before_ns > 0).then_some(self.not_before_ns);
         self.leases.iter().map(|lease| lease.deadline_ns).chain(delay).min()
     }
 
@@ -246,9 +243,17 @@ impl OrderedQueue {
         if offset < self.again_end { self.rewinds + 1 } else { u32::from(offset < self.next) }
     }
 
-    /// See [`super::Queue::acked`].
-    pub fn acked(&self) -> Acked {
-        Acked { floor: self.floor, ranges: Vec::new() }
+    /// See [`super::Queue::progress`].
+    pub fn progress(&self) -> Progress {
+        let next = self.next.max(self.again_end);
+        let mut open = Vec::new();
+        for (end, attempt) in [(self.again_end, self.rewinds + 1), (next, 1)] {
+            let start = open.last().map_or(self.floor, |given: &Given| given.range.end);
+            if start < end {
+                open.push(Given { range: start..end, attempt, grant: 0 });
+            }
+        }
+        Progress { floor: self.floor, next, open, seek_grant: self.seek_grant }
     }
 
     /// See [`super::Queue::floor`].

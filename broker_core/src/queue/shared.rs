@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Acked, Candidate, Settled, intersect, push_range};
+use super::{Candidate, Given, Progress, Settled, intersect, push_range};
 
 /// Ranges acked after a redelivery whose grant is remembered, so that the earlier leases are refused.
 const REMEMBERED_ACKS: usize = 10_000;
@@ -60,10 +60,10 @@ pub struct SharedQueue {
 }
 
 impl SharedQueue {
-    /// See [`super::Queue::new`].
-    pub fn new(acked: &Acked, first_grant: u64) -> Self {
+    /// See [`super::Queue::new`]. Leases do not outlive a life: what was given and not acked is there to be given again.
+    pub fn new(progress: &Progress, first_grant: u64) -> Self {
         let mut queue = Self {
-            next: acked.floor,
+            next: progress.next,
             runs: BTreeMap::new(),
             available: BTreeSet::new(),
             delayed: BTreeSet::new(),
@@ -72,11 +72,11 @@ impl SharedQueue {
             redelivered_acks: BTreeMap::new(),
             first_grant,
             next_grant: first_grant,
-            seek_grant: 0,
+            seek_grant: progress.seek_grant,
         };
-        for range in &acked.ranges {
-            queue.hand_back_untouched(range.start);
-            queue.next = range.end;
+        for Given { range, attempt, grant } in &progress.open {
+            let run = Run { end: range.end, attempt: *attempt, grant: *grant, state: State::Available };
+            queue.put(range.clone(), run);
         }
         queue
     }
@@ -315,12 +315,10 @@ impl SharedQueue {
     }
 
     /// See [`super::Queue::seek`].
-    pub fn seek(&mut self, offset: u64) {
-        *self = Self {
-            seek_grant: self.next_grant,
-            next_grant: self.next_grant,
-            ..Self::new(&Acked { floor: offset, ranges: vec![] }, self.first_grant)
-        };
+    pub fn seek(&mut self, offset: u64) -> u64 {
+        let progress = Progress { seek_grant: self.next_grant, ..Progress::at(offset) };
+        *self = Self { next_grant: self.next_grant, ..Self::new(&progress, self.first_grant) };
+        self.seek_grant
     }
 
     /// See [`super::Queue::next_due_ns`].
@@ -334,16 +332,12 @@ impl SharedQueue {
         self.overlapping(&(offset..offset + 1)).next().map_or(0, |(_, run)| run.attempt)
     }
 
-    /// See [`super::Queue::acked`].
-    pub fn acked(&self) -> Acked {
-        let floor = self.floor();
-        let (mut ranges, mut at) = (Vec::new(), floor);
-        for (&start, run) in &self.runs {
-            push_range(&mut ranges, at..start.max(at));
-            at = run.end;
-        }
-        push_range(&mut ranges, at..self.next.max(at));
-        Acked { floor, ranges }
+    /// See [`super::Queue::progress`].
+    pub fn progress(&self) -> Progress {
+        let given =
+            |(&start, run): (&u64, &Run)| Given { range: start..run.end, attempt: run.attempt, grant: run.grant };
+        let open = self.runs.iter().map(given).collect();
+        Progress { floor: self.floor(), next: self.next, open, seek_grant: self.seek_grant }
     }
 
     /// See [`super::Queue::floor`].

@@ -81,7 +81,7 @@ impl TestDisk {
 
     fn wrap(&self, file: Arc<dyn File>) -> Arc<dyn File> {
         let (room, limited, syncs_fail) = (self.room.clone(), self.limited.clone(), self.syncs_fail.clone());
-        Arc::new(TestFile { file, room, limited, syncs_fail })
+        Arc::new(TestFile { file, room, limited, syncs_fail, reserved: AtomicU64::new(0) })
     }
 }
 
@@ -90,6 +90,17 @@ struct TestFile {
     room: Arc<AtomicU64>,
     limited: Arc<AtomicBool>,
     syncs_fail: Arc<AtomicBool>,
+    /// Bytes of the file that take no more room.
+    reserved: AtomicU64,
+}
+
+impl TestFile {
+    /// Takes up to `wanted` bytes of the room there is.
+    fn take_room(&self, wanted: u64) -> u64 {
+        let taken = self.room.load(Ordering::SeqCst).min(wanted);
+        self.room.fetch_sub(taken, Ordering::SeqCst);
+        taken
+    }
 }
 
 impl File for TestFile {
@@ -100,12 +111,20 @@ impl File for TestFile {
         if !self.limited.load(Ordering::SeqCst) {
             return self.file.write_at(position, bytes);
         }
-        let room = self.room.load(Ordering::SeqCst).min(bytes.len() as u64);
-        self.room.fetch_sub(room, Ordering::SeqCst);
-        self.file.write_at(position, &bytes[..room as usize])?;
-        if room < bytes.len() as u64 {
+        let free = self.reserved.load(Ordering::SeqCst).saturating_sub(position).min(bytes.len() as u64);
+        let written = free + self.take_room(bytes.len() as u64 - free);
+        self.file.write_at(position, &bytes[..written as usize])?;
+        if written < bytes.len() as u64 {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
+        Ok(())
+    }
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        let more = len.saturating_sub(self.reserved.load(Ordering::SeqCst).max(self.file.len()?));
+        if self.limited.load(Ordering::SeqCst) && self.take_room(more) < more {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        self.reserved.fetch_max(len, Ordering::SeqCst);
         Ok(())
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
