@@ -6,23 +6,26 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import telemetry_broker as tb
 from benchmarks.limits import measure_limits
+from benchmarks.peers.compare import measure_peers
 from benchmarks.results import Result
 from benchmarks.workload import PAYLOAD_BYTES, Workload, timed
 
 TELEMETRY = Path(sys.executable).with_name("telemetry")
 MAX_RECORDS = 2000
 START_SECONDS = 30.0
+FILE_TARGETS = {"produce": 3_000_000, "produce one by one": 2_000_000, "consume + ack": 2_000_000}
+GRPC_TARGETS = {"produce": 400_000, "consume + ack": 400_000}
 
 
 def measure_file(workload: Workload) -> Iterator[Result]:
-    """`file://`, durability `os`, with what write(2) and memcpy make of the same bytes."""
+    """`file://`, durability `os`, with what write(2), memcpy and peers make of the same bytes."""
     limits = measure_limits(workload)
     yield from limits.values()
     write = limits["write(2)"]
@@ -31,14 +34,16 @@ def measure_file(workload: Workload) -> Iterator[Result]:
     def embedded(folder: Path) -> Iterator[str]:
         yield f"file://{folder}"
 
-    for result in measure_broker(workload, "file://", embedded, target=1_000_000):
+    ours = list(measure_broker(workload, "file://", embedded, FILE_TARGETS))
+    for result in ours:
         is_produce = result.name.startswith("produce")
         yield with_limit(result, write) if is_produce else result
+    yield from measure_peers(workload, ours)
 
 
 def measure_grpc(workload: Workload) -> Iterator[Result]:
     """`grpc://` to a `telemetry broker` of its own, durability `os`."""
-    yield from measure_broker(workload, "grpc://", broker_process, target=400_000)
+    yield from measure_broker(workload, "grpc://", broker_process, GRPC_TARGETS)
 
 
 def with_limit(result: Result, limit: Result) -> Result:
@@ -49,7 +54,7 @@ def measure_broker(
     workload: Workload,
     scheme: str,
     broker: Callable[[Path], AbstractContextManager[str]],
-    target: float,
+    targets: Mapping[str, float],
 ) -> Iterator[Result]:
     """A new broker and topic of 4 partitions each round; every record that went in has to come out."""
     many: list[float] = []
@@ -75,7 +80,7 @@ def measure_broker(
             client=client_text,
             payload_bytes=PAYLOAD_BYTES,
             durability="os",
-            target=None if name == "produce one by one" else target,
+            target=targets.get(name),
         )
 
 
@@ -115,7 +120,14 @@ def consume(client: tb.Broker, workload: Workload) -> None:
 
 @contextmanager
 def broker_process(folder: Path) -> Iterator[str]:
-    """A `telemetry broker` on free ports, ended by SIGTERM."""
+    """A `telemetry broker`, by its URL."""
+    with started_broker(folder) as (url, _):
+        yield url
+
+
+@contextmanager
+def started_broker(folder: Path) -> Iterator[tuple[str, int]]:
+    """A `telemetry broker` on free ports, ended by SIGTERM: its URL and its process."""
     port = free_port()
     log_path = folder / "broker.log"
     with log_path.open("wb") as log:
@@ -127,7 +139,7 @@ def broker_process(folder: Path) -> Iterator[str]:
         )
     try:
         await_port(port, process, log_path)
-        yield f"grpc://127.0.0.1:{port}"
+        yield f"grpc://127.0.0.1:{port}", process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -18,12 +18,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.broker import measure_file, measure_grpc
 from benchmarks.dump import measure_dump
+from benchmarks.idle import measure_idle
 from benchmarks.results import ROOT, Result, as_table, this_machine
 from benchmarks.ring import measure_ring
 from benchmarks.workload import Workload
 
 # The dump comes first: see dump.run_once.
-MEASUREMENTS = ("dump", "file", "grpc", "ring")
+MEASUREMENTS = ("dump", "file", "grpc", "idle", "ring")
 PAGE = ROOT / "docs/benchmarks.md"
 BEGIN, END = "<!-- BEGIN make bench -->", "<!-- END make bench -->"
 
@@ -37,6 +38,7 @@ def main() -> None:
             "dump": partial(measure_dump, workload, options.rows),
             "file": partial(measure_file, workload),
             "grpc": partial(measure_grpc, workload),
+            "idle": partial(measure_idle, workload),
             "ring": measure_ring,
         }
         results: list[Result] = []

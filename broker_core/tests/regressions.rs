@@ -344,10 +344,12 @@ fn ordered_due_time_counts_the_delay_while_a_part_is_held() {
     assert_eq!(q.next_due_ns(), Some(1_000));
 }
 
+type OnRename = Box<dyn FnOnce(&Path) + Send>;
+
 struct Hooked {
     disk: MemoryDisk,
     fail_sync_dir: Arc<AtomicBool>,
-    on_rename: parking_lot::Mutex<Option<Box<dyn FnOnce(&Path) + Send>>>,
+    on_rename: parking_lot::Mutex<Option<OnRename>>,
     sync_gate: Arc<parking_lot::Mutex<()>>,
     in_sync: Arc<AtomicBool>,
     log: Arc<parking_lot::Mutex<Vec<String>>>,
@@ -367,7 +369,7 @@ impl File for HookedFile {
         self.0.len()
     }
     fn sync(&self) -> std::io::Result<()> {
-        if self.3 && self.2.load(Ordering::SeqCst) == false {
+        if self.3 && !self.2.load(Ordering::SeqCst) {
             self.2.store(true, Ordering::SeqCst);
             drop(self.1.lock());
             return Err(std::io::Error::other("injected"));

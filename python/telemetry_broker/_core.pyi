@@ -60,6 +60,7 @@ class Broker:
         visibility_timeout_ms: int = 30_000,
         partitions: int = 4,
         durability: str = "os",
+        min_free_bytes: int = 268_435_456,
         clock: ManualClock | None = None,
     ) -> Self:
         """Opens the folder, making it if there is none, or a broker in memory (None).
@@ -69,6 +70,7 @@ class Broker:
             visibility_timeout_ms: default length of a lease, for topics that set none.
             partitions: default partition count of a new topic.
             durability: default of a new topic: ``memory``, ``os`` or ``fsync``.
+            min_free_bytes: free bytes of the disk below which Produce fails with ``log.full``; acks go on.
 
         Raises:
             InUseError: another process has it open.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
-use crate::log::{Durability, LogOptions};
+use crate::log::{Durability, LogOptions, Retention};
 use crate::wire::v1;
 
 /// Partitions of a topic, at most.
@@ -24,11 +24,19 @@ pub struct BrokerOptions {
     pub partitions: u32,
     /// Durability of a new topic.
     pub durability: Durability,
+    /// Free bytes of the disk below which nothing is taken any more.
+    pub min_free_bytes: u64,
 }
 
 impl Default for BrokerOptions {
     fn default() -> Self {
-        Self { queue_size: 2000, visibility_timeout_ms: 30_000, partitions: 4, durability: Durability::Os }
+        Self {
+            queue_size: 2000,
+            visibility_timeout_ms: 30_000,
+            partitions: 4,
+            durability: Durability::Os,
+            min_free_bytes: 256 << 20,
+        }
     }
 }
 
@@ -183,6 +191,26 @@ impl TopicConfig {
             },
             tail_records: options.queue_size,
             segment_bytes: self.segment_bytes,
+            max_bytes: self.max_partition_bytes,
+            drop_oldest: self.full_policy == FullPolicy::DropOldest,
+        }
+    }
+
+    /// How often a record may be given out before it is a dead letter; None: for ever.
+    pub fn max_attempts(&self) -> Option<u32> {
+        (self.max_attempts > 0).then_some(self.max_attempts)
+    }
+
+    /// Which records may go, at `now_ns`, of those below `below`; all of them where `everything` is wanted.
+    pub fn retention(&self, below: u64, now_ns: i64, everything: bool) -> Retention {
+        if everything {
+            return Retention { below, appended_before_ns: i64::MAX, max_bytes: 0 };
+        }
+        let age_ns = i64::try_from(self.retention_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        Retention {
+            below,
+            appended_before_ns: if age_ns == 0 { i64::MIN } else { now_ns.saturating_sub(age_ns) },
+            max_bytes: if self.retention_bytes == 0 { u64::MAX } else { self.retention_bytes },
         }
     }
 }

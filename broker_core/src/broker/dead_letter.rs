@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::names::{self, DEAD_LETTER_SUFFIX};
-use super::partition::{Bounds, Partition};
+use super::names::{self, DEAD_LETTER_SUFFIX, REDRIVE_GROUP};
+use super::partition::{Bounds, Chunk, Partition};
 use super::topic::Topic;
 use super::{Broker, Code, Error, Result};
 use crate::queue::{Mode, Settled};
-use crate::wire::cursor::put_varint;
+use crate::wire::cursor::{Cursor, put_bytes, put_varint};
 use crate::wire::record::ENTRY_TAG;
-use crate::wire::{Records, record_entries, v1};
+use crate::wire::{RecordView, Records, record_entries, v1};
 
 /// Bytes of a reason, at most.
 const MAX_REASON: usize = 4096;
@@ -37,10 +37,14 @@ impl Broker {
             own.partitions = own.partitions.max(config.partitions);
             Ok(own)
         })?;
+        // From the first dead letter on: what is not redriven is not deleted.
+        letters.ensure_group(REDRIVE_GROUP, Some(Mode::Shared), &|_| Ok(None), self.first_grant(), Code::GroupMode)?;
         Ok(letters)
     }
 
     /// Sends the records of a lease's range to the dead-letter topic and acks them, as far as the lease still has them.
+    ///
+    /// `attempts` says how often they were given out, where that is not what the lease says.
     ///
     /// In an ordered group an ack would cover the records before as well: there the range is acked only when nothing
     /// before it is open, and else by the ack that follows.
@@ -51,6 +55,7 @@ impl Broker {
         group: &str,
         (grant, range): (u64, Range<u64>),
         reason: &str,
+        attempts: Option<u32>,
     ) -> Result<Settled> {
         if topic.name().ends_with(DEAD_LETTER_SUFFIX) {
             return Err(Error::new(
@@ -65,8 +70,9 @@ impl Broker {
             ));
         }
         names::check("group", group)?;
-        let (settled, attempts) = partition.owned(group, grant, range)?;
-        let info = partition.group_info(group)?;
+        let (settled, given) = partition.owned(group, grant, range)?;
+        let attempts = attempts.unwrap_or(given);
+        let info = partition.group_info(group, self.inner.clock.monotonic_ns())?;
         let letters = self.dead_letter_topic(topic)?;
         let target = letters.partition(partition.number())?;
         for owned in &settled.done {
@@ -116,6 +122,139 @@ impl Broker {
         self.inner.wakeups.signal(letters.name());
         Ok(settled)
     }
+}
+
+/// One dead letter, and where it is.
+pub(super) type Letter = (Arc<Partition>, Chunk);
+
+/// Which dead letters are meant.
+pub(super) struct Choice<'a> {
+    /// Only this partition.
+    pub partition: Option<u32>,
+    /// Only those of this group; empty: all.
+    pub group: &'a str,
+    /// Only these offsets of the dead-letter partition; empty: all.
+    pub ranges: &'a [Range<u64>],
+}
+
+impl Choice<'_> {
+    fn takes(&self, offset: u64, record: &[u8]) -> bool {
+        let in_range = self.ranges.is_empty() || self.ranges.iter().any(|range| range.contains(&offset));
+        in_range && (self.group.is_empty() || letter_of(record).is_some_and(|letter| letter.group == self.group))
+    }
+}
+
+impl Broker {
+    /// The dead-letter topic of a topic, with the group that keeps what was redriven; None when there are no dead letters.
+    fn letters_of(&self, topic: &Topic) -> Result<Option<Arc<Topic>>> {
+        match self.topic(&format!("{}{DEAD_LETTER_SUFFIX}", topic.name())) {
+            Err(err) if err.code() == Code::TopicNotFound => Ok(None),
+            Err(err) => Err(err),
+            Ok(letters) => {
+                let mode = Some(Mode::Shared);
+                letters.ensure_group(REDRIVE_GROUP, mode, &|_| Ok(None), self.first_grant(), Code::GroupMode)?;
+                Ok(Some(letters))
+            }
+        }
+    }
+
+    /// Dead letters that were not redriven, from `from_offset` on in each partition, and how many there are in all.
+    pub(super) fn list_dead_letters(
+        &self,
+        topic: &Topic,
+        choice: &Choice<'_>,
+        from_offset: u64,
+        max_records: u32,
+    ) -> Result<(Vec<Letter>, u64)> {
+        let Some(letters) = self.letters_of(topic)? else { return Ok((Vec::new(), 0)) };
+        let (mut found, mut total, mut left) = (Vec::new(), 0, max_records as usize);
+        for partition in letters.partitions() {
+            total += partition.group_info(REDRIVE_GROUP, self.inner.clock.monotonic_ns())?.lag;
+            if choice.partition.is_some_and(|only| only != partition.number()) {
+                continue;
+            }
+            for open in partition.open_ranges(REDRIVE_GROUP)? {
+                let mut at = open.start.max(from_offset);
+                while at < open.end && left > 0 {
+                    let (runs, next) = partition.read(at, BATCH)?;
+                    for chunk in runs.iter().flatten() {
+                        for (offset, entry) in (chunk.from..).zip(record_entries(chunk.entries())) {
+                            if left > 0 && open.contains(&offset) && choice.takes(offset, entry.record) {
+                                found.push((partition.clone(), chunk.at(offset)));
+                                left -= 1;
+                            }
+                        }
+                    }
+                    if next <= at {
+                        break;
+                    }
+                    at = next;
+                }
+            }
+        }
+        Ok((found, total))
+    }
+
+    /// Appends dead letters to their topic again, without what made them dead letters, and acks them. Returns how many.
+    pub(super) fn redrive(&self, topic: &Topic, choice: &Choice<'_>) -> Result<u64> {
+        let Some(letters) = self.letters_of(topic)? else { return Ok(0) };
+        let mut redriven = 0;
+        for partition in letters.partitions() {
+            if choice.partition.is_some_and(|only| only != partition.number()) {
+                continue;
+            }
+            let target = topic.partition(partition.number())?;
+            for open in partition.open_ranges(REDRIVE_GROUP)? {
+                redriven += self.redrive_range(&partition, &target, &open, choice)?;
+            }
+        }
+        self.inner.wakeups.signal(topic.name());
+        Ok(redriven)
+    }
+
+    fn redrive_range(&self, from: &Partition, to: &Partition, open: &Range<u64>, choice: &Choice<'_>) -> Result<u64> {
+        let (mut at, mut redriven) = (open.start, 0);
+        while at < open.end {
+            let (runs, next) = from.read(at, BATCH)?;
+            let (mut bytes, mut moved) = (Vec::new(), Vec::new());
+            for chunk in runs.iter().flatten() {
+                for (offset, entry) in (chunk.from..).zip(record_entries(chunk.entries())) {
+                    if open.contains(&offset) && choice.takes(offset, entry.record) {
+                        put_bytes(&mut bytes, 15, without_letter(entry.record));
+                        moved.push(offset..offset + 1);
+                    }
+                }
+            }
+            if !moved.is_empty() {
+                let count = u32::try_from(moved.len()).unwrap_or(u32::MAX);
+                self.append(to, &Records::trusted(bytes, count), None)?;
+                // A crash before this makes them twice, in the topic as among the dead letters.
+                from.settle_unleased(REDRIVE_GROUP, &moved)?;
+                redriven += u64::from(count);
+            }
+            if next <= at {
+                break;
+            }
+            at = next;
+        }
+        Ok(redriven)
+    }
+}
+
+/// The last `dead_letter` field of a record.
+fn letter_of(record: &[u8]) -> Option<v1::DeadLetter> {
+    v1::DeadLetter::decode(RecordView::of(record).dead_letter?).ok()
+}
+
+/// The record as it was before it became a dead letter: the field that was appended is its last one.
+fn without_letter(record: &[u8]) -> &[u8] {
+    let (mut cursor, mut end) = (Cursor::new(record), record.len());
+    while let Ok(Some(field)) = cursor.next_field() {
+        if field.number == 15 {
+            end = field.start;
+        }
+    }
+    &record[..end]
 }
 
 /// Appends an entry: the record's bytes and, behind them, its `dead_letter` field.

@@ -1,13 +1,16 @@
-//! The background sync of `os` topics: everything written is on disk after 5 s or 64 MiB, whichever comes first.
+//! The background thread: everything written to `os` topics is on disk after 5 s or 64 MiB, whichever comes first, and
+//! retention is looked at with each sync, at least once a minute.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 /// Longest time that written bytes stay unsynced.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// Longest time between two looks at what retention may delete, while nothing is written.
+const UPKEEP: Duration = Duration::from_secs(60);
 /// Most bytes of a partition that stay unsynced.
 pub const MAX_UNSYNCED_BYTES: u64 = 64 << 20;
 
@@ -17,7 +20,7 @@ struct State {
     stopped: bool,
 }
 
-/// Tells the background thread when there is something to sync. It sleeps while nothing is written.
+/// Tells the background thread when there is something to sync.
 #[derive(Default)]
 pub struct Flusher {
     dirty: AtomicBool,
@@ -43,14 +46,17 @@ impl Flusher {
         self.wake.notify_one();
     }
 
-    /// The thread's life: `sync` runs after each interval in which something was written; false from it ends the life.
+    /// The thread's life: `sync` runs after each interval in which something was written, and once a minute; false from it ends the life.
     pub fn run(self: &Arc<Self>, sync: impl Fn() -> bool) {
         loop {
             let mut state = self.state.lock();
+            let upkeep = Instant::now() + UPKEEP;
             while !state.stopped && !state.urgent && !self.dirty.load(Ordering::Relaxed) {
-                self.wake.wait(&mut state);
+                if self.wake.wait_until(&mut state, upkeep).timed_out() {
+                    break;
+                }
             }
-            let deadline = std::time::Instant::now() + INTERVAL;
+            let deadline = Instant::now() + INTERVAL;
             while !state.stopped && !state.urgent {
                 if self.wake.wait_until(&mut state, deadline).timed_out() {
                     break;

@@ -10,6 +10,7 @@ mod folder;
 mod names;
 mod partition;
 mod rpc;
+mod spread;
 mod topic;
 mod wakeup;
 
@@ -18,14 +19,14 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
 pub use self::config::{BrokerOptions, FullPolicy, MAX_PARTITIONS, MAX_VISIBILITY_TIMEOUT_MS, TopicConfig};
 use self::flusher::{Flusher, MAX_UNSYNCED_BYTES};
 use self::folder::Identity;
-pub use self::partition::{Bounds, Chunk, GroupInfo, Leased, Partition, PartitionInfo};
+pub use self::partition::{Bounds, Chunk, GroupInfo, Leased, Partition, PartitionInfo, Received};
 use self::topic::Context;
 pub use self::topic::Topic;
 pub use self::wakeup::{Subscription, Wakeups};
@@ -43,6 +44,12 @@ use crate::wire::{ProduceHead, RecordView, Records, record_entries};
 const MAX_TOPICS: usize = 10_000;
 /// Grants of one life of a group, at most: what separates the lives.
 const GRANTS_PER_LIFE: u64 = 1 << 40;
+/// How much longer than it said a waiting consumer counts: until its next question is here.
+const WAIT_GRACE_MS: u64 = 1000;
+/// Pause before a record is tried again that could not become a dead letter.
+const DEAD_LETTER_RETRY_NS: u64 = 1_000_000_000;
+/// Time between two looks at the free space.
+const FREE_SPACE_CHECK_NS: u64 = 100_000_000;
 /// Bytes of records in one answer, at most, beyond a last record.
 const MAX_ANSWER_BYTES: usize = MAX_BATCH_BYTES;
 /// Prefix of a folder that is being deleted.
@@ -51,6 +58,13 @@ const DELETED_PREFIX: &str = ".deleted-";
 /// An embedded broker.
 pub struct Broker {
     inner: Arc<Inner>,
+}
+
+/// Free bytes of the disk, as last seen.
+#[derive(Default)]
+struct Space {
+    free: u64,
+    checked_ns: Option<u64>,
 }
 
 struct Inner {
@@ -62,6 +76,9 @@ struct Inner {
     topics: RwLock<BTreeMap<String, Arc<Topic>>>,
     wakeups: Arc<Wakeups>,
     flusher: Arc<Flusher>,
+    space: parking_lot::Mutex<Space>,
+    /// Groups deleted because nobody used them.
+    expired_groups: AtomicU64,
     draining: AtomicBool,
     closed: AtomicBool,
     in_memory: bool,
@@ -97,6 +114,8 @@ pub struct Receive<'a> {
     pub bounds: Bounds,
     /// Deliveries, at most.
     pub deliveries: usize,
+    /// How long the consumer is going to wait if there is nothing, milliseconds.
+    pub wait_ms: u32,
     /// Length of the leases; 0: the topic's.
     pub visibility_timeout_ms: u32,
     /// What the group must be, or becomes.
@@ -112,6 +131,24 @@ pub struct Delivered {
     pub visibility_timeout_ms: u32,
     /// The records.
     pub leased: Leased,
+}
+
+impl Inner {
+    fn retain(&self, everything: bool) {
+        let topics: Vec<Arc<Topic>> = self.topics.read().values().cloned().collect();
+        let now_ns = self.clock.wall_ns();
+        for topic in topics {
+            let expired = topic.expire_groups(now_ns);
+            if expired > 0 {
+                self.expired_groups.fetch_add(expired, Ordering::Relaxed);
+            }
+            let config = topic.config().0;
+            for partition in topic.partitions() {
+                // What cannot be deleted now is deleted by the next call, or tells the producer through the full disk.
+                let _ = partition.retain(&config, now_ns, everything);
+            }
+        }
+    }
 }
 
 fn random<const N: usize>() -> Result<[u8; N]> {
@@ -185,6 +222,8 @@ impl Broker {
             topics: RwLock::new(topics),
             wakeups,
             flusher: Arc::default(),
+            space: parking_lot::Mutex::default(),
+            expired_groups: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             in_memory: false,
@@ -219,6 +258,7 @@ impl Broker {
                     let _ = partition.sync_written();
                 }
             }
+            inner.retain(false);
             true
         };
         let thread = std::thread::Builder::new().name("telemetry-sync".into()).spawn(move || flusher.run(sync));
@@ -230,6 +270,11 @@ impl Broker {
             return Err(partition::closed());
         }
         Ok(())
+    }
+
+    /// Groups that were deleted since the start because nobody used them.
+    pub fn expired_groups(&self) -> u64 {
+        self.inner.expired_groups.load(Ordering::Relaxed)
     }
 
     /// Where waiting consumers subscribe.
@@ -317,6 +362,7 @@ impl Broker {
             .retry_after_ms(1000));
         }
         let producer = check_producer(head)?;
+        self.check_free_space()?;
         let placed = if let Some(number) = head.partition {
             self.append(&*topic.partition(number)?, &head.records, producer).map(|placed| vec![placed])
         } else {
@@ -326,6 +372,47 @@ impl Broker {
         // After an error too: other partitions may have got their part.
         self.inner.wakeups.signal(topic.name());
         placed
+    }
+
+    /// Refuses records while the disk is nearly full, after letting go of what nobody needs.
+    fn check_free_space(&self) -> Result<()> {
+        let (min, now) = (self.options().min_free_bytes, self.inner.clock.monotonic_ns());
+        let mut space = self.inner.space.lock();
+        if space.checked_ns.is_none_or(|checked| now >= checked + FREE_SPACE_CHECK_NS) {
+            space.free = self.free_bytes()?;
+            if space.free < min {
+                drop(space);
+                self.retain(true);
+                space = self.inner.space.lock();
+                space.free = self.free_bytes()?;
+            }
+            space.checked_ns = Some(now);
+        }
+        if space.free >= min {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::LogFull,
+            format!(
+                "{}: {} bytes are free, records are taken above {min} (min_free_bytes); nothing was appended; consumers go on: make \
+                 room, or let them ack",
+                self.inner.dir.display(),
+                space.free
+            ),
+        )
+        .retry_after_ms(1000))
+    }
+
+    /// Bytes free where the broker's data is.
+    pub fn free_bytes(&self) -> Result<u64> {
+        let dir = &self.inner.dir;
+        self.inner.context.disk.free_bytes(dir).map_err(|err| Error::io("look at", dir, &err))
+    }
+
+    /// Deletes what may go by each topic's rules, and groups that nobody used for long; everything acked where `everything`
+    /// is wanted. A partition where that fails is passed over: it is tried again with the next call.
+    pub fn retain(&self, everything: bool) {
+        self.inner.retain(everything);
     }
 
     /// Notes that something was written, for the background sync.
@@ -350,8 +437,9 @@ impl Broker {
     pub fn receive(&self, wish: &Receive<'_>) -> Result<(Vec<Delivered>, Option<u64>)> {
         let topic = self.topic(wish.topic)?;
         names::check_client("consumer", wish.consumer)?;
-        self.ensure_group(&topic, wish.group, wish.mode)?;
+        let mode = self.ensure_group(&topic, wish.group, wish.mode)?;
         let group_id = topic.group_id(wish.group).unwrap_or_default();
+        topic.note_consumer(wish.group, self.inner.clock.wall_ns());
         let timeout_ms = match wish.visibility_timeout_ms {
             0 => topic.config().0.visibility_timeout_ms(self.options()),
             given => given,
@@ -362,6 +450,19 @@ impl Broker {
         let mut delivered = Vec::new();
         let mut room = MAX_ANSWER_BYTES;
         let mut partitions = topic.in_turn(wish.partitions)?;
+        let mut next_change = None;
+        if mode == Mode::Ordered && wish.partitions.is_empty() {
+            let until = match wish.wait_ms {
+                0 => now,
+                wait => now + (u64::from(wait) + WAIT_GRACE_MS) * 1_000_000,
+            };
+            let share = topic.share(wish.group, &consumer, now, until);
+            if share.gave_up {
+                self.inner.wakeups.signal(topic.name());
+            }
+            partitions.retain(|partition| share.own.contains(&partition.number()));
+            next_change = share.next_change_ns;
+        }
         while !partitions.is_empty() && delivered.len() < wish.deliveries && room > 0 {
             let mut failed = None;
             partitions.retain(|partition| {
@@ -369,7 +470,7 @@ impl Broker {
                     return true;
                 }
                 let bounds = Bounds { bytes: wish.bounds.bytes.min(room), ..wish.bounds };
-                match partition.receive(wish.group, &consumer, bounds, now, deadline) {
+                match self.receive_from(&topic, partition, wish, &consumer, bounds, (now, deadline)) {
                     Ok(Some(leased)) => {
                         room = room.saturating_sub(leased.bytes());
                         delivered.push(self.deliver(partition, group_id, leased, timeout_ms));
@@ -389,8 +490,42 @@ impl Broker {
                 None => {}
             }
         }
-        let next_due = delivered.is_empty().then(|| next_due_ms(&topic, wish.group, now)).flatten();
+        if !delivered.is_empty() {
+            return Ok((delivered, None));
+        }
+        let due = topic.partitions().iter().filter_map(|partition| partition.next_due_ns(wish.group)).min();
+        let next_due = due.into_iter().chain(next_change).min();
+        let next_due = next_due.map(|due| due.saturating_sub(now).div_ceil(1_000_000).max(1));
         Ok((delivered, next_due))
+    }
+
+    /// Leases records of one partition; those that were given out too often become dead letters on the way.
+    fn receive_from(
+        &self,
+        topic: &Topic,
+        partition: &Partition,
+        wish: &Receive<'_>,
+        consumer: &Arc<str>,
+        bounds: Bounds,
+        (now_ns, deadline_ns): (u64, u64),
+    ) -> Result<Option<Leased>> {
+        let is_dead_letters = topic.name().ends_with(names::DEAD_LETTER_SUFFIX);
+        let max_attempts = topic.config().0.max_attempts().filter(|_| !is_dead_letters);
+        loop {
+            match partition.receive(wish.group, consumer, bounds, max_attempts, now_ns, deadline_ns)? {
+                Received::Leased(leased) => return Ok(Some(leased)),
+                Received::Nothing => return Ok(None),
+                Received::Exhausted { grant, range, attempts } => {
+                    let part = (grant, range.clone());
+                    let sent = self.dead_letter(topic, partition, wish.group, part, "max attempts", Some(attempts));
+                    if let Err(err) = sent {
+                        // Tried again later; nothing is lost, and other records need not wait for it.
+                        partition.nack(wish.group, &[(grant, range)], now_ns + DEAD_LETTER_RETRY_NS)?;
+                        return Err(err);
+                    }
+                }
+            }
+        }
     }
 
     fn deliver(&self, partition: &Partition, group_id: u64, leased: Leased, visibility_timeout_ms: u32) -> Delivered {
@@ -412,6 +547,7 @@ impl Broker {
     pub fn release(&self, topic: &str, group: &str, consumer: &str) -> Result<()> {
         match self.topic(topic) {
             Ok(topic) => {
+                topic.leave(group, consumer);
                 topic.partitions().iter().for_each(|partition| partition.release(group, consumer));
                 self.inner.wakeups.signal(topic.name());
                 Ok(())
@@ -460,11 +596,6 @@ impl Drop for Broker {
         // As good as a kill: whoever wants a clean stop calls `close` and sees its outcome.
         let _ = self.close(false);
     }
-}
-
-fn next_due_ms(topic: &Topic, group: &str, now_ns: u64) -> Option<u64> {
-    let due = topic.partitions().iter().filter_map(|partition| partition.next_due_ns(group)).min()?;
-    Some(due.saturating_sub(now_ns).div_ceil(1_000_000).max(1))
 }
 
 fn topic_not_found(name: &str) -> Error {

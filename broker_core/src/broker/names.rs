@@ -6,6 +6,8 @@ use crate::error::{Code, Error, Result};
 pub const MAX_NAME: usize = 200;
 /// What a dead-letter topic's name ends with.
 pub const DEAD_LETTER_SUFFIX: &str = ".dlq";
+/// The group of a dead-letter topic whose acks say what was redriven.
+pub const REDRIVE_GROUP: &str = "redrive";
 /// Bytes of a consumer's or producer's name, at most.
 pub const MAX_CLIENT_NAME: usize = 255;
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::config::TopicConfig;
 use crate::disk::Disk;
 use crate::error::{Code, Error, Result};
 use crate::log::frame::Frame;
@@ -18,6 +19,11 @@ use crate::log::{Appended, Durability, Log, LogId, LogOptions};
 use crate::queue::journal::Journal;
 use crate::queue::{Given, Mode, Queue, Settled};
 use crate::wire::Records;
+
+/// Who holds the leases of records on their way to the dead letters.
+const NOBODY: &str = "";
+/// How long a named producer is remembered after its last batch: 7 days.
+const PRODUCER_IDLE_NS: i64 = 7 * 86_400 * 1_000_000_000;
 
 /// Consecutive records of one frame.
 #[derive(Debug, Clone)]
@@ -33,6 +39,12 @@ impl Chunk {
     /// The records, as entries.
     pub fn entries(&self) -> &[u8] {
         self.frame.entries(self.from, self.to)
+    }
+
+    /// One record of the chunk.
+    #[must_use]
+    pub fn at(&self, offset: u64) -> Chunk {
+        Chunk { frame: self.frame.clone(), from: offset, to: offset + 1 }
     }
 
     /// When they were appended.
@@ -68,6 +80,24 @@ impl Leased {
     }
 }
 
+/// What a consumer's question came to.
+#[derive(Debug)]
+pub enum Received {
+    /// Records for it.
+    Leased(Leased),
+    /// Records that were given out too often, leased to nobody: they are to become dead letters.
+    Exhausted {
+        /// The lease.
+        grant: u64,
+        /// Their offsets.
+        range: Range<u64>,
+        /// How often they were given out.
+        attempts: u32,
+    },
+    /// None are ready.
+    Nothing,
+}
+
 /// State of a partition, for people and metrics.
 #[derive(Debug, Clone)]
 pub struct PartitionInfo {
@@ -93,6 +123,8 @@ pub struct PartitionInfo {
     pub appended: u64,
     /// Records leased since the broker started.
     pub leased: u64,
+    /// Records dropped, acked or not, since the broker started.
+    pub dropped: u64,
 }
 
 /// State of a group in a partition.
@@ -407,15 +439,16 @@ impl Partition {
         outcome
     }
 
-    /// Leases records to a consumer; None when none are ready.
+    /// Leases records to a consumer, unless they were given out `max_attempts` times already.
     pub fn receive(
         &self,
         group: &str,
         consumer: &Arc<str>,
         bounds: Bounds,
+        max_attempts: Option<u32>,
         now_ns: u64,
         deadline_ns: u64,
-    ) -> Result<Option<Leased>> {
+    ) -> Result<Received> {
         self.with_cursor(group, |inner, cursor| {
             let visible_end = inner.log.visible_end();
             while let Some(candidate) = cursor.queue.candidate(consumer, now_ns, visible_end) {
@@ -427,16 +460,27 @@ impl Partition {
                 }
                 let range = from..chunks.last().map_or(from, |chunk| chunk.to);
                 let (records, attempt) = (range.end - range.start, candidate.attempt);
+                if cursor.queue.mode() == Mode::Shared && max_attempts.is_some_and(|max| attempt > max) {
+                    let grant = cursor.queue.grant(&NOBODY.into(), range.clone(), deadline_ns);
+                    return Ok(Received::Exhausted { grant, range, attempts: attempt - 1 });
+                }
                 let grant = cursor.queue.grant(consumer, range.clone(), deadline_ns);
                 cursor.note_lease(&*self.disk, &inner.log, &Given { range, attempt, grant });
                 inner.leased += records;
                 if attempt > 1 {
                     cursor.redelivered += records;
                 }
-                return Ok(Some(Leased { grant, attempt, chunks }));
+                return Ok(Received::Leased(Leased { grant, attempt, chunks }));
             }
-            Ok(None)
+            Ok(Received::Nothing)
         })
+    }
+
+    /// Who has records of an ordered group in flight at `now_ns`; empty: nobody.
+    pub fn holder(&self, group: &str, now_ns: u64) -> String {
+        let mut inner = self.inner.lock();
+        let cursor = inner.cursors.get_mut(group);
+        cursor.and_then(|cursor| cursor.queue.holder(now_ns)).unwrap_or_default().to_owned()
     }
 
     /// When a lease or a delay of the group ends next.
@@ -458,6 +502,29 @@ impl Partition {
         cursor.write_journal(&*self.disk, log)?;
         self.settle(inner)?;
         Ok(settled)
+    }
+
+    /// What a group has not acked, up to the end of the log.
+    pub fn open_ranges(&self, group: &str) -> Result<Vec<Range<u64>>> {
+        self.with_cursor(group, |inner, cursor| {
+            let progress = cursor.queue.progress();
+            let fresh = progress.next.max(inner.log.start())..inner.log.visible_end();
+            let given = progress.open.into_iter().map(|given| given.range);
+            Ok(given.chain((!fresh.is_empty()).then_some(fresh)).collect())
+        })
+    }
+
+    /// Acks records that the broker itself is done with, whoever may hold them.
+    pub fn settle_unleased(&self, group: &str, ranges: &[Range<u64>]) -> Result<()> {
+        let mut leases = Vec::with_capacity(ranges.len());
+        {
+            let mut inner = self.open_inner()?;
+            let cursor = inner.cursors.get_mut(group).ok_or_else(|| group_not_found(group))?;
+            for range in ranges {
+                leases.push((cursor.queue.take_over(range.clone()), range.clone()));
+            }
+        }
+        self.ack(group, &leases).map(drop)
     }
 
     /// What an ack would take effect on, and how often those records have been given.
@@ -567,11 +634,12 @@ impl Partition {
             recovered_cut_bytes: inner.log.recovered_cut_bytes(),
             appended: inner.appended,
             leased: inner.leased,
+            dropped: inner.log.dropped_records(),
         }
     }
 
-    /// How a group is doing.
-    pub fn group_info(&self, group: &str) -> Result<GroupInfo> {
+    /// How a group is doing, at `now_ns`.
+    pub fn group_info(&self, group: &str, now_ns: u64) -> Result<GroupInfo> {
         self.with_cursor(group, |inner, cursor| {
             let (leases, in_flight) = cursor.queue.in_flight();
             Ok(GroupInfo {
@@ -582,10 +650,20 @@ impl Partition {
                 lag: cursor.queue.lag(inner.log.visible_end()),
                 in_flight,
                 leases,
-                holder: cursor.queue.holder().unwrap_or_default().to_owned(),
+                holder: cursor.queue.holder(now_ns).unwrap_or_default().to_owned(),
                 redelivered: cursor.redelivered,
             })
         })
+    }
+
+    /// Deletes what may go by the topic's rules, at `now_ns`; every acked segment where `everything` is wanted.
+    pub fn retain(&self, config: &TopicConfig, now_ns: i64, everything: bool) -> Result<u64> {
+        let mut inner = self.open_inner()?;
+        let end = inner.log.end();
+        // Where there is no group nothing is acked, but nobody waits for old records either.
+        let below = if inner.cursors.is_empty() && !everything { end } else { inner.acked_below() };
+        inner.log.expire_producers(now_ns.saturating_sub(PRODUCER_IDLE_NS));
+        inner.log.retain(&config.retention(below, now_ns, everything))
     }
 
     /// Records that some group has not acked; all records where there is no group.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::config::{MAX_VISIBILITY_TIMEOUT_MS, TopicConfig};
+use super::dead_letter::Choice;
 use super::names;
 use super::partition::{Bounds, Chunk, GroupInfo, Partition, PartitionInfo};
 use super::topic::Topic;
@@ -23,6 +24,10 @@ const MAX_RECORDS: u32 = 65_536;
 const DEFAULT_RECORDS: u32 = 500;
 const DEFAULT_BYTES: u32 = 1 << 20;
 const MAX_DELIVERIES: u32 = 64;
+const MAX_WAIT_MS: u32 = 60_000;
+/// Dead letters of one answer.
+const DEFAULT_LETTERS: u32 = 100;
+const MAX_LETTERS: u32 = 10_000;
 /// Leases of one ack, nack or extend, at most.
 const MAX_LEASES: usize = 10_000;
 
@@ -146,6 +151,8 @@ impl Broker {
                 self.inner.wakeups.signal(topic.name());
                 Ok(v1::DeleteGroupResponse {}.encode_to_vec())
             }
+            "ListDeadLetters" => self.rpc_list_dead_letters(&decode(method, request)?),
+            "RedriveDeadLetters" => self.rpc_redrive(&decode(method, request)?),
             "DescribeBroker" => self.rpc_describe_broker(),
             "DrainBroker" => {
                 let request: v1::DrainBrokerRequest = decode(method, request)?;
@@ -184,6 +191,7 @@ impl Broker {
             partitions: &request.partitions,
             bounds: bounds(request.max_records, request.max_bytes)?,
             deliveries: deliveries as usize,
+            wait_ms: bounded("wait_ms", request.wait_ms, 0, MAX_WAIT_MS)?,
             visibility_timeout_ms: visibility_timeout(request.visibility_timeout_ms)?,
             mode: mode_of(request.mode)?,
         };
@@ -238,7 +246,9 @@ impl Broker {
                 return partition.nack(&request.group, ranges, due_ns);
             }
             let letters = ranges.iter().cloned();
-            letters.map(|part| self.dead_letter(&topic, partition, &request.group, part, &request.reason)).collect()
+            letters
+                .map(|part| self.dead_letter(&topic, partition, &request.group, part, &request.reason, None))
+                .collect()
         });
         self.inner.wakeups.signal(topic.name());
         let (nacked, stale) = settled?;
@@ -346,7 +356,9 @@ impl Broker {
         let infos: Result<Vec<_>> = topic
             .partitions()
             .iter()
-            .map(|partition| partition.group_info(&request.group).map(group_info_to_wire))
+            .map(|partition| {
+                partition.group_info(&request.group, self.inner.clock.monotonic_ns()).map(group_info_to_wire)
+            })
             .collect();
         let mode = topic.group_mode(&request.group).unwrap_or(Mode::Shared);
         let group = Some(group_to_wire(request.group, mode));
@@ -368,16 +380,46 @@ impl Broker {
         for (partition, offset) in chosen.iter().zip(offsets) {
             partition.seek(&request.group, offset)?;
             self.written(partition);
-            partitions.push(group_info_to_wire(partition.group_info(&request.group)?));
+            partitions.push(group_info_to_wire(partition.group_info(&request.group, self.inner.clock.monotonic_ns())?));
         }
         self.inner.wakeups.signal(topic.name());
         Ok(v1::SeekGroupResponse { partitions }.encode_to_vec())
     }
 
+    fn rpc_list_dead_letters(&self, request: &v1::ListDeadLettersRequest) -> Result<Vec<u8>> {
+        let topic = self.topic(&request.topic)?;
+        let choice = Choice { partition: request.partition, group: &request.group, ranges: &[] };
+        let max_records = bounded("max_records", request.max_records, DEFAULT_LETTERS, MAX_LETTERS)?;
+        let (letters, total) = self.list_dead_letters(&topic, &choice, request.from_offset, max_records)?;
+        let name = format!("{}{}", topic.name(), names::DEAD_LETTER_SUFFIX);
+        let mut response = Vec::new();
+        for (partition, chunk) in letters {
+            let chunks = [chunk];
+            let head = delivery_head(&name, partition.number(), partition.log_id().0, &chunks);
+            put_delivery(&mut response, &head, &chunks)?;
+        }
+        response.extend(v1::ListDeadLettersResponse { deliveries: Vec::new(), total }.encode_to_vec());
+        Ok(response)
+    }
+
+    fn rpc_redrive(&self, request: &v1::RedriveDeadLettersRequest) -> Result<Vec<u8>> {
+        let topic = self.topic(&request.topic)?;
+        if request.partition.is_none() && !request.ranges.is_empty() {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                "offsets to redrive need their partition; name it, or leave them out",
+            ));
+        }
+        let ranges: Vec<Range<u64>> = request.ranges.iter().map(|range| range.start..range.end).collect();
+        let choice = Choice { partition: request.partition, group: &request.group, ranges: &ranges };
+        let redriven = self.redrive(&topic, &choice)?;
+        Ok(v1::RedriveDeadLettersResponse { redriven }.encode_to_vec())
+    }
+
     fn rpc_describe_broker(&self) -> Result<Vec<u8>> {
         let topics = self.topics()?;
         let dir = &self.inner.dir;
-        let free_bytes = self.inner.context.disk.free_bytes(dir).map_err(|err| Error::io("look at", dir, &err))?;
+        let free_bytes = self.free_bytes()?;
         let partitions: usize = topics.iter().map(|topic| topic.partitions().len()).sum();
         Ok(v1::DescribeBrokerResponse {
             broker_id: self.inner.identity.broker_id.to_vec(),
@@ -385,7 +427,7 @@ impl Broker {
             started_ns: self.inner.started_ns,
             data_dir: if self.inner.in_memory { String::new() } else { dir.display().to_string() },
             free_bytes,
-            min_free_bytes: 0,
+            min_free_bytes: self.options().min_free_bytes,
             draining: self.inner.draining.load(std::sync::atomic::Ordering::Relaxed),
             partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
         }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::config::{BrokerOptions, TopicConfig};
 use super::names;
 use super::partition::Partition;
+use super::spread::{Share, Spread};
 use crate::disk::Disk;
 use crate::error::{Code, Error, Result};
 use crate::log::LogId;
@@ -25,6 +26,10 @@ use crate::queue::Mode;
 
 /// Groups of a topic, at most.
 const MAX_GROUPS: usize = 1000;
+/// How long a group is kept without a consumer: 7 days.
+const GROUP_IDLE_NS: i64 = 7 * 86_400 * 1_000_000_000;
+/// How exactly it is known when a group was last used: 1 h.
+const SEEN_STEP_NS: i64 = 3_600 * 1_000_000_000;
 const META_FILE: &str = "topic.json";
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,6 +45,9 @@ struct GroupMeta {
     mode: Mode,
     /// Random: a group made anew under an old name is another one, and takes no acks of the old one's leases.
     id: u64,
+    /// When a consumer last asked for records, to the hour, nanoseconds since the epoch.
+    #[serde(default)]
+    seen_ns: i64,
 }
 
 /// What a topic needs of its broker.
@@ -62,6 +70,8 @@ pub struct Topic {
     meta: Mutex<Meta>,
     partitions: RwLock<Vec<Arc<Partition>>>,
     turn: AtomicU32,
+    /// Of the ordered groups.
+    spreads: Mutex<BTreeMap<String, Spread>>,
 }
 
 impl Topic {
@@ -86,6 +96,7 @@ impl Topic {
             meta: Mutex::new(meta.clone()),
             partitions: RwLock::default(),
             turn: AtomicU32::new(0),
+            spreads: Mutex::default(),
         };
         let made = topic.make(root, &meta);
         if made.is_err() {
@@ -136,6 +147,7 @@ impl Topic {
             meta: Mutex::new(meta.clone()),
             partitions: RwLock::default(),
             turn: AtomicU32::new(0),
+            spreads: Mutex::default(),
         };
         topic.add_partitions(&meta, first_grant)?;
         Ok(Some(topic))
@@ -252,6 +264,20 @@ impl Topic {
         Ok(chosen)
     }
 
+    /// What a consumer of an ordered group may take from; it counts until `until_ns`.
+    pub fn share(&self, group: &str, consumer: &Arc<str>, now_ns: u64, until_ns: u64) -> Share {
+        let holders: Vec<(u32, String)> =
+            self.partitions().iter().map(|partition| (partition.number(), partition.holder(group, now_ns))).collect();
+        self.spreads.lock().entry(group.to_owned()).or_default().share(consumer, now_ns, until_ns, &holders)
+    }
+
+    /// Forgets a consumer that has left.
+    pub fn leave(&self, group: &str, consumer: &str) {
+        if let Some(spread) = self.spreads.lock().get_mut(group) {
+            spread.leave(consumer);
+        }
+    }
+
     /// Groups and their modes, in the order of their names.
     pub fn groups(&self) -> Vec<(String, Mode)> {
         self.meta.lock().groups.iter().map(|(name, group)| (name.clone(), group.mode)).collect()
@@ -306,10 +332,42 @@ impl Topic {
             partition.add_group(group, mode, at, first_grant)?;
         }
         let mut next = meta.clone();
-        next.groups.insert(group.to_owned(), GroupMeta { mode, id: (self.context.new_group_id)()? });
+        next.groups.insert(group.to_owned(), GroupMeta { mode, id: (self.context.new_group_id)()?, seen_ns: 0 });
         self.store(&next)?;
         *meta = next;
         Ok(mode)
+    }
+
+    /// Notes that a consumer of the group is there. Kept to the hour, so that it costs nothing.
+    pub fn note_consumer(&self, group: &str, now_ns: i64) {
+        let mut meta = self.meta.lock();
+        let Some(known) = meta.groups.get_mut(group) else { return };
+        if now_ns.saturating_sub(known.seen_ns) < SEEN_STEP_NS {
+            return;
+        }
+        known.seen_ns = now_ns;
+        // Not stored, it is as old as it was: the group expires earlier, after a week of such failures.
+        let _ = self.store(&meta);
+    }
+
+    /// Deletes the groups that had no consumer for 7 days. Returns how many.
+    pub fn expire_groups(&self, now_ns: i64) -> u64 {
+        let idle: Vec<String> = {
+            let mut meta = self.meta.lock();
+            // One that never had a consumer counts from when it is first looked at.
+            for group in meta.groups.values_mut().filter(|group| group.seen_ns == 0) {
+                group.seen_ns = now_ns;
+            }
+            let is_idle = |group: &GroupMeta| now_ns.saturating_sub(group.seen_ns) > GROUP_IDLE_NS;
+            // What keeps the dead letters has no consumers, and must not let them go.
+            let is_kept = |name: &str| self.name.ends_with(names::DEAD_LETTER_SUFFIX) && name == names::REDRIVE_GROUP;
+            meta.groups
+                .iter()
+                .filter(|(name, group)| is_idle(group) && !is_kept(name))
+                .map(|(name, _)| name.clone())
+                .collect()
+        };
+        idle.iter().filter(|group| self.delete_group(group).is_ok()).count() as u64
     }
 
     /// Deletes a group.
@@ -321,6 +379,7 @@ impl Topic {
         }
         self.store(&next)?;
         *meta = next;
+        self.spreads.lock().remove(group);
         for partition in self.partitions.read().iter() {
             partition.remove_group(group)?;
         }

@@ -57,6 +57,21 @@ pub struct LogOptions {
     pub tail_records: u64,
     /// Size at which a segment is closed, bytes.
     pub segment_bytes: u64,
+    /// Size at which the log takes no more records, bytes, or drops its oldest segment.
+    pub max_bytes: Option<u64>,
+    /// Which of the two.
+    pub drop_oldest: bool,
+}
+
+/// Which records may go.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Nothing at or above this offset goes: somebody still needs it.
+    pub below: u64,
+    /// What was appended before goes.
+    pub appended_before_ns: i64,
+    /// While the log is larger, its oldest segment goes.
+    pub max_bytes: u64,
 }
 
 /// Where an append went.
@@ -117,6 +132,8 @@ pub struct Log {
     last_append_ns: i64,
     poisoned: Option<String>,
     recovered_cut_bytes: u64,
+    /// Records deleted although they were not acked, because the topic drops the oldest.
+    dropped_records: u64,
 }
 
 impl Log {
@@ -151,6 +168,7 @@ impl Log {
             last_append_ns: 0,
             poisoned: None,
             recovered_cut_bytes: 0,
+            dropped_records: 0,
         };
         log.recover()?;
         Ok(log)
@@ -322,6 +340,11 @@ impl Log {
         self.recovered_cut_bytes
     }
 
+    /// Records that were dropped, acked or not, to keep the log under its bound.
+    pub fn dropped_records(&self) -> u64 {
+        self.dropped_records
+    }
+
     /// How far the log has a named producer's batches; 0: not at all.
     pub fn producer_sequence(&mut self, name: &str) -> u64 {
         self.producers.name(name);
@@ -358,6 +381,7 @@ impl Log {
         if self.poisoned.is_some() {
             return Err(self.poison(""));
         }
+        self.make_room(records.len() as u64)?;
         let base = self.end;
         self.cover(base + u64::from(count))?;
         let (producer_id, sequence) = producer.unwrap_or_default();
@@ -518,6 +542,8 @@ impl Log {
 
     /// The first frame with records at or above `offset`; None at the end. It may begin behind `offset`: a gap.
     pub fn frame_at(&mut self, offset: u64) -> Result<Option<Arc<Frame>>> {
+        // Deleted records may still be in memory; they are gone all the same.
+        let offset = offset.max(self.start());
         if self.tail.reaches(offset) {
             return Ok(self.tail.find(offset).cloned());
         }
@@ -540,6 +566,75 @@ impl Log {
         Ok(self.tail.unwritten_offset_at(time_ns).unwrap_or(self.end))
     }
 
+    /// Keeps the bound of the log when a batch of so many bytes comes.
+    fn make_room(&mut self, batch_bytes: u64) -> Result<()> {
+        let Some(max) = self.options.max_bytes else { return Ok(()) };
+        let frame_bytes = batch_bytes + frame::HEADER_BYTES as u64;
+        while self.bytes() + frame_bytes > max {
+            if !self.options.drop_oldest || self.segments.len() < 2 {
+                return Err(Error::new(
+                    Code::LogFull,
+                    format!(
+                        "{} has {} bytes and may have {max} (max_partition_bytes); nothing was appended; ack or drop records, or \
+                         raise the bound",
+                        self.label,
+                        self.bytes()
+                    ),
+                )
+                .retry_after_ms(1000));
+            }
+            self.dropped_records += self.segments[1].base() - self.segments[0].base();
+            self.producers.store(&*self.disk, &self.dir)?;
+            self.remove_oldest()?;
+        }
+        Ok(())
+    }
+
+    /// Deletes whole segments, oldest first, as far as `rule` lets them go. Returns how many.
+    pub fn retain(&mut self, rule: &Retention) -> Result<u64> {
+        let is_over = |log: &Log| log.bytes() > rule.max_bytes;
+        // The last segment can only go when another one carries the end of the log.
+        if self.tail.is_written()
+            && self.segments.last().is_some_and(|active| {
+                active.end() > active.base()
+                    && self.end <= rule.below
+                    && (active.last_append_ns() < rule.appended_before_ns || self.segments.len() == 1 && is_over(self))
+            })
+        {
+            self.cover(self.end)?;
+            self.add_segment(self.end).map_err(|err| Error::io("make a segment in", &self.dir, &err))?;
+            self.chain_end = self.end;
+        }
+        let mut removed = 0;
+        while let [oldest, next, ..] = &self.segments[..] {
+            let old = oldest.last_append_ns() < rule.appended_before_ns;
+            if next.base() > rule.below || !(old || is_over(self)) {
+                break;
+            }
+            if removed == 0 {
+                self.producers.store(&*self.disk, &self.dir)?;
+            }
+            self.remove_oldest()?;
+            removed += 1;
+        }
+        if removed > 0 {
+            self.disk.sync_dir(&self.dir).map_err(|err| Error::io("sync", &self.dir, &err))?;
+        }
+        Ok(removed)
+    }
+
+    fn remove_oldest(&mut self) -> Result<()> {
+        let path = self.segments[0].path();
+        self.disk.remove_file(path).map_err(|err| Error::io("remove", path, &err))?;
+        self.segments.remove(0);
+        Ok(())
+    }
+
+    /// Forgets named producers that have sent nothing since. Returns how many.
+    pub fn expire_producers(&mut self, before_ns: i64) -> usize {
+        self.producers.expire(before_ns)
+    }
+
     /// Deletes all records; offsets go on.
     pub fn purge(&mut self) -> Result<()> {
         self.cover(self.end)?;
@@ -553,9 +648,7 @@ impl Log {
         self.chain_end = self.end;
         self.unsynced.clear();
         while self.segments.len() > 1 {
-            let path = self.segments[0].path();
-            self.disk.remove_file(path).map_err(|err| Error::io("remove", path, &err))?;
-            self.segments.remove(0);
+            self.remove_oldest()?;
         }
         self.disk.sync_dir(&self.dir).map_err(|err| Error::io("sync", &self.dir, &err))
     }

@@ -71,6 +71,13 @@ impl Producers {
         }
     }
 
+    /// Forgets those who have appended nothing since `before_ns`. Returns how many.
+    pub fn expire(&mut self, before_ns: i64) -> usize {
+        let before = self.by_id.len();
+        self.by_id.retain(|_, entry| entry.last_append_ns >= before_ns);
+        before - self.by_id.len()
+    }
+
     /// The highest sequence stored; 0: none.
     pub fn sequence(&self, id: u64) -> u64 {
         self.by_id.get(&id).map_or(0, |entry| entry.sequence)

@@ -313,7 +313,7 @@ impl Segment {
 
     /// A frame that ends above `offset`, the first such; None at the end of the segment.
     pub fn find(&self, reader: &mut Reader, offset: u64) -> Result<Option<Arc<Frame>>> {
-        if let Some(frame) = reader.frame(offset) {
+        if let Some(frame) = reader.frame(self.base, offset) {
             return Ok(Some(frame));
         }
         let mut position = reader.next_position(self.base, offset).unwrap_or_else(|| self.position_before(offset));
@@ -399,10 +399,11 @@ struct Last {
 }
 
 impl Reader {
-    /// The last frame found, if it has this offset.
-    fn frame(&self, offset: u64) -> Option<Arc<Frame>> {
-        let frame = &self.last.as_ref()?.frame;
-        (frame.header().base_offset..frame.header().end_offset()).contains(&offset).then(|| frame.clone())
+    /// The last frame found, if it is one of this segment and has this offset.
+    fn frame(&self, segment: u64, offset: u64) -> Option<Arc<Frame>> {
+        let last = self.last.as_ref().filter(|last| last.segment == segment)?;
+        let header = last.frame.header();
+        (header.base_offset..header.end_offset()).contains(&offset).then(|| last.frame.clone())
     }
 
     /// Where the frame behind the last one stands, if it begins with this offset.

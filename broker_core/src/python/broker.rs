@@ -113,8 +113,10 @@ fn durability_of(name: &str) -> Result<Durability> {
 #[pymethods]
 impl PyBroker {
     #[new]
+    #[expect(clippy::too_many_arguments, reason = "each is a keyword of its own in Python")]
     #[pyo3(signature = (
-        data_dir, *, queue_size = 2000, visibility_timeout_ms = 30_000, partitions = 4, durability = "os", clock = None
+        data_dir, *, queue_size = 2000, visibility_timeout_ms = 30_000, partitions = 4, durability = "os", min_free_bytes = 268_435_456,
+        clock = None
     ))]
     fn new(
         py: Python<'_>,
@@ -123,12 +125,13 @@ impl PyBroker {
         visibility_timeout_ms: u32,
         partitions: u32,
         durability: &str,
+        min_free_bytes: u64,
         clock: Option<&PyManualClock>,
     ) -> PyResult<Self> {
         let clock = clock.map(|clock| clock.0.clone() as Arc<dyn Clock>);
         let open = || {
             let durability = durability_of(durability)?;
-            let options = BrokerOptions { queue_size, visibility_timeout_ms, partitions, durability };
+            let options = BrokerOptions { queue_size, visibility_timeout_ms, partitions, durability, min_free_bytes };
             match data_dir {
                 Some(dir) => Broker::open(Path::new(dir), options, clock),
                 None => Broker::in_memory(options, clock),

@@ -166,6 +166,14 @@ impl Queue {
         either!(self, queue => queue.next_due_ns())
     }
 
+    /// Leases a range to nobody, out of turn and out of any other lease, to be acked at once. Shared groups only.
+    pub fn take_over(&mut self, range: Range<u64>) -> u64 {
+        match self {
+            Queue::Shared(queue) => queue.take_over(&range),
+            Queue::Ordered(queue) => queue.grant(&"".into(), range, 0),
+        }
+    }
+
     /// How often the record at a leased offset has been given.
     pub fn attempt(&self, offset: u64) -> u32 {
         either!(self, queue => queue.attempt(offset))
@@ -196,11 +204,14 @@ impl Queue {
         either!(self, queue => queue.in_flight())
     }
 
-    /// The consumer that holds the partition, in an ordered group.
-    pub fn holder(&self) -> Option<&str> {
+    /// The consumer that holds the partition, in an ordered group; a hold whose leases are over at `now_ns` is none.
+    pub fn holder(&mut self, now_ns: u64) -> Option<&str> {
         match self {
             Queue::Shared(_) => None,
-            Queue::Ordered(queue) => queue.holder(),
+            Queue::Ordered(queue) => {
+                queue.expire(now_ns);
+                queue.holder()
+            }
         }
     }
 

@@ -78,7 +78,7 @@ impl OrderedQueue {
         }
     }
 
-    fn expire(&mut self, now_ns: u64) {
+    pub(super) fn expire(&mut self, now_ns: u64) {
         if let Some(index) = self.leases.iter().position(|lease| lease.deadline_ns <= now_ns) {
             self.rewind(index, self.leases[index].range.start);
         }

@@ -212,6 +212,27 @@ impl SharedQueue {
         grant
     }
 
+    /// See [`super::Queue::take_over`].
+    pub fn take_over(&mut self, range: &Range<u64>) -> u64 {
+        self.hand_back_untouched(range.end);
+        let grant = self.next_grant;
+        self.next_grant += 1;
+        let parts: Vec<u64> = self.overlapping(range).map(|(run, _)| run.start).collect();
+        let mut open = 0;
+        for start in parts {
+            self.change(start, range, Some(State::Available));
+            let inside = start.max(range.start);
+            let Some(run) = self.take(inside) else { continue };
+            open += run.end - inside;
+            self.put(inside..run.end, Run { grant, state: State::Leased, ..run });
+        }
+        if open > 0 {
+            self.deadlines.insert((0, grant));
+            self.leases.insert(grant, Lease { range: range.clone(), open, deadline_ns: 0, consumer: "".into() });
+        }
+        grant
+    }
+
     /// See [`super::Queue::skip_gap`].
     pub fn skip_gap(&mut self, gap: Range<u64>) {
         if self.runs.contains_key(&gap.start) {

@@ -35,7 +35,7 @@ pub fn read_all(log: &mut Log, from: u64) -> Result<Vec<(u64, u64)>> {
 }
 
 pub fn options(durability: Durability) -> LogOptions {
-    LogOptions { durability, tail_records: 20, segment_bytes: 2000 }
+    LogOptions { durability, tail_records: 20, segment_bytes: 2000, max_bytes: None, drop_oldest: false }
 }
 
 pub const ID: LogId = LogId([7; 16]);
@@ -167,6 +167,9 @@ impl Disk for TestDisk {
         self.disk.sync_dir(path)
     }
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        if self.limited.load(Ordering::SeqCst) {
+            return Ok(self.room.load(Ordering::SeqCst));
+        }
         self.disk.free_bytes(path)
     }
     fn boot_id(&self) -> String {

@@ -1,0 +1,140 @@
+//! How the partitions of an ordered group are spread over its consumers: evenly, and each where it was.
+//!
+//! A consumer counts while it waits for records (as long as it said, and a second more) or has some in flight. Each has a
+//! quota: the partitions divided by the consumers, the remainder going to the first by name. A consumer is served from
+//! the partitions it owns; it claims free ones up to its quota and gives up what is above it. Who owns a partition only
+//! decides who is asked first: that two never hold records of one partition is the queue's promise, not this one's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What a consumer may take from.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Partitions it is served from.
+    pub own: Vec<u32>,
+    /// Whether it gave some up: others should look again.
+    pub gave_up: bool,
+    /// When another consumer stops counting, if it says nothing until then.
+    pub next_change_ns: Option<u64>,
+}
+
+/// The consumers of one ordered group and what they own.
+#[derive(Debug, Default)]
+pub struct Spread {
+    /// Until when each counts.
+    consumers: BTreeMap<Arc<str>, u64>,
+    owners: BTreeMap<u32, Arc<str>>,
+}
+
+impl Spread {
+    /// Notes that a consumer asks for records and counts until `until_ns`, and says what it may take from.
+    ///
+    /// `holders`: for each partition, who has records of it in flight; empty: nobody.
+    pub fn share(&mut self, consumer: &Arc<str>, now_ns: u64, until_ns: u64, holders: &[(u32, String)]) -> Share {
+        self.consumers.retain(|name, until| *until > now_ns || holders.iter().any(|(_, holder)| **holder == **name));
+        self.consumers.insert(consumer.clone(), until_ns);
+        let consumers = &self.consumers;
+        self.owners.retain(|_, owner| consumers.contains_key(owner));
+        for (partition, holder) in holders.iter().filter(|(_, holder)| !holder.is_empty()) {
+            // Who has records in flight owns the partition, whatever was thought before.
+            if let Some((name, _)) = consumers.get_key_value(holder.as_str()) {
+                self.owners.insert(*partition, name.clone());
+            }
+        }
+        let rank = consumers.keys().position(|name| name == consumer).unwrap_or(0);
+        let quota = holders.len() / consumers.len() + usize::from(rank < holders.len() % consumers.len());
+        let mut own: Vec<u32> = self.owners.iter().filter(|(_, owner)| *owner == consumer).map(|(&at, _)| at).collect();
+        let surplus: Vec<u32> = holders
+            .iter()
+            .filter(|(partition, holder)| holder.is_empty() && own.contains(partition))
+            .map(|(partition, _)| *partition)
+            .take(own.len().saturating_sub(quota))
+            .collect();
+        own.retain(|partition| !surplus.contains(partition));
+        for partition in &surplus {
+            self.owners.remove(partition);
+        }
+        let free =
+            holders.iter().map(|(partition, _)| *partition).filter(|partition| !self.owners.contains_key(partition));
+        let claimed: Vec<u32> =
+            free.filter(|partition| !surplus.contains(partition)).take(quota.saturating_sub(own.len())).collect();
+        for &partition in &claimed {
+            self.owners.insert(partition, consumer.clone());
+        }
+        own.extend(claimed);
+        let others = self.consumers.iter().filter(|(name, until)| *name != consumer && **until > now_ns);
+        Share { own, gave_up: !surplus.is_empty(), next_change_ns: others.map(|(_, &until)| until).min() }
+    }
+
+    /// Forgets a consumer that has left.
+    pub fn leave(&mut self, consumer: &str) {
+        self.consumers.remove(consumer);
+        self.owners.retain(|_, owner| **owner != *consumer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn idle(partitions: u32) -> Vec<(u32, String)> {
+        (0..partitions).map(|partition| (partition, String::new())).collect()
+    }
+
+    fn settle(spread: &mut Spread, names: &[&str], partitions: u32) -> Vec<usize> {
+        let mut shares = vec![0; names.len()];
+        // Each asks a few times: what one gives up another claims the next time.
+        for _ in 0..3 {
+            for (index, name) in names.iter().enumerate() {
+                shares[index] = spread.share(&(*name).into(), 0, 10, &idle(partitions)).own.len();
+            }
+        }
+        shares
+    }
+
+    #[test]
+    fn partitions_are_spread_evenly_over_those_who_wait() {
+        let mut spread = Spread::default();
+        assert_eq!(settle(&mut spread, &["a"], 4), [4]);
+        assert_eq!(settle(&mut spread, &["a", "b"], 4), [2, 2]);
+        assert_eq!(settle(&mut spread, &["a", "b", "c"], 4), [2, 1, 1]);
+        assert_eq!(settle(&mut spread, &["a", "b", "c", "d", "e"], 4), [1, 1, 1, 1, 0]);
+        spread.leave("b");
+        assert_eq!(settle(&mut spread, &["a", "c", "d", "e"], 4), [1, 1, 1, 1]);
+        for name in ["c", "d", "e"] {
+            spread.leave(name);
+        }
+        assert_eq!(settle(&mut spread, &["a"], 4), [4]);
+    }
+
+    #[test]
+    fn a_consumer_keeps_what_it_has_while_nothing_changes() {
+        let mut spread = Spread::default();
+        settle(&mut spread, &["a", "b"], 6);
+        let before = spread.owners.clone();
+        settle(&mut spread, &["b", "a"], 6);
+        assert_eq!(spread.owners, before);
+    }
+
+    #[test]
+    fn whoever_neither_waits_nor_holds_records_counts_no_more() {
+        let mut spread = Spread::default();
+        settle(&mut spread, &["a", "b"], 2);
+        assert_eq!(spread.share(&"a".into(), 9, 20, &idle(2)).own.len(), 1);
+        assert_eq!(spread.share(&"a".into(), 10, 20, &idle(2)).own.len(), 2);
+    }
+
+    #[test]
+    fn records_in_flight_keep_their_partition_until_they_are_settled() {
+        let mut spread = Spread::default();
+        let busy = [(0, "a".to_owned()), (1, "a".to_owned())];
+        assert_eq!(spread.share(&"a".into(), 0, 0, &busy).own, [0, 1]);
+        let share = spread.share(&"b".into(), 5, 10, &busy);
+        assert_eq!(share.own, [0; 0]);
+        assert!(!spread.share(&"a".into(), 5, 5, &busy).gave_up);
+        let share = spread.share(&"a".into(), 6, 10, &[(0, String::new()), (1, "a".to_owned())]);
+        assert_eq!((share.own, share.gave_up), (vec![1], true));
+        assert_eq!(spread.share(&"b".into(), 6, 10, &[(0, String::new()), (1, "a".to_owned())]).own, [0]);
+    }
+}

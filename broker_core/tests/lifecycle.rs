@@ -1,0 +1,373 @@
+//! What becomes of records, groups and producers in the long run: attempts, dead letters, retention, bounds, expiry.
+#![allow(clippy::pedantic, clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by failing")]
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use broker_core::broker::{Broker, BrokerOptions};
+use broker_core::clock::ManualClock;
+use broker_core::disk::{Disk, MemoryDisk};
+use broker_core::error::{Code, Error};
+use broker_core::wire::v1;
+use prost::Message;
+
+const SECOND_NS: u64 = 1_000_000_000;
+const DAY_NS: u64 = 86_400 * SECOND_NS;
+
+struct Setup {
+    disk: Arc<dyn Disk>,
+    clock: Arc<ManualClock>,
+    broker: Broker,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let (disk, clock): (Arc<dyn Disk>, _) =
+            (Arc::new(MemoryDisk::default()), Arc::new(ManualClock::new(1_700_000_000_000_000_000)));
+        let broker = Broker::open_on(disk.clone(), Path::new("/b"), BrokerOptions::default(), clock.clone()).unwrap();
+        Self { disk, clock, broker }
+    }
+
+    fn crash(self) -> Self {
+        self.reopen(false)
+    }
+
+    fn reopen(self, flush: bool) -> Self {
+        self.broker.close(flush).unwrap();
+        let Self { disk, clock, .. } = self;
+        let broker = Broker::open_on(disk.clone(), Path::new("/b"), BrokerOptions::default(), clock.clone()).unwrap();
+        Self { disk, clock, broker }
+    }
+
+    fn call<M: Message + Default>(&self, method: &str, request: &impl Message) -> Result<M, Error> {
+        Ok(M::decode(self.broker.call(method, &request.encode_to_vec())?.as_slice()).unwrap())
+    }
+
+    fn create(&self, partitions: u32, change: impl FnOnce(&mut v1::TopicConfig)) {
+        let mut config = v1::TopicConfig { partitions: Some(partitions), ..Default::default() };
+        change(&mut config);
+        let request = v1::CreateTopicRequest { name: "t".into(), config: Some(config) };
+        self.call::<v1::CreateTopicResponse>("CreateTopic", &request).unwrap();
+    }
+
+    fn try_produce(&self, partition: u32, value: &[u8]) -> Result<v1::ProduceResponse, Error> {
+        let records = vec![v1::Record { value: value.to_vec(), ..Default::default() }];
+        let request =
+            v1::ProduceRequest { topic: "t".into(), partition: Some(partition), records, ..Default::default() };
+        self.call("Produce", &request)
+    }
+
+    fn produce(&self, value: &[u8]) {
+        self.try_produce(0, value).unwrap();
+    }
+
+    fn receive(&self, topic: &str, group: &str) -> Option<v1::Delivery> {
+        let request =
+            v1::ReceiveRequest { topic: topic.into(), group: group.into(), consumer: "c".into(), ..Default::default() };
+        self.call::<v1::ReceiveResponse>("Receive", &request).unwrap().deliveries.pop()
+    }
+
+    fn ack(&self, delivery: &v1::Delivery, group: &str) {
+        let leases = vec![v1::LeaseRange { lease_id: delivery.lease_id.clone(), ranges: vec![] }];
+        let request = v1::AckRequest { topic: delivery.topic.clone(), group: group.into(), leases };
+        self.call::<v1::AckResponse>("Ack", &request).unwrap();
+    }
+
+    fn consume_all(&self, group: &str) -> usize {
+        let mut count = 0;
+        while let Some(delivery) = self.receive("t", group) {
+            count += delivery.records.len();
+            self.ack(&delivery, group);
+        }
+        count
+    }
+
+    fn state(&self) -> v1::PartitionState {
+        let request = v1::DescribeTopicRequest { name: "t".into() };
+        self.call::<v1::DescribeTopicResponse>("DescribeTopic", &request).unwrap().partitions.remove(0)
+    }
+
+    fn letters(&self) -> v1::ListDeadLettersResponse {
+        self.call("ListDeadLetters", &v1::ListDeadLettersRequest { topic: "t".into(), ..Default::default() }).unwrap()
+    }
+
+    fn redrive(&self, change: impl FnOnce(&mut v1::RedriveDeadLettersRequest)) -> u64 {
+        let mut request = v1::RedriveDeadLettersRequest { topic: "t".into(), ..Default::default() };
+        change(&mut request);
+        self.call::<v1::RedriveDeadLettersResponse>("RedriveDeadLetters", &request).unwrap().redriven
+    }
+
+    fn has_group(&self, topic: &str, group: &str) -> bool {
+        let request = v1::ListGroupsRequest { topic: topic.into() };
+        let groups = self.call::<v1::ListGroupsResponse>("ListGroups", &request).unwrap().groups;
+        groups.iter().any(|known| known.name == group)
+    }
+}
+
+#[test]
+fn a_record_given_out_too_often_becomes_a_dead_letter_and_its_neighbours_flow() {
+    let setup = Setup::new();
+    setup.create(1, |config| config.max_attempts = Some(3));
+    setup.produce(b"poison");
+    for attempt in 1..=3 {
+        assert_eq!(setup.receive("t", "g").unwrap().attempt, attempt);
+        setup.clock.advance_ns(31 * SECOND_NS);
+    }
+    setup.produce(b"good");
+    let delivery = setup.receive("t", "g").unwrap();
+    assert_eq!(delivery.records[0].value, b"good");
+    setup.ack(&delivery, "g");
+    let letters = setup.letters();
+    let letter = letters.deliveries[0].records[0].dead_letter.as_ref().unwrap();
+    assert_eq!((letters.total, letter.reason.as_str(), letter.attempts), (1, "max attempts", 3));
+}
+
+#[test]
+fn attempts_survive_a_crash_so_that_a_record_which_kills_its_broker_ends_among_the_dead_letters() {
+    let mut setup = Setup::new();
+    setup.create(1, |config| config.max_attempts = Some(3));
+    setup.produce(b"poison");
+    for attempt in 1..=3 {
+        assert_eq!(setup.receive("t", "g").unwrap().attempt, attempt);
+        setup = setup.crash();
+    }
+    assert_eq!(setup.receive("t", "g"), None);
+    assert_eq!(setup.letters().total, 1);
+}
+
+#[test]
+fn an_ordered_group_never_gives_up_by_count() {
+    let setup = Setup::new();
+    setup.create(1, |config| config.max_attempts = Some(1));
+    setup.produce(b"a");
+    let request = v1::ReceiveRequest {
+        topic: "t".into(),
+        group: "g".into(),
+        consumer: "c".into(),
+        mode: v1::GroupMode::Ordered.into(),
+        ..Default::default()
+    };
+    for attempt in 1..=5 {
+        let delivery = setup.call::<v1::ReceiveResponse>("Receive", &request).unwrap().deliveries.remove(0);
+        assert_eq!(delivery.attempt, attempt);
+        setup.clock.advance_ns(31 * SECOND_NS);
+    }
+    assert_eq!(setup.letters().total, 0);
+}
+
+#[test]
+fn redriven_records_are_what_they_were_and_are_listed_no_more() {
+    let setup = Setup::new();
+    setup.create(2, |config| config.max_attempts = Some(1));
+    for value in [b"a", b"b", b"c"] {
+        setup.try_produce(1, value).unwrap();
+    }
+    setup.receive("t", "g").unwrap();
+    setup.clock.advance_ns(31 * SECOND_NS);
+    assert_eq!(setup.receive("t", "g"), None);
+    assert_eq!(setup.letters().total, 3);
+    assert_eq!(setup.redrive(|request| request.group = "other".into()), 0);
+    let first = |request: &mut v1::RedriveDeadLettersRequest| {
+        request.partition = Some(1);
+        request.ranges = vec![v1::OffsetRange { start: 1, end: 2 }];
+    };
+    assert_eq!(setup.redrive(first), 1);
+    assert_eq!((setup.redrive(first), setup.letters().total), (0, 2));
+    let again = setup.receive("t", "g").unwrap();
+    let record = &again.records[0];
+    assert_eq!(
+        (record.value.as_slice(), &record.dead_letter, again.partition, again.attempt),
+        (&b"b"[..], &None, 1, 1)
+    );
+    setup.ack(&again, "g");
+    let setup = setup.crash();
+    assert_eq!(setup.letters().total, 2);
+    assert_eq!((setup.redrive(|_| ()), setup.letters().total), (2, 0));
+    assert_eq!(setup.consume_all("g"), 2);
+}
+
+#[test]
+fn records_that_every_group_acked_go_when_they_are_old_and_others_stay() {
+    let setup = Setup::new();
+    setup.create(1, |config| config.retention_ms = Some(1000));
+    setup.produce(b"a");
+    setup.receive("t", "slow").unwrap();
+    assert_eq!(setup.consume_all("quick"), 1);
+    setup.clock.advance_ns(2 * SECOND_NS);
+    setup.broker.retain(false);
+    assert_eq!(setup.state().start_offset, 0, "one group has not acked");
+    setup.clock.advance_ns(30 * SECOND_NS);
+    assert_eq!(setup.consume_all("slow"), 1);
+    setup.broker.retain(false);
+    let state = setup.state();
+    assert_eq!((state.start_offset, state.end_offset), (1, 1));
+    let setup = setup.crash();
+    assert_eq!(setup.state().end_offset, 1, "offsets go on");
+    setup.produce(b"b");
+    assert_eq!(setup.receive("t", "quick").unwrap().base_offset, 1);
+}
+
+#[test]
+fn without_a_group_records_go_by_age_and_young_ones_stay() {
+    let setup = Setup::new();
+    setup.create(1, |_| ());
+    setup.produce(b"a");
+    setup.clock.advance_ns(DAY_NS / 2);
+    setup.broker.retain(false);
+    assert_eq!(setup.state().start_offset, 0);
+    setup.clock.advance_ns(DAY_NS);
+    setup.broker.retain(false);
+    assert_eq!(setup.state().start_offset, 1);
+}
+
+#[test]
+fn above_its_size_a_partition_lets_acked_segments_go_oldest_first() {
+    let setup = Setup::new();
+    setup.create(1, |config| {
+        config.segment_bytes = Some(1 << 20);
+        config.retention_bytes = Some(3 << 20);
+    });
+    for _ in 0..20 {
+        setup.produce(&[0; 500_000]);
+    }
+    setup.receive("t", "g").unwrap();
+    setup.broker.retain(false);
+    assert_eq!(setup.state().start_offset, 0, "nothing is acked");
+    setup.clock.advance_ns(31 * SECOND_NS);
+    assert_eq!(setup.consume_all("g"), 20);
+    setup.broker.retain(false);
+    let state = setup.state();
+    assert!(state.bytes <= 3 << 20 && state.bytes > 1 << 20, "{} bytes", state.bytes);
+    assert_eq!(state.end_offset, 20);
+}
+
+#[test]
+fn a_full_partition_rejects_with_a_delay_and_takes_records_again_after_acks() {
+    let setup = Setup::new();
+    setup.create(1, |config| {
+        config.segment_bytes = Some(1 << 20);
+        config.max_partition_bytes = Some(2 << 20);
+        config.retention_bytes = Some(1);
+    });
+    let mut taken = 0;
+    let err = loop {
+        match setup.try_produce(0, &[0; 100_000]) {
+            Ok(_) => taken += 1,
+            Err(err) => break err,
+        }
+    };
+    assert_eq!((err.code(), err.retry_after()), (Code::LogFull, Some(1000)));
+    assert!(err.message().contains("max_partition_bytes"), "{err}");
+    assert_eq!(taken, 20);
+    assert_eq!(setup.consume_all("g"), 20);
+    setup.broker.retain(false);
+    setup.produce(b"again");
+}
+
+#[test]
+fn a_topic_that_drops_the_oldest_goes_on_and_counts_what_is_lost() {
+    let setup = Setup::new();
+    setup.create(1, |config| {
+        config.segment_bytes = Some(1 << 20);
+        config.max_partition_bytes = Some(2 << 20);
+        config.full_policy = v1::FullPolicy::DropOldest.into();
+    });
+    setup.receive("t", "forgotten");
+    for _ in 0..50 {
+        setup.produce(&[0; 100_000]);
+    }
+    let state = setup.state();
+    assert!(state.bytes <= 2 << 20 && state.start_offset > 0);
+    let topic = setup.broker.topic("t").unwrap();
+    assert_eq!(topic.partition(0).unwrap().info().dropped, state.start_offset);
+    assert_eq!(setup.consume_all("forgotten") as u64, 50 - state.start_offset);
+}
+
+#[test]
+fn a_group_without_consumers_goes_after_a_week_and_the_keeper_of_dead_letters_stays() {
+    let setup = Setup::new();
+    setup.create(1, |config| config.max_attempts = Some(1));
+    setup.produce(b"a");
+    setup.receive("t", "g").unwrap();
+    setup.clock.advance_ns(31 * SECOND_NS);
+    assert_eq!(setup.receive("t", "g"), None);
+    for day in 0..9 {
+        assert_eq!(setup.has_group("t", "g"), day < 7, "day {day}");
+        setup.clock.advance_ns(DAY_NS);
+        setup.broker.retain(false);
+    }
+    assert_eq!(setup.broker.expired_groups(), 1);
+    assert_eq!(setup.letters().total, 1, "a dead letter stays until it is redriven");
+}
+
+#[test]
+fn a_named_producer_is_known_through_retention_and_forgotten_after_a_week() {
+    let setup = Setup::new();
+    setup.create(1, |config| config.retention_ms = Some(1000));
+    let request = v1::ProduceRequest {
+        topic: "t".into(),
+        partition: Some(0),
+        producer: "p".into(),
+        sequence: 5,
+        records: vec![v1::Record::default()],
+    };
+    setup.call::<v1::ProduceResponse>("Produce", &request).unwrap();
+    setup.clock.advance_ns(2 * SECOND_NS);
+    setup.broker.retain(false);
+    assert_eq!(setup.state().start_offset, 1);
+    let setup = setup.crash();
+    let again = setup.call::<v1::ProduceResponse>("Produce", &request).unwrap();
+    assert!(again.appended[0].duplicate);
+    setup.clock.advance_ns(8 * DAY_NS);
+    setup.broker.retain(false);
+    let again = setup.call::<v1::ProduceResponse>("Produce", &request).unwrap();
+    assert!(!again.appended[0].duplicate);
+}
+
+#[test]
+fn below_the_free_space_records_are_refused_and_consumers_drain() {
+    let disk = Arc::new(support::TestDisk::default());
+    let clock = Arc::new(ManualClock::new(1));
+    let broker = Broker::open_on(disk.clone(), Path::new("/b"), BrokerOptions::default(), clock.clone()).unwrap();
+    let setup = Setup { disk: disk.clone(), clock, broker };
+    setup.create(1, |_| ());
+    setup.produce(b"a");
+    disk.leave_room(100 << 20);
+    setup.clock.advance_ns(SECOND_NS);
+    let err = setup.try_produce(0, b"b").unwrap_err();
+    assert_eq!((err.code(), err.retry_after()), (Code::LogFull, Some(1000)));
+    assert!(err.message().contains("min_free_bytes"), "{err}");
+    assert_eq!(setup.consume_all("g"), 1);
+    disk.make_room();
+    setup.clock.advance_ns(SECOND_NS);
+    setup.produce(b"b");
+    drop(setup.disk);
+}
+
+#[test]
+fn an_ordered_group_is_spread_evenly_over_consumers_that_wait() {
+    let setup = Setup::new();
+    setup.create(4, |_| ());
+    let ask = |consumer: &str| {
+        let request = v1::ReceiveRequest {
+            topic: "t".into(),
+            group: "g".into(),
+            consumer: consumer.into(),
+            mode: v1::GroupMode::Ordered.into(),
+            wait_ms: 1000,
+            max_deliveries: 4,
+            ..Default::default()
+        };
+        setup.call::<v1::ReceiveResponse>("Receive", &request).unwrap().deliveries
+    };
+    ask("a");
+    ask("b");
+    ask("a");
+    ask("b");
+    for partition in 0..4 {
+        setup.try_produce(partition, b"x").unwrap();
+    }
+    assert_eq!((ask("a").len(), ask("b").len()), (2, 2));
+}
