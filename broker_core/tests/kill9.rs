@@ -265,7 +265,7 @@ fn live_and_die(dir: &Path, kill: u64, chance: &mut Chance, said: &mut [Said; 2]
         false
     };
     // Moments are counted in answers, and a little at random behind them; some come while the broker still opens.
-    let mut answers = if chance.below(8) == 0 { 0 } else { 1 + chance.below(80) };
+    let mut answers = if chance.below(8) == 0 { 0 } else { 1 + chance.below(40) };
     while answers > 0 {
         let line = lines.next().unwrap_or_else(|| panic!("the child ended by itself before kill {kill}"));
         answers -= u64::from(hear(line));

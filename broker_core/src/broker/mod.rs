@@ -199,6 +199,9 @@ impl Broker {
     pub fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: BrokerOptions, clock: Arc<dyn Clock>) -> Result<Broker> {
         options.check()?;
         disk.create_dir_all(dir).map_err(|err| Error::io("make the folder", dir, &err))?;
+        if let Some(parent) = dir.parent() {
+            disk.sync_dir(parent).map_err(|err| Error::io("sync", parent, &err))?;
+        }
         let identity = folder::identify(&*disk, dir, random)?;
         let context = Context { disk: disk.clone(), options: Arc::new(options), new_log_id, new_group_id };
         let mut topics = BTreeMap::new();

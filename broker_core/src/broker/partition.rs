@@ -425,6 +425,11 @@ impl Partition {
         Ok(())
     }
 
+    /// Takes the cursor of a group away that could not be made everywhere.
+    pub fn forget_group(&self, group: &str) {
+        self.inner.lock().cursors.remove(group);
+    }
+
     /// Takes a group and what it had acked away.
     pub fn remove_group(&self, group: &str) -> Result<()> {
         self.inner.lock().cursors.remove(group);
@@ -455,7 +460,10 @@ impl Partition {
                 let chunks = inner.collect(&(candidate.start..candidate.end), bounds)?;
                 let from = chunks.first().map_or(candidate.end, |chunk| chunk.from);
                 if from > candidate.start {
-                    cursor.queue.skip_gap(candidate.start..from);
+                    let gap = candidate.start..from;
+                    cursor.queue.skip_gap(gap.clone());
+                    // So that the acks behind it count for an ordered group after a restart.
+                    cursor.journal.acked(&[gap]);
                     continue;
                 }
                 let range = from..chunks.last().map_or(from, |chunk| chunk.to);

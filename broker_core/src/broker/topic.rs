@@ -115,7 +115,12 @@ impl Topic {
         };
         make().map_err(|err| Error::io("make the folder", &self.dir, &err))?;
         self.store(meta)?;
-        self.add_partitions(meta, 0)
+        self.add_partitions(meta, 0)?;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.context.disk.sync_dir(&self.dir).map_err(|err| Error::io("sync", &self.dir, &err))
     }
 
     /// Opens the topic in a folder; None where the folder is none's. `first_grant`: see [`crate::queue::Queue::new`].
@@ -150,6 +155,8 @@ impl Topic {
             spreads: Mutex::default(),
         };
         topic.add_partitions(&meta, first_grant)?;
+        // Also the entries of partitions that a process made which died.
+        topic.sync()?;
         Ok(Some(topic))
     }
 
@@ -223,6 +230,7 @@ impl Topic {
         }
         let next = Meta { config, version: meta.version + 1, ..meta.clone() };
         self.add_partitions(&next, first_grant)?;
+        self.sync()?;
         for partition in self.partitions() {
             partition.configure(next.config.log_options(&self.context.options))?;
         }
@@ -326,14 +334,23 @@ impl Topic {
             ));
         }
         let mode = mode.unwrap_or(Mode::Shared);
-        for partition in self.partitions.read().iter() {
-            let at = start(partition)?;
-            partition.remove_group(group)?;
-            partition.add_group(group, mode, at, first_grant)?;
-        }
         let mut next = meta.clone();
         next.groups.insert(group.to_owned(), GroupMeta { mode, id: (self.context.new_group_id)()?, seen_ns: 0 });
-        self.store(&next)?;
+        let make = || {
+            for partition in self.partitions.read().iter() {
+                let at = start(partition)?;
+                partition.remove_group(group)?;
+                partition.add_group(group, mode, at, first_grant)?;
+            }
+            self.store(&next)
+        };
+        if let Err(err) = make() {
+            // A cursor without a group would count as a group, and hold back or let go what it must not.
+            for partition in self.partitions.read().iter() {
+                partition.forget_group(group);
+            }
+            return Err(err);
+        }
         *meta = next;
         Ok(mode)
     }

@@ -141,6 +141,10 @@ impl Log {
     pub fn open(disk: Arc<dyn Disk>, dir: PathBuf, label: String, new_id: LogId, options: LogOptions) -> Result<Log> {
         disk.create_dir_all(&dir).map_err(|err| Error::io("make the folder", &dir, &err))?;
         let state = if let Some(state) = State::load(&*disk, &dir)? {
+            if state.ceiling == 0 {
+                // Who made it may have died before its entry was on the disk.
+                disk.sync_dir(&dir).map_err(|err| Error::io("sync", &dir, &err))?;
+            }
             state
         } else {
             let state = State { log_id: new_id, ceiling: 0, boot_id: disk.boot_id(), clean: true };
@@ -206,7 +210,9 @@ impl Log {
                 let behind = segment.verify_from(self.synced_end)?;
                 bad_bytes = if behind > 0 { Some(behind + bad_bytes.unwrap_or(0)) } else { bad_bytes };
             }
-            if let Some(bad_bytes) = bad_bytes {
+            // A write that never reached the disk may end a segment on a frame's border, too.
+            let ends_early = !self.state.clean && bases.get(index + 1).is_some_and(|&later| later > segment.end());
+            if let Some(bad_bytes) = bad_bytes.or(ends_early.then_some(0)) {
                 let later = bases.get(index + 1).copied();
                 let in_tail = !self.state.clean && segment.end() >= self.synced_end;
                 let followed = same_boot && (later.is_some() || segment.frame_follows()?);
@@ -233,7 +239,7 @@ impl Log {
             Durability::Os => !same_boot,
             Durability::Fsync => false,
         };
-        if !self.state.clean && may_have_lost {
+        if !self.state.clean && (may_have_lost || self.recovered_cut_bytes > 0) {
             self.end = self.end.max(self.state.ceiling);
         }
         if !self.state.clean {
@@ -395,7 +401,8 @@ impl Log {
             append_ns: now_ns.max(self.last_append_ns),
             producer_id,
             sequence,
-            synced_end: self.synced_end,
+            // Never inside a gap: recovery compares it with where segments end.
+            synced_end: self.synced_end.min(self.chain_end),
         };
         let frame = Frame::new(header, records);
         let written = self.options.durability != Durability::Memory && self.tail.is_written();
@@ -602,8 +609,8 @@ impl Log {
             })
         {
             self.cover(self.end)?;
+            self.carry_end()?;
             self.add_segment(self.end).map_err(|err| Error::io("make a segment in", &self.dir, &err))?;
-            self.chain_end = self.end;
         }
         let mut removed = 0;
         while let [oldest, next, ..] = &self.segments[..] {
@@ -639,18 +646,41 @@ impl Log {
     pub fn purge(&mut self) -> Result<()> {
         self.cover(self.end)?;
         self.producers.store(&*self.disk, &self.dir)?;
+        // What is in memory only goes, too.
+        self.tail.clear();
+        self.reader = Reader::default();
+        self.carry_end()?;
         // The new segment comes first: its name keeps the end of the log whatever happens to the others.
         if self.segments.last().is_none_or(|active| active.base() < self.end) {
             self.add_segment(self.end).map_err(|err| Error::io("make a segment in", &self.dir, &err))?;
         }
-        self.tail.clear();
-        self.reader = Reader::default();
-        self.chain_end = self.end;
         self.unsynced.clear();
         while self.segments.len() > 1 {
             self.remove_oldest()?;
         }
         self.disk.sync_dir(&self.dir).map_err(|err| Error::io("sync", &self.dir, &err))
+    }
+
+    /// Makes the segments reach the end of the log, where offsets above the last frame were given or skipped.
+    fn carry_end(&mut self) -> Result<()> {
+        let written_end = self.segments.last().map_or(0, Segment::end);
+        if written_end == self.end {
+            return Ok(());
+        }
+        let header = Header {
+            len: 0,
+            crc: 0,
+            base_offset: self.end,
+            count: 0,
+            skipped: self.end - written_end,
+            append_ns: self.last_append_ns,
+            producer_id: 0,
+            sequence: 0,
+            synced_end: self.synced_end.min(written_end),
+        };
+        self.write(&Frame::new(header, &[]))?;
+        self.chain_end = self.end;
+        Ok(())
     }
 
     /// Writes and syncs everything, and notes on disk that nothing is missing.
@@ -662,21 +692,7 @@ impl Log {
             return Err(self.poison(""));
         }
         self.flush(acked_below)?;
-        if self.segments.last().map_or(0, Segment::end) < self.end {
-            // Offsets above the last frame were given or skipped: an empty frame keeps the end of the log.
-            let header = Header {
-                len: 0,
-                crc: 0,
-                base_offset: self.end,
-                count: 0,
-                skipped: self.end - self.segments.last().map_or(0, Segment::end),
-                append_ns: self.last_append_ns,
-                producer_id: 0,
-                sequence: 0,
-                synced_end: self.synced_end,
-            };
-            self.write(&Frame::new(header, &[]))?;
-        }
+        self.carry_end()?;
         let plan = self.sync_plan();
         let outcome = plan.run();
         self.finish_sync(&plan, outcome)?;
