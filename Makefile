@@ -42,6 +42,7 @@ coverage: build ## run the Python tests and fail below 85 % coverage; the pages 
 	$(BIN)/coverage report
 
 bench: build ## measure throughput and print it with durability and machine
+	@$(PIP) install --constraint constraints.txt --group bench
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 lint: build ## check formatting, lints, types, protos and scripts

@@ -19,7 +19,7 @@ for file in ("pyproject.toml", "services/pyproject.toml"):
             print(requirement)
 PYTHON
 "$python" -m pip install --quiet --disable-pip-version-check --upgrade pip
-"$python" -m pip install --quiet --disable-pip-version-check --group dev --requirement "$scratch/requirements.txt"
+"$python" -m pip install --quiet --disable-pip-version-check --group dev --group bench --requirement "$scratch/requirements.txt"
 {
     printf '# The exact version of every package .venv holds, runtime and development. Written by: make constraints\n'
     "$python" -m pip list --format=freeze | LC_ALL=C sort --ignore-case

@@ -1,10 +1,11 @@
 //! The fuzz targets over their corpus and thousands of mutations of it, the same ones at every run.
 //!
-//! `FUZZ_ROUNDS=n` tries more of them (a round is one mutation of every file). What fails is printed as bytes, and in
-//! hexadecimal for `fuzz/corpus/<target>/`, where it then stays.
+//! `SOAK_SECONDS=n` goes on for so long, with others. What fails is printed, in hexadecimal too, for
+//! `fuzz/corpus/<target>/`, where it then stays.
 #![allow(clippy::pedantic, clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by failing")]
 #![allow(clippy::print_stderr, reason = "a case that fails has no name but its bytes")]
 
+mod support;
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
@@ -12,8 +13,10 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 
+use support::soak::Soak;
 use targets::{TARGETS, Target};
 
+/// A round is one mutation of every file.
 const ROUNDS: u64 = 200;
 
 fn corpus(target: &str) -> Vec<Vec<u8>> {
@@ -77,13 +80,16 @@ fn check(name: &str) {
     let (_, target) = TARGETS.into_iter().find(|(target, _)| *target == name).unwrap();
     let corpus = corpus(name);
     corpus.iter().for_each(|data| run(target, data));
-    let rounds = std::env::var("FUZZ_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
-    let mut chance = Chance(0x5EED);
-    for _ in 0..rounds {
+    let soak = Soak::asked();
+    let mut chance = Chance(soak.as_ref().map_or(0x5EED, |soak| soak.seed));
+    for round in 1.. {
         for data in &corpus {
             let mut data = data.clone();
             chance.mutate(&mut data, &corpus);
             run(target, &data);
+        }
+        if round >= ROUNDS && soak.as_ref().is_none_or(Soak::is_over) {
+            break;
         }
     }
 }

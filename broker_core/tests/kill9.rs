@@ -2,9 +2,12 @@
 //! comes back, no sequence is stored twice.
 //!
 //! The test starts itself again as the child that produces and consumes. The child says on its standard output, one line
-//! each, what a partition has answered: it is the only memory that a kill leaves. `KILLS=n` changes how often it dies.
+//! each, what a partition has answered: it is the only memory that a kill leaves. `SOAK_SECONDS=n` goes on for so long,
+//! with other moments at every run.
 #![allow(clippy::pedantic, clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by failing")]
 #![allow(clippy::print_stderr, reason = "the child speaks to the test")]
+
+mod support;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -16,6 +19,8 @@ use std::time::Duration;
 use broker_core::broker::{Broker, BrokerOptions};
 use broker_core::wire::v1;
 use prost::Message;
+
+use support::soak::Soak;
 
 const KILLS: u64 = 200;
 /// The folder; set for the child only.
@@ -282,10 +287,10 @@ fn live_and_die(dir: &Path, kill: u64, chance: &mut Chance, said: &mut [Said; 2]
 #[test]
 fn given_load_when_killed_200_times_then_nothing_acknowledged_is_missing_and_nothing_acked_comes_again() {
     let dir = tempfile::tempdir().unwrap();
-    let kills = std::env::var("KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
-    let mut chance = Chance(0xDEAD_BEEF);
+    let soak = Soak::asked();
+    let mut chance = Chance(soak.as_ref().map_or(0xDEAD_BEEF, |soak| soak.seed));
     let (mut said, mut stored) = (<[Said; 2]>::default(), [0; 2]);
-    for kill in 1..=kills {
+    for kill in 1.. {
         live_and_die(dir.path(), kill, &mut chance, &mut said);
         let broker = open(dir.path());
         for (number, (topic, _)) in TOPICS.iter().enumerate() {
@@ -295,13 +300,16 @@ fn given_load_when_killed_200_times_then_nothing_acknowledged_is_missing_and_not
             }
             stored[number] = check_log(&broker, topic, stored[number], &said[number], kill);
             for group in 0..GROUPS.len() {
-                if kill % 10 == 0 || kill == kills {
+                if kill % 10 == 0 {
                     check_group(&broker, topic, group, &mut said[number], stored[number], kill);
                 }
             }
         }
         // As good as one more kill.
         broker.close(false).unwrap();
+        if kill >= KILLS && soak.as_ref().is_none_or(Soak::is_over) {
+            break;
+        }
     }
     assert!(said.iter().all(|said| said.stored > 0 && said.groups.iter().all(|acks| acks.floor > 0)));
 }

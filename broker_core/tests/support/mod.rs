@@ -1,6 +1,8 @@
 //! What several test files need: records, a disk that can reboot and run full, and reading a log to its end.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod soak;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
