@@ -253,17 +253,16 @@ pub fn request(data: &[u8]) {
     let create = v1::CreateTopicRequest { name: "t".into(), config: Some(config) };
     broker.call("CreateTopic", &create.encode_to_vec()).unwrap();
     let mut rest = data;
-    // A delivery's lease goes into the acks that follow: no fuzzer guesses one.
     let mut lease_id = Vec::new();
     while let [method, len, tail @ ..] = rest {
         let method = METHODS[usize::from(*method) % METHODS.len()];
         let (request, tail) = tail.split_at(usize::from(*len).min(tail.len()));
         rest = tail;
-        let mut request = request.to_vec();
-        if matches!(method, "Ack" | "Nack") && !lease_id.is_empty() {
-            let leases = vec![v1::LeaseRange { lease_id: lease_id.clone(), ranges: vec![] }];
-            request.extend(v1::AckRequest { leases, ..Default::default() }.encode_to_vec());
-        }
+        let request = match method {
+            "Ack" => with_lease(request, |ack: &mut v1::AckRequest| &mut ack.leases, &lease_id),
+            "Nack" => with_lease(request, |nack: &mut v1::NackRequest| &mut nack.leases, &lease_id),
+            _ => request.to_vec(),
+        };
         match broker.call(method, &request) {
             Ok(answer) if method == "Receive" => {
                 let answer = v1::ReceiveResponse::decode(&*answer).expect("an answer that is no message");
@@ -276,6 +275,19 @@ pub fn request(data: &[u8]) {
             }
         }
     }
+}
+
+/// The request with the newest delivery's lease in place of its own: no fuzzer guesses one.
+fn with_lease<M: Message + Default>(
+    request: &[u8],
+    leases: impl Fn(&mut M) -> &mut Vec<v1::LeaseRange>,
+    lease_id: &[u8],
+) -> Vec<u8> {
+    let Ok(mut message) = M::decode(request) else { return request.to_vec() };
+    for lease in leases(&mut message) {
+        lease.lease_id = lease_id.to_vec();
+    }
+    message.encode_to_vec()
 }
 
 /// A dump with these rows (the first byte chooses partitions and blocks): each row is counted once, each batch is one

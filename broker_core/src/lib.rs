@@ -8,6 +8,7 @@
 //! | [`ring`], [`partitioner`] | which node, which partition |
 //! | [`telemetry`] | codecs: DCGM CSV to line protocol, line protocol to Arrow columns |
 //! | [`wire`] | the protobuf messages, and the walk over record bytes |
+//! | [`inspect`] | verify, repair and dump of a folder that no broker has open |
 //! | [`disk`], [`clock`] | the file system and the time, injected |
 //!
 //! Nothing outside `python` knows Python; `cargo test` needs no interpreter.
@@ -16,6 +17,7 @@ pub mod broker;
 pub mod clock;
 pub mod disk;
 pub mod error;
+pub mod inspect;
 pub mod log;
 pub mod partitioner;
 pub mod queue;

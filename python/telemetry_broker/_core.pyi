@@ -6,7 +6,7 @@ error is a ``telemetry_broker.BrokerError``.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self, final
 
@@ -60,7 +60,7 @@ class Broker:
         visibility_timeout_ms: int = 30_000,
         partitions: int = 4,
         durability: str = "os",
-        min_free_bytes: int = 268_435_456,
+        min_free_bytes: int = 268_435_456,  # noqa: PYI054
         clock: ManualClock | None = None,
     ) -> Self:
         """Opens the folder, making it if there is none, or a broker in memory (None).
@@ -461,3 +461,134 @@ def encode_point(measurement: str, tags: Mapping[str, str], fields: Mapping[str,
     Raises:
         InvalidArgumentError: no field, an empty name, or a field that is NaN or infinite.
     """
+
+@final
+class LogFinding:
+    """One thing that is wrong with a file of a broker's folder."""
+
+    @property
+    def path(self) -> str:
+        """The file; for a missing segment or partition, where it should be."""
+    @property
+    def topic(self) -> str | None: ...
+    @property
+    def partition(self) -> int | None: ...
+    @property
+    def kind(self) -> str:
+        """Stable: torn_tail, damaged_frames, damaged_header, missing_segment, foreign_segment, overlapping_segments, newer_format, unreadable_state, low_ceiling, unreadable_producers, unreadable_journal, damaged_journal, unreadable_topic, missing_partition or unreadable_broker."""
+    @property
+    def position(self) -> int:
+        """First bad byte."""
+    @property
+    def damaged_bytes(self) -> int:
+        """How many bytes are bad."""
+    @property
+    def lost(self) -> tuple[int, int] | None:
+        """First offset that cannot be read any more, and the one behind the last, at most; None where no record is lost."""
+    @property
+    def what(self) -> str:
+        """A sentence about it."""
+    @property
+    def remedy(self) -> str:
+        """What repair does about it, or what a person has to do."""
+    @property
+    def mended(self) -> bool:
+        """Whether repair did that."""
+
+def log_verify(
+    path: str | os.PathLike[str],
+    *,
+    topic: str | None = None,
+    partition: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> list[LogFinding]:
+    """Reads every file of a broker's folder, or of one topic or partition, and lists what is wrong. Changes nothing.
+
+    Locks the folder while it runs and releases the GIL.
+
+    Args:
+        progress: called with (bytes done, bytes in all) about every 8 MiB and at the end; an exception ends the work.
+
+    Raises:
+        InUseError: a broker has the folder open.
+        FormatError: it is no broker's folder.
+        InvalidArgumentError: there is no such topic or partition.
+        StorageError: a file cannot be read.
+    """
+
+def log_repair(
+    path: str | os.PathLike[str],
+    *,
+    topic: str | None = None,
+    partition: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> list[LogFinding]:
+    """Mends what ``log_verify`` finds and lists it; ``mended`` tells what was left to a person.
+
+    Every whole frame and readable entry is kept, and each damaged original beside the mended file as ``<name>.damaged``.
+    Offsets that are gone become an explained gap. Interrupted at any moment it can be run again; on a sound folder it
+    changes nothing. Arguments and errors are those of ``log_verify``; FullError: no room for the copies.
+    """
+
+@final
+class LogFrame:
+    """One frame of a segment: a batch as it was appended."""
+
+    @property
+    def segment(self) -> str:
+        """The file."""
+    @property
+    def position(self) -> int:
+        """First byte of the frame in it."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the frame."""
+    @property
+    def base_offset(self) -> int:
+        """Offset of the first record; of the next one where there is none."""
+    @property
+    def count(self) -> int:
+        """Records; 0 moves a producer's sequence, or the end of the log."""
+    @property
+    def skipped(self) -> int:
+        """Offsets left out in front of ``base_offset``, never readable."""
+    @property
+    def append_ns(self) -> int:
+        """The broker's wall clock, nanoseconds since the epoch."""
+    @property
+    def producer_id(self) -> int:
+        """Hash of the producer's name; 0: none."""
+    @property
+    def sequence(self) -> int:
+        """The batch's sequence; 0: none."""
+    @property
+    def synced_end(self) -> int:
+        """Every offset below was on disk when the frame was written."""
+    def records(self, values: bool = False) -> list[tuple[int, int, bytes | None, bytes | None, int]]:
+        """(offset, producer's time in nanoseconds or 0, key, value or None without ``values``, bytes of the value) of each."""
+
+@final
+class LogDump:
+    """Frames of one partition, in batches of about 1 MiB; a LogFinding stands where frames are damaged. Releases the GIL.
+
+    The folder is locked until the iteration has ended or ``close`` was called.
+    """
+
+    def __new__(
+        cls,
+        path: str | os.PathLike[str],
+        topic: str,
+        partition: int,
+        *,
+        start: int = 0,
+        end: int | None = None,
+    ) -> Self:
+        """Frames that reach into the offsets ``start`` to ``end``, exclusive (None: all). Errors: see ``log_verify``.
+
+        Raises:
+            NotFoundError: there is no such topic or partition.
+        """
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> list[LogFrame | LogFinding]: ...
+    def close(self) -> None:
+        """Lets go of the folder."""

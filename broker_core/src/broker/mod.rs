@@ -6,7 +6,7 @@
 mod config;
 mod dead_letter;
 mod flusher;
-mod folder;
+pub(crate) mod folder;
 mod names;
 mod partition;
 mod rpc;

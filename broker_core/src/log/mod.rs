@@ -210,8 +210,8 @@ impl Log {
                 let behind = segment.verify_from(self.synced_end)?;
                 bad_bytes = if behind > 0 { Some(behind + bad_bytes.unwrap_or(0)) } else { bad_bytes };
             }
-            // A write that never reached the disk may end a segment on a frame's border, too.
-            let ends_early = !self.state.clean && bases.get(index + 1).is_some_and(|&later| later > segment.end());
+            // A write that never reached the disk, or a file that is gone, ends a segment on a frame's border.
+            let ends_early = bases.get(index + 1).is_some_and(|&later| later > segment.end());
             if let Some(bad_bytes) = bad_bytes.or(ends_early.then_some(0)) {
                 let later = bases.get(index + 1).copied();
                 let in_tail = !self.state.clean && segment.end() >= self.synced_end;

@@ -43,7 +43,14 @@ impl Producers {
             Err(err) => return Err(Error::io("read", &path, &err)),
         };
         let by_id = serde_json::from_slice(&bytes).map_err(|err| {
-            Error::new(Code::LogCorrupt, format!("{}: not readable: {err}; restore it from a backup", path.display()))
+            Error::new(
+                Code::LogCorrupt,
+                format!(
+                    "{}: not readable: {err}; restore it from a backup, or stop the broker and run `python -m telemetry_broker \
+                     log repair DIR`",
+                    path.display()
+                ),
+            )
         })?;
         Ok(Self { by_id })
     }

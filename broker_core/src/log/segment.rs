@@ -20,8 +20,12 @@ const MAGIC: &[u8; 8] = b"TBRKLOG\0";
 pub const HEADER_BYTES: u64 = 40;
 /// Bytes between index entries, about.
 const INDEX_STEP: u64 = 64 << 10;
-/// Bytes read at a time while frames are walked or served.
+/// Bytes read at a time in a scan of small frames.
 const READ_BYTES: usize = 256 << 10;
+/// How far behind the last read another one may begin to be taken for a scan of small frames.
+const NEAR_BYTES: u64 = 4 << 10;
+/// Frames above this are read by themselves: they gain nothing from reading ahead, and are not copied twice.
+const LARGE_FRAME_BYTES: usize = 64 << 10;
 
 /// Where a frame stands, and when it came.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +69,8 @@ pub enum Tail {
     },
 }
 
-fn name(base: u64) -> String {
+/// The name of the segment that begins at `base`.
+pub(crate) fn name(base: u64) -> String {
     format!("{base:020}.log")
 }
 
@@ -73,6 +78,55 @@ fn name(base: u64) -> String {
 pub fn base_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
     (digits.len() == 20).then(|| digits.parse().ok())?
+}
+
+/// What the first bytes of a file say about it.
+pub(crate) enum Identity {
+    /// A segment.
+    Of {
+        /// Of this log.
+        log_id: LogId,
+        /// Its first offset.
+        base: u64,
+    },
+    /// A segment of a format to come.
+    Newer {
+        /// That one.
+        format: u32,
+    },
+    /// Nothing.
+    Unreadable,
+}
+
+/// Reads a segment's header; `raw` may be longer or shorter.
+pub(crate) fn identify(raw: &[u8]) -> Identity {
+    let Some(raw) = raw.first_chunk::<40>() else { return Identity::Unreadable };
+    let (magic, rest) = (&raw[..8], &raw[16..]);
+    let format = u32::from_le_bytes([raw[8], raw[9], raw[10], raw[11]]);
+    let crc = u32::from_le_bytes([raw[12], raw[13], raw[14], raw[15]]);
+    if magic == MAGIC && format > FORMAT {
+        return Identity::Newer { format };
+    }
+    if magic != MAGIC || crc != crc32c::crc32c(rest) {
+        return Identity::Unreadable;
+    }
+    let (mut log_id, mut base) = (LogId([0; 16]), [0; 8]);
+    log_id.0.copy_from_slice(&rest[..16]);
+    base.copy_from_slice(&rest[16..]);
+    Identity::Of { log_id, base: u64::from_le_bytes(base) }
+}
+
+/// A segment's header.
+pub(crate) fn header_bytes(log_id: LogId, base: u64) -> Vec<u8> {
+    let mut rest = Vec::with_capacity(24);
+    rest.extend_from_slice(&log_id.0);
+    rest.extend_from_slice(&base.to_le_bytes());
+    let mut header = Vec::with_capacity(40);
+    header.extend_from_slice(MAGIC);
+    header.extend_from_slice(&FORMAT.to_le_bytes());
+    header.extend_from_slice(&crc32c::crc32c(&rest).to_le_bytes());
+    header.extend_from_slice(&rest);
+    header
 }
 
 impl Segment {
@@ -87,15 +141,7 @@ impl Segment {
             }
             other => other?,
         };
-        let mut rest = Vec::with_capacity(24);
-        rest.extend_from_slice(&log_id.0);
-        rest.extend_from_slice(&base.to_le_bytes());
-        let mut header = Vec::with_capacity(usize::try_from(HEADER_BYTES).unwrap_or(40));
-        header.extend_from_slice(MAGIC);
-        header.extend_from_slice(&FORMAT.to_le_bytes());
-        header.extend_from_slice(&crc32c::crc32c(&rest).to_le_bytes());
-        header.extend_from_slice(&rest);
-        if let Err(err) = file.write_at(0, &header) {
+        if let Err(err) = file.write_at(0, &header_bytes(log_id, base)) {
             // What is left would be taken for a damaged segment after a clean stop.
             disk.remove_file(&path)?;
             return Err(err);
@@ -144,10 +190,10 @@ impl Segment {
             return Ok((segment, Tail::Torn { bytes: file_len }));
         }
         let mut position = HEADER_BYTES;
+        let mut reader = Reader::default();
         while file_len - position >= frame::HEADER_BYTES as u64 {
-            let mut raw = [0; frame::HEADER_BYTES];
-            segment.read(position, &mut raw)?;
-            let Some(header) = Header::parse(&raw) else { break };
+            let header = reader.header(&segment, position, file_len)?;
+            let Some(header) = header else { break };
             let follows = segment.end.checked_add(header.skipped) == Some(header.base_offset);
             if !follows || header.frame_bytes() > file_len - position {
                 break;
@@ -167,31 +213,25 @@ impl Segment {
         }
         let mut raw = [0; 40];
         self.read(0, &mut raw)?;
-        let (magic, rest) = (&raw[..8], &raw[16..]);
-        let format = u32::from_le_bytes([raw[8], raw[9], raw[10], raw[11]]);
-        let crc = u32::from_le_bytes([raw[12], raw[13], raw[14], raw[15]]);
-        if magic == MAGIC && format > FORMAT {
-            return Err(Error::new(
+        match identify(&raw) {
+            Identity::Unreadable => Ok(false),
+            Identity::Of { log_id: said_id, base: said_base } if (said_id, said_base) == (log_id, base) => Ok(true),
+            Identity::Of { .. } => Err(Error::new(
+                Code::DataFormat,
+                format!(
+                    "{} belongs to another partition or was renamed; `python -m telemetry_broker log repair DIR` gives it its \
+                     name back, or moves it out of the folder of {log_id:?}",
+                    self.path.display()
+                ),
+            )),
+            Identity::Newer { format } => Err(Error::new(
                 Code::DataFormat,
                 format!(
                     "{} has format {format}, this version reads up to {FORMAT}; upgrade telemetry-broker",
                     self.path.display()
                 ),
-            ));
+            )),
         }
-        if magic != MAGIC || crc != crc32c::crc32c(rest) {
-            return Ok(false);
-        }
-        if rest[..16] != log_id.0 || rest[16..] != base.to_le_bytes() {
-            return Err(Error::new(
-                Code::DataFormat,
-                format!(
-                    "{} belongs to another partition or was renamed; move it out of the folder of {log_id:?}",
-                    self.path.display()
-                ),
-            ));
-        }
-        Ok(true)
     }
 
     fn push(&mut self, header: &Header) {
@@ -352,19 +392,16 @@ impl Segment {
     }
 
     fn header_at(&self, reader: &mut Reader, position: u64) -> Result<(Header, u64)> {
-        let mut raw = [0; frame::HEADER_BYTES];
-        raw.copy_from_slice(reader.bytes(self, position, frame::HEADER_BYTES)?);
-        let header = Header::parse(&raw).ok_or_else(|| self.corrupt(position, self.base))?;
+        let header = reader.header(self, position, self.len)?.ok_or_else(|| self.corrupt(position, self.base))?;
         Ok((header, position + header.frame_bytes()))
     }
 
     fn frame_at(&self, reader: &mut Reader, position: u64) -> Result<Option<Frame>> {
         let (_, next) = self.header_at(reader, position)?;
         let len = usize::try_from(next - position).unwrap_or(usize::MAX);
-        if len <= READ_BYTES {
-            return Ok(Frame::parse(reader.bytes(self, position, len)?.to_vec()));
+        if len <= LARGE_FRAME_BYTES {
+            return Ok(Frame::parse(reader.bytes(self, position, len, self.len)?.to_vec()));
         }
-        // Large frames gain nothing from reading ahead, and are not copied twice.
         let mut bytes = vec![0; len];
         self.read(position, &mut bytes)?;
         Ok(Frame::parse(bytes))
@@ -375,7 +412,9 @@ impl Segment {
             Code::LogCorrupt,
             format!(
                 "{}: damaged at byte {position} (offset {offset}), before the last fsync, so nothing was cut; reads of these \
-                 offsets fail, later ones go on; move the group behind the damage with a seek, or restore the file",
+                 offsets fail, writing and later segments go on. Stop the broker, list the damage with `python -m \
+                 telemetry_broker log verify DIR`, and restore the file, or mend it with `python -m telemetry_broker log repair \
+                 DIR`; or seek the group behind the damage",
                 self.path.display()
             ),
         )
@@ -412,12 +451,21 @@ impl Reader {
         (last.segment == segment && last.frame.header().end_offset() == offset).then_some(last.next_position)
     }
 
-    fn bytes(&mut self, segment: &Segment, position: u64, len: usize) -> Result<&[u8]> {
+    /// The header at `position`; None when those bytes are none.
+    fn header(&mut self, segment: &Segment, position: u64, end: u64) -> Result<Option<Header>> {
+        let mut raw = [0; frame::HEADER_BYTES];
+        raw.copy_from_slice(self.bytes(segment, position, frame::HEADER_BYTES, end)?);
+        Ok(Header::parse(&raw))
+    }
+
+    /// `len` bytes from `position` on. In a scan of small frames, what follows up to `end` is read along.
+    fn bytes(&mut self, segment: &Segment, position: u64, len: usize, end: u64) -> Result<&[u8]> {
         let have = self.position..self.position + self.bytes.len() as u64;
         if self.segment != segment.base || !have.contains(&position) || have.end < position + len as u64 {
-            let available = usize::try_from(segment.len.saturating_sub(position)).unwrap_or(usize::MAX);
-            self.bytes.clear();
-            self.bytes.resize(READ_BYTES.min(available).max(len), 0);
+            let available = usize::try_from(end.saturating_sub(position)).unwrap_or(usize::MAX);
+            let is_scan = self.segment == segment.base && (have.start..have.end + NEAR_BYTES).contains(&position);
+            let ahead = if is_scan { READ_BYTES.min(available) } else { 0 };
+            self.bytes.resize(ahead.max(len), 0);
             (self.segment, self.position) = (segment.base, position);
             if let Err(err) = segment.read(position, &mut self.bytes) {
                 self.bytes.clear();

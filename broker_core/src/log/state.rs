@@ -74,7 +74,13 @@ impl State {
             Err(err) => return Err(Error::io("read", &path, &err)),
         };
         let damaged = |what: &str| {
-            Error::new(Code::LogCorrupt, format!("{}: {what}; restore the file from a backup", path.display()))
+            Error::new(
+                Code::LogCorrupt,
+                format!(
+                    "{}: {what}; restore it from a backup, or stop the broker and run `python -m telemetry_broker log repair DIR`",
+                    path.display()
+                ),
+            )
         };
         let stored: Stored = serde_json::from_slice(&bytes).map_err(|err| damaged(&format!("not readable: {err}")))?;
         if stored.format > FORMAT {

@@ -8,6 +8,7 @@ mod broker;
 mod bytes;
 mod delivery;
 mod errors;
+mod inspect;
 mod producer;
 mod ring;
 mod telemetry;
@@ -43,6 +44,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<broker::PyBroker>()?;
     m.add_class::<producer::PyProducerBuffer>()?;
     m.add_class::<delivery::PyDelivery>()?;
+    inspect::register(m)?;
     ring::register(m)?;
     telemetry::register(m)
 }

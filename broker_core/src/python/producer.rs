@@ -19,10 +19,18 @@ const NOT_READY: i64 = -1;
 /// What it answers when the buffer was empty before.
 const FIRST: i64 = -2;
 
+/// The next request of one partition, encoded as it grows: the head, then the records.
 struct Part {
-    bytes: Vec<u8>,
+    request: Vec<u8>,
+    head_bytes: usize,
     records: u32,
     sequence: u64,
+}
+
+impl Part {
+    fn record_bytes(&self) -> usize {
+        self.request.len() - self.head_bytes
+    }
 }
 
 struct Buffer {
@@ -72,20 +80,37 @@ impl Buffer {
         let number = self.partition(partition, key)?;
         let was_empty = self.records == 0;
         let part = &mut self.parts[number];
-        let before = part.bytes.len();
+        let before = part.record_bytes();
         if part.records == MAX_BATCH_RECORDS || before >= MAX_BATCH_BYTES - 2 * MAX_RECORD_BYTES && before >= limits.0 {
             return Err(format!("the batch of partition {number} is full: take it before more is sent"));
         }
-        put_record(&mut part.bytes, value, key, timestamp_ns, headers).map_err(|size| {
+        put_record(&mut part.request, value, key, timestamp_ns, headers).map_err(|size| {
             format!("a record of {size} bytes: a record may have {MAX_RECORD_BYTES}, its key and headers included")
         })?;
         part.records += 1;
         self.records += 1;
-        self.bytes += part.bytes.len() - before;
-        if part.bytes.len() >= limits.0 || part.records >= limits.1 {
+        let after = part.record_bytes();
+        self.bytes += after - before;
+        if after >= limits.0 || part.records >= limits.1 {
             return Ok(i64::try_from(number).unwrap_or(i64::MAX));
         }
         Ok(if was_empty { FIRST } else { NOT_READY })
+    }
+}
+
+impl PyProducerBuffer {
+    /// Begins the partition's next request; what it needs is known before its first record.
+    fn begin(&self, part: &mut Part, partition: u32) {
+        let head = v1::ProduceRequest {
+            topic: self.topic.clone(),
+            partition: Some(partition),
+            producer: self.producer.clone(),
+            sequence: part.sequence + 1,
+            records: Vec::new(),
+        };
+        part.request.clear();
+        part.head_bytes = head.encoded_len();
+        part.request.extend(head.encode_to_vec());
     }
 }
 
@@ -121,11 +146,16 @@ impl PyProducerBuffer {
         if !(1..=MAX_BATCH_RECORDS).contains(&batch_records) {
             return Err(invalid(format!("batch_records is {batch_records}, it must be 1 to {MAX_BATCH_RECORDS}")));
         }
-        let parts = sequences.into_iter().map(|sequence| Part { bytes: Vec::new(), records: 0, sequence }).collect();
+        let new_part = |sequence| Part { request: Vec::new(), head_bytes: 0, records: 0, sequence };
+        let parts = sequences.into_iter().map(new_part).collect();
         let buffer = Mutex::new(Buffer { parts, records: 0, bytes: 0, sticky: 0 });
         // A batch is ready before the record that could pass the bound of a request.
         let batch_bytes = batch_bytes.min(MAX_BATCH_BYTES - MAX_RECORD_BYTES - 16);
-        Ok(Self { topic, producer, batch_bytes, batch_records, buffer })
+        let this = Self { topic, producer, batch_bytes, batch_records, buffer };
+        for (number, part) in (0..).zip(&mut this.buffer.lock().parts) {
+            this.begin(part, number);
+        }
+        Ok(this)
     }
 
     #[pyo3(signature = (value, key = None, partition = None, timestamp_ns = 0, headers = None))]
@@ -202,23 +232,11 @@ impl PyProducerBuffer {
         if part.records == 0 {
             return Ok(None);
         }
-        let head = v1::ProduceRequest {
-            topic: self.topic.clone(),
-            partition: u32::try_from(partition).ok(),
-            producer: self.producer.clone(),
-            sequence: part.sequence + 1,
-            records: Vec::new(),
-        }
-        .encode_to_vec();
-        let request = PyBytes::new_with(py, head.len() + part.bytes.len(), |out| {
-            out[..head.len()].copy_from_slice(&head);
-            out[head.len()..].copy_from_slice(&part.bytes);
-            Ok(())
-        })?;
-        let (records, bytes) = (part.records, part.bytes.len());
+        let request = PyBytes::new(py, &part.request);
+        let (records, bytes) = (part.records, part.record_bytes());
         part.sequence += 1;
         part.records = 0;
-        part.bytes.clear();
+        self.begin(part, u32::try_from(partition).unwrap_or(u32::MAX));
         buffer.records -= records as usize;
         buffer.bytes -= bytes;
         if buffer.sticky == partition {

@@ -117,6 +117,60 @@ impl Entry {
     }
 }
 
+/// What a journal's bytes are, told without opening it.
+pub(crate) enum Survey {
+    /// A journal of a format to come.
+    Newer {
+        /// That one.
+        format: u32,
+    },
+    /// A journal of another log.
+    OtherLog,
+    /// Neither a header nor an entry.
+    Unreadable,
+    /// A journal of this log.
+    Entries {
+        /// A sound journal of the entries that are sound.
+        sound: Vec<u8>,
+        /// Bytes of the others, and of a damaged header; joined where they touch.
+        bad: Vec<Range<u64>>,
+    },
+}
+
+/// Looks at every entry of a journal of the log `log_id`.
+pub(crate) fn survey(bytes: &[u8], log_id: LogId) -> Survey {
+    let mut sound = header(log_id);
+    let head = bytes.get(..sound.len()).unwrap_or_default();
+    let u32_at = |at: usize| head.get(at..at + 4).map_or(0, |raw| u32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]));
+    if head.starts_with(MAGIC) && u32_at(8) > FORMAT {
+        return Survey::Newer { format: u32_at(8) };
+    }
+    let head_is_sound = head == sound;
+    if !head_is_sound && head.starts_with(MAGIC) && crc32c::crc32c(&head[16..]) == u32_at(12) {
+        return Survey::OtherLog;
+    }
+    let mut bad: Vec<Range<u64>> = Vec::new();
+    if !head_is_sound {
+        bad.push(0..HEADER_BYTES.min(bytes.len() as u64));
+    }
+    let mut position = HEADER_BYTES;
+    for entry in bytes.get(sound.len()..).unwrap_or_default().chunks(ENTRY_BYTES) {
+        let end = position + entry.len() as u64;
+        if Entry::parse(entry).is_some() {
+            sound.extend_from_slice(entry);
+        } else if let Some(last) = bad.last_mut().filter(|last| last.end == position) {
+            last.end = end;
+        } else {
+            bad.push(position..end);
+        }
+        position = end;
+    }
+    if !head_is_sound && sound.len() as u64 == HEADER_BYTES {
+        return Survey::Unreadable;
+    }
+    Survey::Entries { sound, bad }
+}
+
 /// What the entries so far add up to.
 struct Replay {
     floor: u64,

@@ -7,6 +7,7 @@ import click
 
 from telemetry_services import __version__
 from telemetry_services.cli.commands import COMMANDS
+from telemetry_services.cli.tools import TOOLS
 
 FAILED: Final = 1
 MISUSED: Final = 2
@@ -25,15 +26,17 @@ class _Commands(click.Group):
     """Loads a subcommand's settings when it is asked for, and not before."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (part of the signature)
-        return list(COMMANDS)
+        return [*COMMANDS, *TOOLS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         command = COMMANDS.get(cmd_name)
-        return command.build(cmd_name) if command else None
+        return command.build(cmd_name) if command else TOOLS.get(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Services"):
             formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+        with formatter.section("Tools"):
+            formatter.write_dl([(name, command.get_short_help_str()) for name, command in TOOLS.items()])
 
 
 @click.group(

@@ -226,7 +226,6 @@ def test_several_threads_share_one_consumer_without_loss_or_repetition(broker: t
     assert sorted(map(int, values)) == list(range(2010))
 
 
-
 def test_after_max_attempts_a_record_goes_to_the_dead_letter_topic(broker: tb.Broker) -> None:
     broker.create_topic("u", partitions=1, max_attempts=2)
     with broker.producer("u") as producer:
