@@ -9,7 +9,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-rust test-python coverage bench lint fmt proto constraints build build-all clean
+.PHONY: help run soak fuzz test test-rust test-python coverage bench lint fmt proto constraints build build-all clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -103,3 +103,9 @@ $(VENV)/.services: services/pyproject.toml $(VENV)/.packages | $(EXTENSION)
 	@echo "==> installing the services and the \`telemetry\` command"
 	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable services
 	@touch $@
+
+soak: $(VENV)/.made ## look for rare faults of the core: make soak SECONDS=600
+	@scripts/soak.sh $(or $(SECONDS),60)
+
+fuzz: ## fuzz one decoder (nightly Rust, cargo install cargo-fuzz): make fuzz TARGET=wire SECONDS=60
+	cd broker_core/fuzz && cargo +nightly fuzz run --fuzz-dir . $(TARGET) -- -max_total_time=$(or $(SECONDS),60) -max_len=4096

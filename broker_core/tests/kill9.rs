@@ -292,6 +292,7 @@ fn given_load_when_killed_200_times_then_nothing_acknowledged_is_missing_and_not
     let (mut said, mut stored) = (<[Said; 2]>::default(), [0; 2]);
     for kill in 1.. {
         live_and_die(dir.path(), kill, &mut chance, &mut said);
+        let last = soak.as_ref().map_or(kill == KILLS, |soak| kill >= 10 && soak.is_over());
         let broker = open(dir.path());
         for (number, (topic, _)) in TOPICS.iter().enumerate() {
             if broker.topic(topic).is_err() {
@@ -300,14 +301,14 @@ fn given_load_when_killed_200_times_then_nothing_acknowledged_is_missing_and_not
             }
             stored[number] = check_log(&broker, topic, stored[number], &said[number], kill);
             for group in 0..GROUPS.len() {
-                if kill % 10 == 0 {
+                if kill % 10 == 0 || last {
                     check_group(&broker, topic, group, &mut said[number], stored[number], kill);
                 }
             }
         }
         // As good as one more kill.
         broker.close(false).unwrap();
-        if kill >= KILLS && soak.as_ref().is_none_or(Soak::is_over) {
+        if last {
             break;
         }
     }

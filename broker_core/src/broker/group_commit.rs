@@ -57,4 +57,15 @@ impl GroupCommit {
         }
         Ok(())
     }
+    /// Runs `act` while no sync runs and none can begin, unless one failed; for the end of what is synced.
+    pub fn between_syncs(&self, act: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut state = self.state.lock();
+        while state.running {
+            self.ended.wait(&mut state);
+        }
+        match &state.failed {
+            Some(err) => Err(err.clone()),
+            None => act(),
+        }
+    }
 }

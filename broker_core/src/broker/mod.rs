@@ -7,10 +7,12 @@ mod config;
 mod dead_letter;
 mod flusher;
 pub(crate) mod folder;
+mod group_commit;
 mod names;
 mod partition;
 mod rpc;
 mod spread;
+mod sync;
 mod topic;
 mod wakeup;
 
@@ -475,7 +477,7 @@ impl Broker {
                 let bounds = Bounds { bytes: wish.bounds.bytes.min(room), ..wish.bounds };
                 match self.receive_from(&topic, partition, wish, &consumer, bounds, (now, deadline)) {
                     Ok(Some(leased)) => {
-                        room = room.saturating_sub(leased.bytes());
+                        room = if leased.last { 0 } else { room.saturating_sub(leased.bytes()) };
                         delivered.push(self.deliver(partition, group_id, leased, timeout_ms));
                         true
                     }

@@ -8,9 +8,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::config::TopicConfig;
+use super::group_commit::GroupCommit;
 use crate::disk::Disk;
 use crate::error::{Code, Error, Result};
 use crate::log::frame::Frame;
@@ -69,6 +70,8 @@ pub struct Leased {
     pub grant: u64,
     /// How often these have been given, this time included.
     pub attempt: u32,
+    /// One record, for the last time; nothing may be given in the same answer behind it.
+    pub last: bool,
     /// Never empty.
     pub chunks: Vec<Chunk>,
 }
@@ -252,21 +255,13 @@ impl Inner {
     }
 }
 
-#[derive(Default)]
-struct Commit {
-    synced: u64,
-    running: bool,
-    failed: Option<Error>,
-}
-
 /// A partition of a topic.
 pub struct Partition {
     number: u32,
     dir: PathBuf,
     disk: Arc<dyn Disk>,
     inner: Mutex<Inner>,
-    commit: Mutex<Commit>,
-    committed: Condvar,
+    commit: GroupCommit,
 }
 
 impl Partition {
@@ -293,8 +288,7 @@ impl Partition {
                 closed: false,
                 flushed: false,
             }),
-            commit: Mutex::default(),
-            committed: Condvar::new(),
+            commit: GroupCommit::default(),
         })
     }
 
@@ -330,31 +324,10 @@ impl Partition {
 
     /// Returns once everything up to `ticket` is on disk.
     fn wait_synced(&self, ticket: u64) -> Result<()> {
-        let mut commit = self.commit.lock();
-        loop {
-            if let Some(err) = &commit.failed {
-                return Err(err.clone());
-            }
-            if commit.synced >= ticket {
-                return Ok(());
-            }
-            if commit.running {
-                self.committed.wait(&mut commit);
-                continue;
-            }
-            commit.running = true;
-            drop(commit);
-            let outcome = self.sync();
-            commit = self.commit.lock();
-            commit.running = false;
-            match outcome {
-                Ok(upto) => commit.synced = commit.synced.max(upto),
-                Err(err) => commit.failed = Some(err),
-            }
-            self.committed.notify_all();
-        }
+        self.commit.wait(ticket, || self.sync())
     }
 
+    /// Syncs what was written and returns the highest ticket that this covers.
     fn sync(&self) -> Result<u64> {
         let (plan, ticket) = {
             let mut inner = self.inner.lock();
@@ -457,6 +430,9 @@ impl Partition {
         self.with_cursor(group, |inner, cursor| {
             let visible_end = inner.log.visible_end();
             while let Some(candidate) = cursor.queue.candidate(consumer, now_ns, visible_end) {
+                // The last attempt is made alone: what kills its consumer must not take its neighbours along.
+                let last = candidate.attempt > 1 && max_attempts == Some(candidate.attempt);
+                let bounds = Bounds { records: if last { 1 } else { bounds.records }, ..bounds };
                 let chunks = inner.collect(&(candidate.start..candidate.end), bounds)?;
                 let from = chunks.first().map_or(candidate.end, |chunk| chunk.from);
                 if from > candidate.start {
@@ -478,7 +454,7 @@ impl Partition {
                 if attempt > 1 {
                     cursor.redelivered += records;
                 }
-                return Ok(Received::Leased(Leased { grant, attempt, chunks }));
+                return Ok(Received::Leased(Leased { grant, attempt, last, chunks }));
             }
             Ok(Received::Nothing)
         })
@@ -690,23 +666,18 @@ impl Partition {
             return Ok(());
         }
         // A sync that still runs has taken files out of the next plan: its outcome belongs to this close.
-        let mut commit = self.commit.lock();
-        while commit.running {
-            self.committed.wait(&mut commit);
-        }
-        if let Some(err) = &commit.failed {
-            return Err(err.clone());
-        }
-        let mut inner = self.inner.lock();
-        if inner.flushed {
-            return Ok(());
-        }
-        let below = inner.acked_below();
-        let log = inner.log.close(below);
-        let journals: Vec<Result<()>> = inner.cursors.values_mut().map(|cursor| cursor.close(&self.dir)).collect();
-        log.and(journals.into_iter().collect::<Result<()>>())?;
-        inner.flushed = true;
-        Ok(())
+        self.commit.between_syncs(|| {
+            let mut inner = self.inner.lock();
+            if inner.flushed {
+                return Ok(());
+            }
+            let below = inner.acked_below();
+            let log = inner.log.close(below);
+            let journals: Vec<Result<()>> = inner.cursors.values_mut().map(|cursor| cursor.close(&self.dir)).collect();
+            log.and(journals.into_iter().collect::<Result<()>>())?;
+            inner.flushed = true;
+            Ok(())
+        })
     }
 }
 

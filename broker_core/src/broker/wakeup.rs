@@ -8,9 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::sync::Mutex;
 use crate::error::{Error, Result};
 
 /// One subscriber's descriptor and the topics that changed.

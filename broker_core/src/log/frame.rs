@@ -12,6 +12,9 @@ pub const HEADER_BYTES: usize = 60;
 /// Bytes of `len` and CRC, which `len` does not count.
 pub const PREFIX_BYTES: usize = 8;
 
+/// No offset is as high, so that sums of two of them cannot overflow.
+pub const MAX_OFFSET: u64 = 1 << 62;
+
 /// The fields of a frame in front of its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -63,7 +66,7 @@ impl Header {
             && records >= 2 * header.count as usize
             && (header.count > 0 || records == 0)
             && header.synced_end <= header.base_offset
-            && header.base_offset.checked_add(u64::from(header.count)).is_some();
+            && header.base_offset < MAX_OFFSET;
         plausible.then_some(header)
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::frame::MAX_OFFSET;
 use crate::disk::Disk;
 use crate::error::{Code, Error, Result};
 
@@ -95,6 +96,9 @@ impl State {
             ));
         }
         let log_id = LogId::from_hex(&stored.log_id).ok_or_else(|| damaged("log_id is not 32 hex digits"))?;
+        if stored.ceiling > MAX_OFFSET {
+            return Err(damaged(&format!("ceiling {} is above every possible offset", stored.ceiling)));
+        }
         Ok(Some(State { log_id, ceiling: stored.ceiling, boot_id: stored.boot_id, clean: stored.clean }))
     }
 

@@ -78,6 +78,17 @@ impl<'a> Cursor<'a> {
         Err(self.malformed(if rest.len() < 10 { "the message ends inside a varint" } else { "a varint above 64 bits" }))
     }
 
+    /// A tag or a length: several parsers read no more than five bytes of these, however the padding.
+    #[inline]
+    fn short_varint(&mut self) -> Result<u64, Malformed> {
+        let start = self.position;
+        let value = self.varint()?;
+        if self.position - start > 5 {
+            return Err(Malformed { at: start, what: "a tag or a length of more than five bytes" });
+        }
+        Ok(value)
+    }
+
     #[inline]
     fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
         match self.bytes.get(self.position..).and_then(|rest| rest.get(..len)) {
@@ -96,7 +107,7 @@ impl<'a> Cursor<'a> {
             return Ok(None);
         }
         let start = self.position;
-        let tag = self.varint()?;
+        let tag = self.short_varint()?;
         let number = match u32::try_from(tag >> 3) {
             Ok(number) if (1..1 << 29).contains(&number) => number,
             _ => return Err(Malformed { at: start, what: "a field number outside of 1 to 536870911" }),
@@ -109,7 +120,7 @@ impl<'a> Cursor<'a> {
                 Value::Fixed64(u64::from_le_bytes(raw))
             }
             2 => {
-                let len = self.varint()?;
+                let len = self.short_varint()?;
                 let len = usize::try_from(len).map_err(|_| self.malformed("a length above the address space"))?;
                 Value::Bytes(self.take(len)?)
             }
@@ -145,4 +156,23 @@ pub fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     out.push(field << 3 | 2);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// upb (Python, Ruby, PHP) and C++ refuse such a message, so a record with it would break their consumers.
+    #[test]
+    fn tags_and_lengths_padded_beyond_five_bytes_are_refused_and_varints_are_not() {
+        let padded = |value: u8, bytes: usize| [vec![value | 0x80], vec![0x80; bytes - 2], vec![0]].concat();
+        for bytes in 2..=10 {
+            let tag = [padded(10, bytes), b"\x01x".to_vec()].concat();
+            let len = [b"\x0a".to_vec(), padded(1, bytes), b"x".to_vec()].concat();
+            let value = [b"\x20".to_vec(), padded(1, bytes)].concat();
+            assert_eq!(Cursor::new(&tag).next_field().is_ok(), bytes <= 5, "a tag of {bytes} bytes");
+            assert_eq!(Cursor::new(&len).next_field().is_ok(), bytes <= 5, "a length of {bytes} bytes");
+            assert!(Cursor::new(&value).next_field().is_ok(), "a value of {bytes} bytes");
+        }
+    }
 }
