@@ -282,7 +282,8 @@ impl Partition {
             inner: Mutex::new(Inner {
                 log,
                 cursors: BTreeMap::new(),
-                ticket: 0,
+                // What was found may be in the page cache only.
+                ticket: 1,
                 appended: 0,
                 leased: 0,
                 closed: false,

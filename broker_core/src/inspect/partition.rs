@@ -474,7 +474,7 @@ fn may_be_torn(state: &State) -> bool {
 
 /// A state that is right for every log of this id and this end.
 fn renewed(log_id: LogId, end: u64) -> State {
-    State { log_id, ceiling: end.saturating_add(CEILING_MARGIN), boot_id: String::new(), clean: false }
+    State { log_id, ceiling: end.saturating_add(CEILING_MARGIN), begin: 0, boot_id: String::new(), clean: false }
 }
 
 /// Suffixes are exact: the broker itself looks at no other spelling.

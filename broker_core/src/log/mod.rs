@@ -147,7 +147,7 @@ impl Log {
             }
             state
         } else {
-            let state = State { log_id: new_id, ceiling: 0, boot_id: disk.boot_id(), clean: true };
+            let state = State { log_id: new_id, ceiling: 0, begin: 0, boot_id: disk.boot_id(), clean: true };
             state.store(&*disk, &dir)?;
             state
         };
@@ -195,7 +195,6 @@ impl Log {
                     }
                 })?;
             self.synced_end = synced;
-            self.last_append_ns = self.last_append_ns.max(segment.last_append_ns());
             torn.push(match tail {
                 segment::Tail::Whole => None,
                 segment::Tail::Torn { bytes } => Some(bytes),
@@ -206,7 +205,7 @@ impl Log {
         while index < self.segments.len() {
             let segment = &mut self.segments[index];
             let mut bad_bytes = torn[index];
-            if !self.state.clean && segment.end() > self.synced_end {
+            if !self.state.clean && segment.end() >= self.synced_end {
                 let behind = segment.verify_from(self.synced_end)?;
                 bad_bytes = if behind > 0 { Some(behind + bad_bytes.unwrap_or(0)) } else { bad_bytes };
             }
@@ -230,6 +229,7 @@ impl Log {
                 self.producers.note(header);
             }
         }
+        self.last_append_ns = self.segments.iter().map(Segment::last_append_ns).max().unwrap_or(0);
         let damaged_end = self.segments.last().and_then(|segment| segment.damage()).map(|damage| damage.end);
         let whole_end = self.segments.last().map_or(0, Segment::end);
         self.chain_end = whole_end;
@@ -239,9 +239,11 @@ impl Log {
             Durability::Os => !same_boot,
             Durability::Fsync => false,
         };
-        if !self.state.clean && (may_have_lost || self.recovered_cut_bytes > 0) {
+        if !self.state.clean && may_have_lost {
             self.end = self.end.max(self.state.ceiling);
         }
+        // A gap that no frame tells of yet, since the process died between raising the ceiling and writing.
+        self.end = self.end.max(self.state.begin);
         if !self.state.clean {
             // What survived the crash may be in the page cache only.
             for segment in &self.segments {
@@ -251,12 +253,16 @@ impl Log {
             }
             self.disk.sync_dir(&self.dir).map_err(|err| Error::io("sync", &self.dir, &err))?;
         }
-        self.synced_end = self.end;
+        // Never inside a gap: recovery compares it with where segments end.
+        self.synced_end = self.chain_end;
         Ok(())
     }
 
     /// Cuts the torn tail that begins in segment `index`, and removes the segments behind it.
     fn cut_tail(&mut self, index: usize, bad_bytes: u64) -> Result<()> {
+        // Torn, most likely; but damage to the last frames looks the same, and their offsets must not come again.
+        self.state.begin = self.state.ceiling;
+        self.state.store(&*self.disk, &self.dir)?;
         self.recovered_cut_bytes += bad_bytes;
         for segment in self.segments.drain(index + 1..).rev() {
             self.recovered_cut_bytes += segment.bytes();
@@ -401,8 +407,7 @@ impl Log {
             append_ns: now_ns.max(self.last_append_ns),
             producer_id,
             sequence,
-            // Never inside a gap: recovery compares it with where segments end.
-            synced_end: self.synced_end.min(self.chain_end),
+            synced_end: self.synced_end,
         };
         let frame = Frame::new(header, records);
         let written = self.options.durability != Durability::Memory && self.tail.is_written();
@@ -458,7 +463,7 @@ impl Log {
         if end <= self.state.ceiling && !self.state.clean {
             return Ok(());
         }
-        let mut state = State { clean: false, boot_id: self.disk.boot_id(), ..self.state.clone() };
+        let mut state = State { clean: false, boot_id: self.disk.boot_id(), begin: self.end, ..self.state.clone() };
         while state.ceiling < end {
             state.ceiling += CEILING_STEP;
         }
@@ -503,6 +508,8 @@ impl Log {
             self.unsynced_bytes += frame.bytes().len() as u64;
             return Ok(());
         };
+        // The cut must reach the disk with what it cuts, or a clean close leaves half a frame.
+        self.active_unsynced = true;
         let undone = match self.segments.last() {
             Some(active) => active.file().set_len(active.bytes()),
             None => Ok(()),
@@ -532,7 +539,8 @@ impl Log {
         }
         let dir = self.dir_unsynced.then(|| (self.disk.clone(), self.dir.clone()));
         (self.active_unsynced, self.dir_unsynced, self.unsynced_bytes) = (false, false, 0);
-        let end = self.tail.unwritten().next().map_or(self.end, |frame| frame.header().base_offset);
+        let begin = |frame: &Arc<Frame>| frame.header().base_offset - frame.header().skipped;
+        let end = self.tail.unwritten().next().map_or(self.chain_end, begin);
         SyncPlan { files, dir, end }
     }
 

@@ -247,21 +247,24 @@ impl Segment {
     ///
     /// Returns the bytes behind the cut, 0 when all frames are sound.
     pub fn verify_from(&mut self, offset: u64) -> Result<u64> {
-        let (whole_len, mut position) = (self.len, self.position_before(offset));
-        let mut reader = Reader::default();
+        let (whole_len, mut position) = (self.len, self.position_before(offset.saturating_sub(1)));
+        let (mut reader, mut append_ns) = (Reader::default(), 0);
         while position < whole_len {
             let (header, next) = self.header_at(&mut reader, position)?;
-            if header.end_offset() > offset && self.frame_at(&mut reader, position)?.is_none() {
-                self.cut_view(position, header.base_offset - header.skipped);
+            // `>=`: frames without records end where the one before them does.
+            if header.end_offset() >= offset && self.frame_at(&mut reader, position)?.is_none() {
+                self.cut_view(position, header.base_offset - header.skipped, append_ns);
                 return Ok(whole_len - position);
             }
-            position = next;
+            (position, append_ns) = (next, header.append_ns);
         }
         Ok(0)
     }
 
-    fn cut_view(&mut self, position: u64, end: u64) {
+    fn cut_view(&mut self, position: u64, end: u64, append_ns: i64) {
         self.index.retain(|entry| entry.position < position);
+        // The header of what was cut says nothing that can be trusted.
+        self.last_append_ns = append_ns.max(self.index.last().map_or(0, |entry| entry.append_ns));
         self.len = position;
         self.end = end;
     }

@@ -44,6 +44,9 @@ struct Stored {
     format: u32,
     log_id: String,
     ceiling: u64,
+    /// Missing in files of before there was one.
+    #[serde(default)]
+    begin: u64,
     boot_id: String,
     clean: bool,
 }
@@ -55,6 +58,8 @@ pub struct State {
     pub log_id: LogId,
     /// Above every offset ever given.
     pub ceiling: u64,
+    /// No offset below is given any more: a crash may have lost records up to here that no frame tells of.
+    pub begin: u64,
     /// The system it was last open for writing on.
     pub boot_id: String,
     /// Whether it was closed with everything on disk.
@@ -96,10 +101,11 @@ impl State {
             ));
         }
         let log_id = LogId::from_hex(&stored.log_id).ok_or_else(|| damaged("log_id is not 32 hex digits"))?;
-        if stored.ceiling > MAX_OFFSET {
+        if stored.ceiling.max(stored.begin) > MAX_OFFSET {
             return Err(damaged(&format!("ceiling {} is above every possible offset", stored.ceiling)));
         }
-        Ok(Some(State { log_id, ceiling: stored.ceiling, boot_id: stored.boot_id, clean: stored.clean }))
+        let Stored { ceiling, begin, boot_id, clean, .. } = stored;
+        Ok(Some(State { log_id, ceiling, begin, boot_id, clean }))
     }
 
     /// Stores the state durably.
@@ -109,6 +115,7 @@ impl State {
             format: FORMAT,
             log_id: self.log_id.hex(),
             ceiling: self.ceiling,
+            begin: self.begin,
             boot_id: self.boot_id.clone(),
             clean: self.clean,
         };

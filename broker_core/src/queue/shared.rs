@@ -251,7 +251,7 @@ impl SharedQueue {
         let earlier_life = grant < self.first_grant;
         for (run_range, run) in self.overlapping(range) {
             let part = intersect(&run_range, range);
-            if run.grant == grant || (earlier_life && run.grant == 0) {
+            if run.grant == grant || (earlier_life && run.grant < grant) {
                 ours.push((run_range.start, part));
             } else {
                 push_range(&mut stale, part);
