@@ -648,3 +648,75 @@ fn a_torn_header_does_not_switch_the_check_off() {
     let mut log = support::open(&disk, options(Durability::Os)).unwrap();
     assert_eq!(read_all(&mut log, 0).map(|r| r.len()), Ok(1));
 }
+
+fn lag(b: &Broker, t: &str, g: &str) -> v1::GroupPartitionState {
+    let request = v1::DescribeGroupRequest { topic: t.into(), group: g.into() };
+    call::<v1::DescribeGroupResponse>(b, "DescribeGroup", &request).unwrap().partitions.remove(0)
+}
+#[test]
+fn offsets_that_hold_no_record_are_no_lag() {
+    for durability in [v1::Durability::Os, v1::Durability::Memory] {
+        let (system, disk) = disk();
+        let b = on(&disk);
+        create(&b, "t", 1, durability);
+        produce(&b, "t", &["a", "b"]);
+        let d = receive(&b, &wish("t", "g"));
+        ack(&b, &d[0], "g").unwrap();
+        b.close(durability == v1::Durability::Memory).unwrap();
+        system.reboot();
+        let b = on(&disk);
+        // `os` goes on at the ceiling: a gap of about a million offsets that no frame tells of yet.
+        assert_eq!(lag(&b, "t", "g").lag, 0, "{durability:?}");
+        produce(&b, "t", &["c", "d", "e"]);
+        assert_eq!(lag(&b, "t", "g").lag, 3, "{durability:?}");
+        b.close(true).unwrap();
+        let b = on(&disk);
+        assert_eq!(lag(&b, "t", "g").lag, 3, "{durability:?}: from the frames");
+        let d = receive(&b, &wish("t", "g"));
+        assert_eq!(values(&d), ["c", "d", "e"]);
+        ack(&b, &d[0], "g").unwrap();
+        assert_eq!(lag(&b, "t", "g").lag, 0);
+        let purge = v1::PurgeTopicRequest { name: "t".into(), partitions: vec![] };
+        let purged = call::<v1::PurgeTopicResponse>(&b, "PurgeTopic", &purge).unwrap().records;
+        assert_eq!(purged, if durability == v1::Durability::Os { 5 } else { 3 });
+    }
+}
+#[test]
+fn records_lost_to_damage_stay_lag_before_and_after_the_next_append() {
+    let (_, disk) = disk();
+    let b = on(&disk);
+    create(&b, "t", 1, v1::Durability::Os);
+    produce(&b, "t", &["a"]);
+    produce(&b, "t", &["b"]);
+    assert!(receive(&b, &v1::ReceiveRequest { max_records: 1, ..wish("t", "g") }).len() == 1);
+    b.close(true).unwrap();
+    let path = Path::new("/b/t/partition-0");
+    let segment = disk.list(path).unwrap().into_iter().find(|name| name.ends_with(".log")).unwrap();
+    disk.open(&path.join(segment)).unwrap().write_at(44, &[0xff; 4]).unwrap(); // the first frame's CRC and on
+    let b = on(&disk);
+    let before = lag(&b, "t", "g").lag;
+    produce(&b, "t", &["c"]);
+    assert_eq!(lag(&b, "t", "g").lag, before + 1);
+    b.close(true).unwrap();
+    assert_eq!(lag(&on(&disk), "t", "g").lag, before + 1, "the same after a restart");
+}
+#[test]
+fn a_damaged_entry_of_a_journal_is_passed_over_and_counted() {
+    let (_, disk) = disk();
+    let b = on(&disk);
+    create(&b, "t", 1, v1::Durability::Os);
+    for value in ["a", "b", "c"] {
+        produce(&b, "t", &[value]);
+        let d = receive(&b, &wish("t", "g"));
+        ack(&b, &d[0], "g").unwrap();
+    }
+    b.close(true).unwrap();
+    let path = Path::new("/b/t/partition-0/groups/g.acks");
+    let file = disk.open(path).unwrap();
+    // Behind the header and the reset: leased a, acked a, leased b, acked b, leased c, acked c.
+    file.write_at(32 * 5, &[0xff; 4]).unwrap();
+    let b = on(&disk);
+    let state = lag(&b, "t", "g");
+    assert_eq!((state.journal_bad_bytes, state.lag), (32, 1), "only the ack of b is lost");
+    assert_eq!(values(&receive(&b, &wish("t", "g"))), ["b"]);
+}

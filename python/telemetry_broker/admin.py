@@ -121,6 +121,8 @@ class GroupPartition:
     """The consumer that holds the partition in an ordered group; empty: none."""
     redelivered: int
     """Records given out again since the broker started."""
+    journal_bad_bytes: int
+    """Bytes of the group's acks that could not be read when the broker started; those records are given out again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +249,7 @@ def decode_group_partition(state: pb.GroupPartitionState) -> GroupPartition:
         leases=state.leases,
         holder=state.holder,
         redelivered=state.redelivered,
+        journal_bad_bytes=state.journal_bad_bytes,
     )
 
 

@@ -151,6 +151,8 @@ pub struct GroupInfo {
     pub holder: String,
     /// Records given again since the broker started.
     pub redelivered: u64,
+    /// Bytes of the ack journal that could not be read when the broker started.
+    pub journal_bad_bytes: u64,
 }
 
 struct Cursor {
@@ -204,6 +206,17 @@ impl Inner {
     /// Everything below was acked by every group; 0 where there is no group, since one may still come.
     fn acked_below(&self) -> u64 {
         self.cursors.values().map(|cursor| cursor.queue.floor()).min().unwrap_or(0)
+    }
+
+    /// Records that the log has.
+    fn records(&self) -> u64 {
+        let all = self.log.start()..self.log.end();
+        all.end - all.start - self.log.gap_offsets(&all)
+    }
+
+    /// Records below `end` that the group has not acked.
+    fn lag(&self, queue: &Queue, end: u64) -> u64 {
+        queue.lag(end) - self.log.gap_offsets(&(queue.next()..end))
     }
 
     /// Writes what the topic's durability does not leave in memory.
@@ -592,7 +605,7 @@ impl Partition {
     /// Deletes all records; every group goes on behind them. Returns how many there were.
     pub fn purge(&self) -> Result<u64> {
         let mut inner = self.open_inner()?;
-        let records = inner.log.end() - inner.log.start();
+        let records = inner.records();
         inner.log.purge()?;
         let end = inner.log.end();
         for cursor in inner.cursors.values_mut() {
@@ -632,11 +645,12 @@ impl Partition {
                 log_id: inner.log.id(),
                 floor: cursor.queue.floor(),
                 next: cursor.queue.next(),
-                lag: cursor.queue.lag(inner.log.visible_end()),
+                lag: inner.lag(&cursor.queue, inner.log.visible_end()),
                 in_flight,
                 leases,
                 holder: cursor.queue.holder(now_ns).unwrap_or_default().to_owned(),
                 redelivered: cursor.redelivered,
+                journal_bad_bytes: cursor.journal.bad_bytes(),
             })
         })
     }
@@ -655,8 +669,8 @@ impl Partition {
     pub fn remaining(&self) -> u64 {
         let inner = self.inner.lock();
         let end = inner.log.end();
-        let lags = inner.cursors.values().map(|cursor| cursor.queue.lag(end));
-        lags.max().unwrap_or(end - inner.log.start())
+        let lags = inner.cursors.values().map(|cursor| inner.lag(&cursor.queue, end));
+        lags.max().unwrap_or_else(|| inner.records())
     }
 
     /// Ends the partition: every later call fails. With `flush`, everything is written and synced before; what failed can

@@ -563,5 +563,6 @@ fn group_info_to_wire(info: GroupInfo) -> v1::GroupPartitionState {
         leases: info.leases,
         holder: info.holder,
         redelivered: info.redelivered,
+        journal_bad_bytes: info.journal_bad_bytes,
     }
 }

@@ -5,6 +5,8 @@
 //! synced_end u64 | records`. `len` counts what follows the CRC, and the CRC covers exactly that. The records are the
 //! entries of a checked batch, see [`crate::wire::record`].
 
+use std::ops::Range;
+
 use crate::wire::record::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, entry_range};
 
 /// Bytes in front of a frame's records.
@@ -78,6 +80,11 @@ impl Header {
     /// Behind its last record.
     pub fn end_offset(&self) -> u64 {
         self.base_offset + u64::from(self.count)
+    }
+
+    /// The gap in front of it.
+    pub fn skipped_range(&self) -> Range<u64> {
+        self.base_offset.saturating_sub(self.skipped)..self.base_offset
     }
 }
 

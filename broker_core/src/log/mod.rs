@@ -19,16 +19,19 @@
 //! A log is not thread-safe; its partition's lock guards it.
 
 pub mod frame;
+mod gaps;
 pub mod producers;
 pub mod segment;
 pub mod state;
 mod tail;
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::frame::{Frame, Header};
+use self::gaps::Gaps;
 use self::producers::Producers;
 use self::segment::{Reader, Segment};
 pub use self::state::LogId;
@@ -119,6 +122,7 @@ pub struct Log {
     tail: Tail,
     reader: Reader,
     producers: Producers,
+    gaps: Gaps,
     /// Offset that the next record gets.
     end: u64,
     /// Behind the last frame, written or not; `end` is above it after offsets were skipped.
@@ -162,6 +166,7 @@ impl Log {
             tail: Tail::default(),
             reader: Reader::default(),
             producers,
+            gaps: Gaps::default(),
             end: 0,
             chain_end: 0,
             synced_end: 0,
@@ -190,7 +195,7 @@ impl Log {
             let (segment, tail) =
                 Segment::open(&*self.disk, &self.dir, self.state.log_id, base, |position, header| {
                     synced = synced.max(header.synced_end);
-                    if header.producer_id != 0 {
+                    if header.producer_id != 0 || header.skipped > 0 {
                         batches.push((base, position, *header));
                     }
                 })?;
@@ -227,6 +232,7 @@ impl Log {
             let kept = self.segments.iter().find(|segment| segment.base() == *base);
             if kept.is_some_and(|segment| *position < segment.bytes()) {
                 self.producers.note(header);
+                self.gaps.note(header.skipped_range());
             }
         }
         self.last_append_ns = self.segments.iter().map(Segment::last_append_ns).max().unwrap_or(0);
@@ -301,6 +307,19 @@ impl Log {
     /// Offset that the next record gets.
     pub fn end(&self) -> u64 {
         self.end
+    }
+
+    /// How many offsets of `range` hold no record: they were skipped after a crash, or acked before they were written.
+    /// Damaged ones do not count: their records were lost, and whoever reads them is told.
+    pub fn gap_offsets(&self, range: &Range<u64>) -> u64 {
+        let ahead = self.end.min(range.end).saturating_sub(self.intact_end().max(range.start));
+        self.gaps.count(&(range.start..range.end.min(self.chain_end))) + ahead
+    }
+
+    /// Behind the last frame, and behind the damage where the log ends with one: from here to `end` nothing ever was.
+    fn intact_end(&self) -> u64 {
+        let damage = self.segments.last().and_then(Segment::damage);
+        damage.map_or(self.chain_end, |damage| damage.end.max(self.chain_end))
     }
 
     /// Behind the last record known to be on disk.
@@ -410,6 +429,7 @@ impl Log {
             synced_end: self.synced_end,
         };
         let frame = Frame::new(header, records);
+        self.gaps.note(self.intact_end()..base);
         let written = self.options.durability != Durability::Memory && self.tail.is_written();
         if written {
             self.write(&frame)?;
@@ -504,6 +524,7 @@ impl Log {
         let frame = rebased.as_ref().unwrap_or(frame);
         let outcome = self.segments.last_mut().map_or(Ok(()), |active| active.write(frame));
         let Err(err) = outcome else {
+            self.gaps.note(frame.header().skipped_range());
             self.active_unsynced = true;
             self.unsynced_bytes += frame.bytes().len() as u64;
             return Ok(());
@@ -642,6 +663,7 @@ impl Log {
         let path = self.segments[0].path();
         self.disk.remove_file(path).map_err(|err| Error::io("remove", path, &err))?;
         self.segments.remove(0);
+        self.gaps.forget_below(self.start());
         Ok(())
     }
 

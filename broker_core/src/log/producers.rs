@@ -14,6 +14,12 @@ use super::frame::Header;
 use crate::disk::Disk;
 use crate::error::{Code, Error, Result};
 
+/// Producers that a log remembers, at most; behind it the one that was silent for longest is forgotten. It bounds memory
+/// (about 10 MB) where programs start all the time under names of their own.
+pub const MAX_PRODUCERS: usize = 100_000;
+/// How many are forgotten at once, so that looking for them costs nothing per batch.
+const FORGET_AT_ONCE: usize = MAX_PRODUCERS / 10;
+
 /// The id that frames carry for a producer's name; never 0, which means none.
 pub fn producer_id(name: &str) -> u64 {
     xxh3_64(name.as_bytes()).max(1)
@@ -68,6 +74,17 @@ impl Producers {
             let entry = self.by_id.entry(header.producer_id).or_default();
             entry.sequence = entry.sequence.max(header.sequence);
             entry.last_append_ns = header.append_ns;
+            if self.by_id.len() > MAX_PRODUCERS {
+                self.forget_silent(FORGET_AT_ONCE);
+            }
+        }
+    }
+
+    fn forget_silent(&mut self, count: usize) {
+        let mut heard: Vec<(i64, u64)> = self.by_id.iter().map(|(&id, entry)| (entry.last_append_ns, id)).collect();
+        heard.sort_unstable();
+        for (_, id) in heard.into_iter().take(count) {
+            self.by_id.remove(&id);
         }
     }
 
@@ -88,5 +105,33 @@ impl Producers {
     /// The highest sequence stored; 0: none.
     pub fn sequence(&self, id: u64) -> u64 {
         self.by_id.get(&id).map_or(0, |entry| entry.sequence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_producers_that_were_silent_for_longest_are_forgotten_first() {
+        let mut producers = Producers::default();
+        let header = |id: usize| Header {
+            len: 0,
+            crc: 0,
+            base_offset: 0,
+            count: 1,
+            skipped: 0,
+            append_ns: i64::try_from(id).unwrap_or(i64::MAX),
+            producer_id: id as u64,
+            sequence: 7,
+            synced_end: 0,
+        };
+        (1..=MAX_PRODUCERS).for_each(|id| producers.note(&header(id)));
+        assert_eq!((producers.sequence(1), producers.by_id.len()), (7, MAX_PRODUCERS));
+        producers.note(&header(MAX_PRODUCERS + 1));
+        assert_eq!(producers.by_id.len(), MAX_PRODUCERS + 1 - FORGET_AT_ONCE);
+        assert_eq!(producers.sequence(1), 0);
+        assert_eq!(producers.sequence(FORGET_AT_ONCE as u64 + 1), 7);
+        assert_eq!(producers.sequence(MAX_PRODUCERS as u64 + 1), 7);
     }
 }

@@ -48,6 +48,8 @@ pub struct Journal {
     unsynced: bool,
     /// Entries at which a rewrite is thought of next.
     compact_at: u64,
+    /// Bytes that could not be read when it was opened.
+    bad_bytes: u64,
 }
 
 fn path(dir: &Path, group: &str) -> PathBuf {
@@ -262,7 +264,8 @@ fn put_progress(out: &mut Vec<u8>, progress: &Progress) {
 impl Journal {
     /// Opens a group's journal, making it if there is none, and reads how far the group is.
     ///
-    /// A new one begins at `start`. So does one of another log, whose acks mean nothing here.
+    /// A new one begins at `start`. So does one of another log, whose acks mean nothing here. An entry that cannot be read
+    /// is passed over and counted, see [`Journal::bad_bytes`]: if it was an ack, its records are given out again.
     pub fn open(disk: &dyn Disk, dir: &Path, group: &str, log_id: LogId, start: u64) -> Result<(Journal, Progress)> {
         let path = path(dir, group);
         let bytes = match disk.read(&path) {
@@ -270,42 +273,61 @@ impl Journal {
             Err(err) if err.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(err) => return Err(Error::io("read", &path, &err)),
         };
-        let format = bytes.get(8..12).map_or(0, |raw| u32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]));
-        if bytes.starts_with(MAGIC) && format > FORMAT {
-            return Err(Error::new(
+        match survey(&bytes, log_id) {
+            Survey::Newer { format } => Err(Error::new(
                 Code::DataFormat,
                 format!(
                     "{} has format {format}, this version reads up to {FORMAT}; upgrade telemetry-broker",
                     path.display()
                 ),
-            ));
-        }
-        if !bytes.starts_with(&header(log_id)) {
-            let progress = Progress::at(start);
-            return Ok((Self::create(disk, path, log_id, &progress)?, progress));
-        }
-        let mut replay = Replay::new(0, 0);
-        let mut len = HEADER_BYTES;
-        for entry in bytes[header(log_id).len()..].chunks(ENTRY_BYTES) {
-            let Some(entry) = Entry::parse(entry) else { break };
-            replay.apply(&entry);
-            len += ENTRY_BYTES as u64;
-        }
-        let open = || -> io::Result<Arc<dyn File>> {
-            let file = disk.open(&path)?;
-            if len < bytes.len() as u64 {
-                file.set_len(len)?;
+            )),
+            Survey::OtherLog => {
+                let progress = Progress::at(start);
+                Ok((Self::create(disk, path, log_id, &progress, 0)?, progress))
             }
-            Ok(file)
-        };
-        let file = open().map_err(|err| Error::io("open", &path, &err))?;
-        let mut journal =
-            Journal { path, file, len, reserved: 0, pending: Vec::new(), unsynced: true, compact_at: COMPACT_ENTRIES };
-        journal.reserve();
-        Ok((journal, replay.finish()))
+            Survey::Unreadable => {
+                let progress = Progress::at(start);
+                Ok((Self::create(disk, path, log_id, &progress, bytes.len() as u64)?, progress))
+            }
+            Survey::Entries { sound, bad } => {
+                let progress = Self::replay(&sound);
+                let bad_bytes = bad.iter().map(|range| range.end - range.start).sum();
+                if bad.first().is_some_and(|range| range.start == 0) {
+                    // Without its header the file would belong to no log at the next start.
+                    return Ok((Self::create(disk, path, log_id, &progress, bad_bytes)?, progress));
+                }
+                let whole = bytes.len() as u64;
+                let torn = bad.last().filter(|range| range.end == whole);
+                let len = torn.map_or(whole, |range| range.start);
+                let open = || -> io::Result<Arc<dyn File>> {
+                    let file = disk.open(&path)?;
+                    if len < whole {
+                        file.set_len(len)?;
+                    }
+                    Ok(file)
+                };
+                let file = open().map_err(|err| Error::io("open", &path, &err))?;
+                Ok((Self::on(path, file, len, bad_bytes, true), progress))
+            }
+        }
     }
 
-    fn create(disk: &dyn Disk, path: PathBuf, log_id: LogId, progress: &Progress) -> Result<Journal> {
+    /// How far the entries of a sound journal bring a group.
+    fn replay(sound: &[u8]) -> Progress {
+        let mut replay = Replay::new(0, 0);
+        let entries = sound.chunks(ENTRY_BYTES).skip(1).filter_map(Entry::parse);
+        entries.for_each(|entry| replay.apply(&entry));
+        replay.finish()
+    }
+
+    fn on(path: PathBuf, file: Arc<dyn File>, len: u64, bad_bytes: u64, unsynced: bool) -> Journal {
+        let (pending, compact_at) = (Vec::new(), COMPACT_ENTRIES);
+        let mut journal = Journal { path, file, len, reserved: 0, pending, unsynced, compact_at, bad_bytes };
+        journal.reserve();
+        journal
+    }
+
+    fn create(disk: &dyn Disk, path: PathBuf, log_id: LogId, progress: &Progress, bad_bytes: u64) -> Result<Journal> {
         let mut bytes = header(log_id);
         put_progress(&mut bytes, progress);
         let replace = || -> io::Result<Arc<dyn File>> {
@@ -319,17 +341,7 @@ impl Journal {
             disk.open(&path)
         };
         let file = replace().map_err(|err| Error::io("write", &path, &err))?;
-        let mut journal = Journal {
-            path,
-            file,
-            len: bytes.len() as u64,
-            reserved: 0,
-            pending: Vec::new(),
-            unsynced: false,
-            compact_at: COMPACT_ENTRIES,
-        };
-        journal.reserve();
-        Ok(journal)
+        Ok(Self::on(path, file, bytes.len() as u64, bad_bytes, false))
     }
 
     /// Keeps space ahead. Without room now it is tried again with the next entry, while what is reserved is used up.
@@ -347,6 +359,11 @@ impl Journal {
             Err(err) if err.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &path, &err)),
             _ => Ok(()),
         }
+    }
+
+    /// Bytes that could not be read when it was opened: an entry torn by a crash, or damage. What they said is lost.
+    pub fn bad_bytes(&self) -> u64 {
+        self.bad_bytes
     }
 
     /// Adds acked ranges, to be written by [`Journal::flush`].
@@ -402,7 +419,7 @@ impl Journal {
         self.compact_at = 2 * entries;
         let progress = progress();
         if entries > 4 * (progress.open.len() as u64 + 1) {
-            match Self::create(disk, self.path.clone(), log_id, &progress) {
+            match Self::create(disk, self.path.clone(), log_id, &progress, self.bad_bytes) {
                 // A full disk is no reason to refuse an ack: the old file serves on.
                 Err(err) if err.code() == Code::LogFull => {}
                 created => *self = created?,

@@ -785,6 +785,10 @@ pub struct GroupPartitionState {
     /// Records given out again since the broker started.
     #[prost(uint64, tag = "9")]
     pub redelivered: u64,
+    /// Bytes of the group's ack journal that could not be read when the broker started: an entry torn by a crash, or damage.
+    /// Acks in them are lost, so their records are given out again.
+    #[prost(uint64, tag = "10")]
+    pub journal_bad_bytes: u64,
 }
 /// A group, partition by partition.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -594,7 +594,7 @@ class DescribeGroupRequest(_message.Message):
     def __init__(self, topic: _Optional[str] = ..., group: _Optional[str] = ...) -> None: ...
 
 class GroupPartitionState(_message.Message):
-    __slots__ = ("partition", "log_id", "acked_end_offset", "next_offset", "lag", "in_flight", "leases", "holder", "redelivered")
+    __slots__ = ("partition", "log_id", "acked_end_offset", "next_offset", "lag", "in_flight", "leases", "holder", "redelivered", "journal_bad_bytes")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     ACKED_END_OFFSET_FIELD_NUMBER: _ClassVar[int]
@@ -604,6 +604,7 @@ class GroupPartitionState(_message.Message):
     LEASES_FIELD_NUMBER: _ClassVar[int]
     HOLDER_FIELD_NUMBER: _ClassVar[int]
     REDELIVERED_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_BAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     partition: int
     log_id: bytes
     acked_end_offset: int
@@ -613,7 +614,8 @@ class GroupPartitionState(_message.Message):
     leases: int
     holder: str
     redelivered: int
-    def __init__(self, partition: _Optional[int] = ..., log_id: _Optional[bytes] = ..., acked_end_offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., lag: _Optional[int] = ..., in_flight: _Optional[int] = ..., leases: _Optional[int] = ..., holder: _Optional[str] = ..., redelivered: _Optional[int] = ...) -> None: ...
+    journal_bad_bytes: int
+    def __init__(self, partition: _Optional[int] = ..., log_id: _Optional[bytes] = ..., acked_end_offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., lag: _Optional[int] = ..., in_flight: _Optional[int] = ..., leases: _Optional[int] = ..., holder: _Optional[str] = ..., redelivered: _Optional[int] = ..., journal_bad_bytes: _Optional[int] = ...) -> None: ...
 
 class DescribeGroupResponse(_message.Message):
     __slots__ = ("group", "partitions")
