@@ -26,11 +26,11 @@ mod error {
     pub use broker_core::error::{Error, Result};
 }
 
-/// `parking_lot`'s face over shuttle's locks.
+/// The face of the rooms' own locks over shuttle's.
 mod sync {
     use std::ops::{Deref, DerefMut};
 
-    use shuttle::sync::atomic::{AtomicBool, Ordering};
+    use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     #[derive(Default)]
     pub struct Mutex<T> {
@@ -78,12 +78,31 @@ mod sync {
     }
 
     impl Condvar {
-        pub fn wait<T>(&self, guard: &mut Guard<'_, T>) {
+        pub fn wait<'a, T>(&self, mut guard: Guard<'a, T>) -> Guard<'a, T> {
             guard.guard = Some(self.0.wait(guard.guard.take().unwrap()).unwrap());
+            guard
         }
 
         pub fn notify_all(&self) {
             self.0.notify_all();
+        }
+    }
+
+    /// Counts, since time is not part of a schedule.
+    pub struct Patience(AtomicU64);
+
+    impl Patience {
+        pub fn new(_: std::time::Duration) -> Patience {
+            Patience(AtomicU64::new(3))
+        }
+
+        pub fn is_over(&self) -> bool {
+            self.0.load(Ordering::SeqCst) == 0
+        }
+
+        pub fn yield_now(&self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+            shuttle::thread::yield_now();
         }
     }
 }

@@ -4,19 +4,32 @@
 //! running runs the next; those who come meanwhile cannot know whether the running one covers them, so they wait for it,
 //! and one of those it did not cover runs the next, for all of them.
 //!
+//! A crowd that one sync let go comes back one thread after the other. Whoever is first would sync for itself alone and
+//! make all the others wait for two syncs, so it lets them come first, as `PostgreSQL` does with `commit_siblings`: until
+//! as many are here as were let go, for [`GATHER_MAX`] at most. A producer that is alone never waits.
+//!
 //! Invariants (model: `tests/concurrency.rs`)
 //! - At most one sync runs at a time, and none runs whose tickets are covered already.
 //! - `wait` returns Ok only when a sync that ended well covered the ticket.
 //! - After a sync that failed none is run again: what it lost cannot be told, so every later ticket fails with its error.
 
-use super::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use super::sync::{Condvar, Guard, Mutex, Patience};
 use crate::error::{Error, Result};
+
+/// How long a sync is put off for those who are on their way: less than any disk takes for one.
+const GATHER_MAX: Duration = Duration::from_micros(100);
 
 #[derive(Default)]
 struct State {
     /// Highest ticket covered.
     synced: u64,
     running: bool,
+    /// Threads that wait for a sync which has not ended, the one that runs it included.
+    waiting: usize,
+    /// How many the last sync let go.
+    let_go: usize,
     failed: Option<Error>,
 }
 
@@ -33,8 +46,12 @@ impl GroupCommit {
     /// `sync` returns the highest ticket it covers, which is at least the caller's. It must not panic.
     pub fn wait(&self, ticket: u64, sync: impl FnOnce() -> Result<u64>) -> Result<()> {
         let mut state = self.state.lock();
+        if state.synced >= ticket {
+            return Ok(());
+        }
+        state.waiting += 1;
         while state.running && state.synced < ticket {
-            self.ended.wait(&mut state);
+            state = self.ended.wait(state);
         }
         if state.synced >= ticket {
             return Ok(());
@@ -43,25 +60,46 @@ impl GroupCommit {
             return Err(err.clone());
         }
         state.running = true;
+        state = self.gather(state);
+        // All of them have taken their tickets, so the sync covers them.
+        let covered = state.waiting;
         drop(state);
         let outcome = sync();
         let mut state = self.state.lock();
         state.running = false;
-        self.ended.notify_all();
-        match outcome {
-            Ok(upto) => state.synced = upto,
+        state.waiting -= covered;
+        state.let_go = covered;
+        let outcome = match outcome {
+            Ok(upto) => {
+                state.synced = upto;
+                Ok(())
+            }
             Err(err) => {
                 state.failed = Some(err.clone());
-                return Err(err);
+                Err(err)
             }
-        }
-        Ok(())
+        };
+        drop(state);
+        self.ended.notify_all();
+        outcome
     }
+
+    /// Lets those come back whom the last sync let go.
+    fn gather<'a>(&'a self, mut state: Guard<'a, State>) -> Guard<'a, State> {
+        let patience = Patience::new(GATHER_MAX);
+        while state.waiting < state.let_go && !patience.is_over() {
+            drop(state);
+            patience.yield_now();
+            state = self.state.lock();
+        }
+        state
+    }
+
     /// Runs `act` while no sync runs and none can begin, unless one failed; for the end of what is synced.
     pub fn between_syncs(&self, act: impl FnOnce() -> Result<()>) -> Result<()> {
         let mut state = self.state.lock();
         while state.running {
-            self.ended.wait(&mut state);
+            state = self.ended.wait(state);
         }
         match &state.failed {
             Some(err) => Err(err.clone()),
