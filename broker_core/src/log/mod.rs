@@ -684,10 +684,11 @@ impl Log {
         if self.segments.last().is_none_or(|active| active.base() < self.end) {
             self.add_segment(self.end).map_err(|err| Error::io("make a segment in", &self.dir, &err))?;
         }
-        self.unsynced.clear();
         while self.segments.len() > 1 {
             self.remove_oldest()?;
         }
+        // Not before: what could not be removed must be on the disk when the log is closed as clean.
+        self.unsynced.clear();
         self.disk.sync_dir(&self.dir).map_err(|err| Error::io("sync", &self.dir, &err))
     }
 
