@@ -42,6 +42,46 @@ def entry(value: bytes) -> pb.Record:
     return pb.Record(value=value)
 
 
+def test_processes_share_a_folder_through_a_socket(tmp_path: Path) -> None:
+    data, path = tmp_path / "data", tmp_path / "data/broker.sock"
+    data.mkdir()
+    with Service("broker", "--data", data, "--listen", f"unix:{path}") as first:
+        assert first.wait_for(r"Starting broker grpc=(\S+) http=-")[1] == f"unix:{path}"
+        assert path.stat().st_mode & 0o077 == 0, "the socket is for this user only"
+        with tb.connect(f"grpc+unix://{path}") as one, tb.connect(f"grpc+unix://{path}") as other:
+            one.create_topic("telemetry", partitions=1)
+            with one.producer("telemetry") as producer:
+                producer.send(b"shared")
+            with other.consumer("telemetry", group="g") as consumer:
+                assert consumer.receive(wait=10).values == [b"shared"]
+        with pytest.raises(tb.InUseError) as refused:
+            tb.connect(f"file://{data}")
+        assert f"telemetry broker --data {data} --listen unix:{path}" in refused.value.message
+        assert f"grpc+unix://{path}" in refused.value.message
+        with Service("broker", "--data", tmp_path / "other", "--listen", f"unix:{path}") as second:
+            assert second.process.wait(30) != 0
+            assert "is in use by another process" in second.output
+        first.process.kill()
+        first.process.wait(30)
+    with Service("broker", "--data", data, "--listen", f"unix:{path}", "--port", "0") as again:
+        again.wait_for(r"Starting broker grpc=unix:\S+ http=127")
+        with tb.connect(f"grpc+unix://{path}") as client:
+            assert [topic.name for topic in client.topics()] == ["telemetry"]
+
+
+def test_a_socket_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for address, words in [
+        (f"unix:{tmp_path / 'taken'}", "there is a file of that name"),
+        (f"unix:{tmp_path / 'missing/broker.sock'}", "there is no folder"),
+        (f"unix:{tmp_path / ('x' * 120)}", "at most 107"),
+        ("tcp:127.0.0.1", "not a unix: address"),
+    ]:
+        with Service("broker", "--data", tmp_path / "data", "--listen", address) as service:
+            assert service.process.wait(30) != 0
+            assert words in service.output
+
+
 def test_the_side_port_answers_health_ready_and_metrics(broker: BrokerProcess) -> None:
     with tb.connect(broker.url) as client:
         client.create_topic("telemetry", partitions=2)

@@ -13,6 +13,8 @@ use crate::log::state::FORMAT;
 
 /// Locked while a process has the folder open; holds its process id.
 pub const LOCK_FILE: &str = "broker.lock";
+/// Where a broker that shares its folder listens, if nothing else was chosen.
+pub const SOCKET_FILE: &str = "broker.sock";
 /// Who the broker is, and how often the folder was opened.
 pub const IDENTITY_FILE: &str = "broker.json";
 
@@ -57,7 +59,8 @@ pub fn lock(dir: &Path) -> Result<File> {
                 Code::DataInUse,
                 format!(
                     "{dir} is in use by {owner}: a folder is for one process. To share it, stop that process, run \
-                     `telemetry broker --data {dir}` and connect to grpc://127.0.0.1:9090"
+                     `telemetry broker --data {dir} --listen unix:{dir}/{SOCKET_FILE}`, and connect to \
+                     grpc+unix://{dir}/{SOCKET_FILE}"
                 ),
             ));
         }

@@ -1,6 +1,6 @@
 //! Names of topics and groups: what they may be, so that one can never leave its folder or confuse a metric.
 
-use super::folder::{IDENTITY_FILE, LOCK_FILE};
+use super::folder::{IDENTITY_FILE, LOCK_FILE, SOCKET_FILE};
 use crate::error::{Code, Error, Result};
 
 /// Characters of a topic's or group's name, at most.
@@ -10,7 +10,7 @@ pub const DEAD_LETTER_SUFFIX: &str = ".dlq";
 /// The group of a dead-letter topic whose acks say what was redriven.
 pub const REDRIVE_GROUP: &str = "redrive";
 /// Files beside the topics' folders.
-const RESERVED: [&str; 2] = [IDENTITY_FILE, LOCK_FILE];
+const RESERVED: [&str; 3] = [IDENTITY_FILE, LOCK_FILE, SOCKET_FILE];
 /// Bytes of a consumer's or producer's name, at most.
 pub const MAX_CLIENT_NAME: usize = 255;
 

@@ -73,27 +73,34 @@ def why_unready(core: _core.Broker) -> str:
 
 
 async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
-    """Serves until `stopping` is set, then drains; returns the exit status."""
-    listener = listen(settings.host, settings.port, variable="PORT", flag="--port")
+    """Serves until `stopping` is set, then drains; returns the exit status.
+
+    With a Unix socket, ports are opened only if they were given.
+    """
+    given = settings.model_fields_set if settings.listen else {"port", "grpc_port"}
+    listener = listen(settings.host, settings.port, variable="PORT", flag="--port") if "port" in given else None
     core = await asyncio.to_thread(open_core, settings)
     waiters = Waiters(core)
     try:
         grpc_server = GrpcServer([BrokerServicer(core, waiters).handler()], [SERVICE])
-        grpc_address = grpc_server.listen(settings.host, settings.grpc_port)
+        addresses = [grpc_server.listen_unix(settings.listen)] if settings.listen else []
+        if "grpc_port" in given:
+            addresses.append(grpc_server.listen(settings.host, settings.grpc_port))
         health = Health(
             "broker",
             details=lambda: describe_broker(core),
             ready=lambda: why_unready(core),
             refresh=BrokerMetrics("broker", lambda: read_partitions(core)).refresh,
         )
-        http = HttpServer(Starlette(routes=side_port_routes(health)), listener)
+        http = HttpServer(Starlette(routes=side_port_routes(health)), listener) if listener else None
         await grpc_server.start()
-        await http.start()
+        if http:
+            await http.start()
         log.info(
             "Starting broker",
             extra={
-                "grpc": grpc_address,
-                "http": http.address,
+                "grpc": ",".join(addresses),
+                "http": http.address if http else "-",
                 "data": str(settings.data_dir.absolute()),
                 "durability": settings.durability,
                 "broker_index": 0,
@@ -104,7 +111,8 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
         health.draining = True
         waiters.close()
         await grpc_server.stop(DRAIN_SECONDS)
-        await http.stop()
+        if http:
+            await http.stop()
     finally:
         waiters.close()
         await asyncio.to_thread(core.close)

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from telemetry_services.config.settings import setting
 from telemetry_services.config.sources import SecretFileSource, TomlSource
-from telemetry_services.config.values import BrokerUrl, Duration, HttpAddress, TopicCounts, TopicName
+from telemetry_services.config.values import BrokerUrl, Duration, HttpAddress, TopicCounts, TopicName, UnixAddress
 
 GRPC_PORT = 9090
 _TWELVE_HOURS = 43_200.0
@@ -67,6 +67,12 @@ class BrokerSettings(ServiceSettings):
         description="Topics made at start, with their partition counts.",
         expected="names with partition counts from 1 to 4,096, such as events:8,orders:4",
         default_factory=dict,
+    )
+    listen: UnixAddress | None = setting(
+        None,
+        "Unix socket to serve gRPC on, for processes of this machine that share the folder; `telemetry broker` then "
+        "opens just those ports that are given, too.",
+        expected="an address such as unix:data/broker.sock",
     )
 
 

@@ -1,6 +1,8 @@
 """Values that settings are made of, beyond numbers and texts: durations, topic lists, URLs."""
 
+import os
 import re
+from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -12,6 +14,7 @@ _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+", flags
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", flags=re.ASCII)
 _TOPIC_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MAX_PARTITIONS: Final = 4096
+_SOCKET_PATH_BYTES: Final = 107  # of Linux's sockaddr_un, less the NUL at its end
 
 BROKER_SCHEMES: Final = ("grpc", "grpc+unix", "file", "mem")
 """Schemes that BROKER_URL takes today."""
@@ -84,8 +87,20 @@ def check_http_address(value: str) -> str:
     return value
 
 
+def check_unix_address(value: str) -> str:
+    """The address itself, when it is ``unix:`` and a path that a socket can have."""
+    path = value.removeprefix("unix:").removeprefix("//")
+    if not value.startswith("unix:") or not path:
+        raise ValueError("not a unix: address")
+    absolute = os.fsencode(Path(path).absolute())
+    if len(absolute) > _SOCKET_PATH_BYTES:
+        raise ValueError(f"the path has {len(absolute)} bytes, a socket's has at most {_SOCKET_PATH_BYTES}")
+    return f"unix:{Path(path).absolute()}"
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 TopicCounts = Annotated[dict[str, int | None], NoDecode, BeforeValidator(parse_topics)]
 TopicName = Annotated[str, AfterValidator(check_topic_name)]
 BrokerUrl = Annotated[str, AfterValidator(check_broker_url)]
 HttpAddress = Annotated[str, AfterValidator(check_http_address)]
+UnixAddress = Annotated[str, AfterValidator(check_unix_address)]

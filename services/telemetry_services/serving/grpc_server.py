@@ -1,7 +1,9 @@
 """A grpc.aio server with health and reflection, and the one place where an error becomes a gRPC status."""
 
 import asyncio
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -9,7 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from telemetry_broker.errors import CODES, BrokerError
-from telemetry_services.serving.sockets import listen, port_in_use
+from telemetry_services.serving.sockets import claim_socket, listen, port_in_use, socket_unusable
 
 MAX_MESSAGE_BYTES: Final = 16 << 20
 _OPTIONS: Final = (
@@ -60,6 +62,25 @@ class GrpcServer:
         if bound == 0:
             raise port_in_use(host, port, variable="GRPC_PORT", flag="--grpc-port")
         return f"{shown}:{bound}"
+
+    def listen_unix(self, address: str) -> str:
+        """Binds a socket, ``unix:/path``, which only this user may open, and returns the address.
+
+        A socket that a killed process left behind is replaced.
+
+        Raises:
+            PortInUseError: a process listens on it.
+            ServiceError: there is something else of that name, or the folder is missing (``address.unusable``).
+        """
+        claim_socket(Path(address.removeprefix("unix:")))
+        before = os.umask(0o177)
+        try:
+            self._server.add_insecure_port(address)
+        except RuntimeError as err:
+            raise socket_unusable(address, str(err)) from err
+        finally:
+            os.umask(before)
+        return address
 
     async def start(self) -> None:
         """Takes calls from here on, and says so to health checks."""

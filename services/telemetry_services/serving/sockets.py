@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from pathlib import Path
 from typing import Final
 
 from telemetry_services.errors import PortInUseError, ServiceError
@@ -40,6 +41,37 @@ def port_in_use(host: str, port: int, *, variable: str, flag: str) -> PortInUseE
     return PortInUseError(
         f"port {port} on {host} is in use by another process: stop it, or choose another port with {flag} or "
         f"{variable} (0 takes a free one)"
+    )
+
+
+def claim_socket(path: Path) -> None:
+    """Makes way for a Unix socket: one that nobody listens on any more is removed.
+
+    Raises:
+        PortInUseError: a process listens on it.
+        ServiceError: there is something else of that name, or no such folder (``address.unusable``).
+    """
+    if not path.parent.is_dir():
+        raise socket_unusable(f"unix:{path}", f"there is no folder {path.parent}")
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise socket_unusable(f"unix:{path}", "there is a file of that name")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except OSError as err:
+            raise socket_unusable(f"unix:{path}", err.strerror or str(err)) from err
+    raise PortInUseError(f"{path} is in use by another process: stop it, or choose another socket with --listen")
+
+
+def socket_unusable(address: str, why: str) -> ServiceError:
+    """The error for a Unix socket that cannot be listened on."""
+    return ServiceError(
+        f"cannot listen on {address}: {why}; choose another path with --listen", code="address.unusable"
     )
 
 

@@ -116,6 +116,8 @@ async def _serving(
         CollectorServicer(pipeline.collector, shown_url(settings.store_url)), server.server
     )
     address = server.listen(settings.host, grpc_port)
+    if settings.listen:
+        address = f"{address},{server.listen_unix(settings.listen)}"
     await server.start()
     await http.start()
     try:
