@@ -46,6 +46,7 @@ const LOG_OPTIONS: LogOptions = LogOptions {
     durability: Durability::Os,
     tail_records: 4,
     segment_bytes: 4096,
+    segment_age_ns: i64::MAX,
     max_bytes: None,
     drop_oldest: false,
 };
