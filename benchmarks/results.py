@@ -43,16 +43,21 @@ def as_row(result: Result) -> tuple[str, ...]:
     target = ""
     if result.target is not None:
         verdict = "met" if result.met else "MISSED"
-        target = f"{'<=' if result.lower_is_better else '>='} {result.target:,.0f} {verdict}"
+        target = f"{'<=' if result.lower_is_better else '>='} {result.target:,.10g} {verdict}"
     return (
         result.name,
         f"{result.payload_bytes} B" if result.payload_bytes else "-",
         result.durability or "-",
         result.client,
-        f"{result.value:,.0f} {result.unit}",
+        f"{_rounded(result.value)} {result.unit}",
         target or "-",
         f"{result.limit_ratio:.1%} of {result.limit}" if result.limit_ratio is not None else "-",
     )
+
+
+def _rounded(value: float) -> str:
+    """Whole, or two digits behind the point where a whole number would say too little."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.2f}"
 
 
 def as_table(results: Iterable[Result]) -> str:

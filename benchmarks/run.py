@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.broker import measure_file, measure_grpc
+from benchmarks.core import measure_core
 from benchmarks.dump import measure_dump
 from benchmarks.idle import measure_idle
 from benchmarks.results import ROOT, Result, as_table, this_machine
@@ -25,6 +26,8 @@ from benchmarks.workload import Workload
 
 # The dump comes first: see dump.run_once.
 MEASUREMENTS = ("dump", "file", "grpc", "idle", "ring")
+# Asked for by name, since it builds and runs for eight minutes.
+ON_REQUEST = ("core",)
 PAGE = ROOT / "docs/benchmarks.md"
 BEGIN, END = "<!-- BEGIN make bench -->", "<!-- END make bench -->"
 
@@ -40,6 +43,7 @@ def main() -> None:
             "grpc": partial(measure_grpc, workload),
             "idle": partial(measure_idle, workload),
             "ring": measure_ring,
+            "core": measure_core,
         }
         results: list[Result] = []
         for measurement in options.only or MEASUREMENTS:
@@ -73,7 +77,9 @@ def record(report: str) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure throughput; prints a table with targets and the machine.")
-    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, help="measure just these (default: all)")
+    parser.add_argument(
+        "--only", nargs="+", choices=MEASUREMENTS + ON_REQUEST, help="measure just these (default: all but core)"
+    )
     parser.add_argument("--records", type=int, default=1_000_000, help="records a round, 1000 or more")
     parser.add_argument("--rounds", type=int, default=3, help="rounds whose median is taken")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the dump")

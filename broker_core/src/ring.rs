@@ -10,6 +10,9 @@
 //!   that of the first.
 //! - Placing: partition `p` of topic `T` (in rising order of `p`) goes to the first node clockwise of the key `T/p` that
 //!   holds fewer than `ceil((p + 1) * points of the node / points of all)` partitions of `T`.
+//! - Health: a node that is marked unhealthy keeps its points and its places, and is walked past: what would be its own
+//!   goes to the next healthy node clockwise of the same key, and comes back with its health. Where no node is healthy
+//!   the marks are ignored (Envoy calls it panic routing): nothing better is known then.
 //!
 //! Invariants (tests: `tests/ring_model.rs`):
 //!
@@ -17,6 +20,7 @@
 //! - I2 A node that is added only takes keys; one that is removed only gives its own away.
 //! - I3 With equal weights no node holds more than `ceil(partitions / nodes)` partitions of a topic, and a topic that
 //!   grows leaves the partitions it had where they were.
+//! - I4 A node that becomes unhealthy only gives its own keys and partitions away; healthy again, it has exactly them.
 
 use crate::partitioner::key_hash;
 use thiserror::Error;
@@ -95,6 +99,7 @@ pub struct RingNode {
     name: String,
     weight: f64,
     points: u32,
+    healthy: bool,
 }
 
 impl RingNode {
@@ -112,6 +117,11 @@ impl RingNode {
     pub fn points(&self) -> u32 {
         self.points
     }
+
+    /// Whether lookups may answer with it; a new node is healthy.
+    pub fn healthy(&self) -> bool {
+        self.healthy
+    }
 }
 
 /// A consistent-hash ring over named nodes. Lookups take no lock and allocate nothing.
@@ -121,6 +131,8 @@ pub struct HashRing {
     /// By name; a node's place here is the index that lookups answer with.
     nodes: Vec<RingNode>,
     points: Points,
+    /// Whether some nodes are unhealthy, but not all: else marks need not be looked at.
+    partly_healthy: bool,
 }
 
 impl HashRing {
@@ -146,7 +158,7 @@ impl HashRing {
             return Err(RingError::DuplicateNode { name: pair[0].name.clone() });
         }
         let points = Points::of(&nodes)?;
-        Ok(Self { virtual_nodes, nodes, points })
+        Ok(Self { virtual_nodes, nodes, points, partly_healthy: false })
     }
 
     /// Adds a node; it takes keys from the others, and no key moves between those.
@@ -157,7 +169,7 @@ impl HashRing {
         let mut nodes = self.nodes.clone();
         nodes.insert(place, checked_node(self.virtual_nodes, name.to_owned(), weight)?);
         self.points = Points::of(&nodes)?;
-        self.nodes = nodes;
+        self.set_nodes(nodes);
         Ok(())
     }
 
@@ -167,8 +179,29 @@ impl HashRing {
         let mut nodes = self.nodes.clone();
         nodes.remove(place);
         self.points = Points::of(&nodes)?;
-        self.nodes = nodes;
+        self.set_nodes(nodes);
         Ok(())
+    }
+
+    /// Marks a node: lookups walk past an unhealthy one, and no key or partition of another node moves.
+    pub fn set_healthy(&mut self, name: &str, healthy: bool) -> Result<(), RingError> {
+        let place = self.position(name).map_err(|_| RingError::UnknownNode { name: name.to_owned() })?;
+        let mut nodes = std::mem::take(&mut self.nodes);
+        nodes[place].healthy = healthy;
+        self.set_nodes(nodes);
+        Ok(())
+    }
+
+    fn set_nodes(&mut self, nodes: Vec<RingNode>) {
+        let healthy = nodes.iter().filter(|node| node.healthy).count();
+        self.partly_healthy = healthy > 0 && healthy < nodes.len();
+        self.nodes = nodes;
+    }
+
+    /// Whether a lookup may answer with a node.
+    #[inline]
+    fn answers(&self, index: u32) -> bool {
+        !self.partly_healthy || self.nodes[index as usize].healthy
     }
 
     /// The members, by name.
@@ -190,7 +223,15 @@ impl HashRing {
     /// The node of a key, as an index into [`HashRing::nodes`].
     #[inline]
     pub fn index_for(&self, key: &[u8]) -> Result<u32, RingError> {
-        self.points.owner(key_hash(key)).ok_or(RingError::Empty)
+        let hash = key_hash(key);
+        let owner = self.points.owner(hash).ok_or(RingError::Empty)?;
+        if self.answers(owner) { Ok(owner) } else { self.stand_in(hash) }
+    }
+
+    /// The first healthy node clockwise.
+    #[cold]
+    fn stand_in(&self, hash: u64) -> Result<u32, RingError> {
+        self.points.clockwise(hash).find(|&owner| self.answers(owner)).ok_or(RingError::Empty)
     }
 
     /// The nodes of many keys, as indexes into [`HashRing::nodes`], in the order of the keys.
@@ -205,7 +246,7 @@ impl HashRing {
 
     /// The preference list of a key: up to `n` distinct nodes, the key's own first, the others clockwise from it.
     ///
-    /// Shorter than `n` where the ring has fewer nodes.
+    /// Shorter than `n` where the ring has fewer healthy nodes.
     pub fn nodes_for(&self, key: &[u8], n: usize) -> Result<Vec<&str>, RingError> {
         Ok(self.preference_for(key, n)?.into_iter().map(|index| self.nodes[index as usize].name.as_str()).collect())
     }
@@ -222,7 +263,7 @@ impl HashRing {
         let mut seen = vec![false; self.nodes.len()];
         let mut preference = Vec::with_capacity(wanted);
         for owner in self.points.clockwise(key_hash(key)) {
-            if !std::mem::replace(&mut seen[owner as usize], true) {
+            if self.answers(owner) && !std::mem::replace(&mut seen[owner as usize], true) {
                 preference.push(owner);
                 if preference.len() == wanted {
                     break;
@@ -235,7 +276,8 @@ impl HashRing {
     /// Places the partitions of a topic: entry `p` is the node of partition `p`, as an index into [`HashRing::nodes`].
     ///
     /// With equal weights a node gets at most `ceil(partitions / nodes)`; otherwise at most its share of the points,
-    /// rounded up. Where a partition goes does not depend on those after it, so a topic can grow in place.
+    /// rounded up. Where a partition goes does not depend on those after it, so a topic can grow in place. The partitions
+    /// of an unhealthy node go to their next healthy nodes on top of that.
     pub fn place(&self, topic: &str, partitions: u32) -> Result<Vec<u32>, RingError> {
         if !(1..=MAX_PARTITIONS).contains(&partitions) {
             return Err(RingError::InvalidPartitions { partitions });
@@ -255,7 +297,7 @@ impl HashRing {
             let hash = key_hash(format!("{topic}/{partition}").as_bytes());
             let node = self.points.clockwise(hash).find(|&node| has_room(node)).ok_or(RingError::Empty)?;
             held[node as usize] += 1;
-            placed.push(node);
+            placed.push(if self.answers(node) { node } else { self.stand_in(hash)? });
         }
         Ok(placed)
     }
@@ -267,7 +309,12 @@ impl HashRing {
 
 impl Default for HashRing {
     fn default() -> Self {
-        Self { virtual_nodes: DEFAULT_VIRTUAL_NODES, nodes: Vec::new(), points: Points::default() }
+        Self {
+            virtual_nodes: DEFAULT_VIRTUAL_NODES,
+            nodes: Vec::new(),
+            points: Points::default(),
+            partly_healthy: false,
+        }
     }
 }
 
@@ -283,7 +330,7 @@ fn checked_node(virtual_nodes: u32, name: String, weight: f64) -> Result<RingNod
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, positive, saturating")]
     let points = points as u64;
     match u32::try_from(points) {
-        Ok(points) if u64::from(points) <= MAX_POINTS => Ok(RingNode { name, weight, points }),
+        Ok(points) if u64::from(points) <= MAX_POINTS => Ok(RingNode { name, weight, points, healthy: true }),
         _ => Err(RingError::TooManyPoints { points }),
     }
 }

@@ -817,3 +817,133 @@ fn what_a_memory_topic_has_written_waits_for_no_sync() {
     assert!(partition.info().bytes > 0 && !disk.list(Path::new("/b/t/partition-0")).unwrap().is_empty());
     assert_eq!(partition.unsynced_bytes(), 0, "the background would look for it again and again");
 }
+#[test]
+fn partitions_that_a_failed_configure_would_have_added_take_no_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Broker::open(dir.path(), BrokerOptions { min_free_bytes: 0, ..Default::default() }, None).unwrap();
+    let b = open();
+    create(&b, "t", 2, v1::Durability::Os);
+    let blocked = dir.path().join("t/.topic.json.tmp");
+    std::fs::create_dir_all(blocked.join("in the way")).unwrap();
+    let more = v1::ConfigureTopicRequest {
+        name: "t".into(),
+        config: Some(v1::TopicConfig { partitions: Some(4), ..Default::default() }),
+        ..Default::default()
+    };
+    let err = call::<v1::ConfigureTopicResponse>(&b, "ConfigureTopic", &more).unwrap_err();
+    assert_eq!(err.code(), Code::DataIo);
+    let err = produce_as(&b, "t", Some(3), "", 0, &["lost"]).unwrap_err();
+    assert_eq!(err.code(), Code::PartitionNotFound);
+    std::fs::remove_dir_all(&blocked).unwrap();
+    call::<v1::ConfigureTopicResponse>(&b, "ConfigureTopic", &more).unwrap();
+    produce_as(&b, "t", Some(3), "", 0, &["kept"]).unwrap();
+    b.close(true).unwrap();
+    let b = open();
+    assert_eq!(values(&receive(&b, &wish("t", "g"))), ["kept"]);
+}
+#[test]
+fn a_topic_whose_deletion_failed_is_what_it_was() {
+    let (system, disk) = disk();
+    let _ = system;
+    let b = on(&disk);
+    create(&b, "t", 1, v1::Durability::Os);
+    produce(&b, "t", &["a"]);
+    // Gone from under the broker: the rename fails, and the records can still be read.
+    disk.rename(Path::new("/b/t"), Path::new("/elsewhere")).unwrap();
+    let delete = v1::DeleteTopicRequest { name: "t".into() };
+    assert_eq!(call::<v1::DeleteTopicResponse>(&b, "DeleteTopic", &delete).unwrap_err().code(), Code::DataIo);
+    disk.rename(Path::new("/elsewhere"), Path::new("/b/t")).unwrap();
+    assert_eq!(values(&receive(&b, &wish("t", "g"))), ["a"]);
+    call::<v1::DeleteTopicResponse>(&b, "DeleteTopic", &delete).unwrap();
+    assert_eq!(produce_as(&b, "t", Some(0), "", 0, &["b"]).unwrap_err().code(), Code::TopicNotFound);
+}
+#[test]
+fn a_folder_that_vanished_is_told_and_not_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let b = Broker::open(dir.path(), BrokerOptions { min_free_bytes: 0, ..Default::default() }, None).unwrap();
+    create(&b, "t", 1, v1::Durability::Os);
+    produce(&b, "t", &["a"]);
+    std::fs::remove_dir_all(dir.path().join("t")).unwrap();
+    let err = call::<v1::ReceiveResponse>(&b, "Receive", &wish("t", "new")).unwrap_err();
+    assert_eq!(err.code(), Code::DataIo, "a group needs its journal: {err}");
+    let more = v1::ConfigureTopicRequest {
+        name: "t".into(),
+        config: Some(v1::TopicConfig { partitions: Some(2), ..Default::default() }),
+        ..Default::default()
+    };
+    let err = call::<v1::ConfigureTopicResponse>(&b, "ConfigureTopic", &more).unwrap_err();
+    assert_eq!(err.code(), Code::DataIo, "{err}");
+    assert!(b.close(true).is_err(), "what could not be kept is told");
+    assert!(!dir.path().join("t").exists(), "an empty topic would look like one that never had records");
+}
+#[test]
+fn a_read_only_folder_is_refused_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    std::fs::write(&path, b"a file is in the way").unwrap();
+    let err = Broker::open(&path, BrokerOptions::default(), None).map(drop).unwrap_err();
+    assert_eq!(err.code(), Code::DataIo);
+    assert!(err.to_string().contains(path.to_str().unwrap()), "{err}");
+    // To root nothing is read-only by its mode, so the disk says it.
+    let err = Broker::open_on(
+        Arc::new(ReadOnly(MemoryDisk::default())),
+        Path::new("/b"),
+        BrokerOptions::default(),
+        Arc::new(ManualClock::new(1)),
+    )
+    .map(drop)
+    .unwrap_err();
+    assert_eq!(err.code(), Code::DataIo);
+    assert!(err.to_string().contains("/b"), "{err}");
+}
+/// A file system that was mounted read-only.
+struct ReadOnly(MemoryDisk);
+fn read_only<T>() -> std::io::Result<T> {
+    Err(std::io::Error::from(std::io::ErrorKind::ReadOnlyFilesystem))
+}
+impl Disk for ReadOnly {
+    fn create_dir_all(&self, _: &Path) -> std::io::Result<()> {
+        read_only()
+    }
+    fn open(&self, path: &Path) -> std::io::Result<Arc<dyn File>> {
+        self.0.open(path)
+    }
+    fn create(&self, _: &Path) -> std::io::Result<Arc<dyn File>> {
+        read_only()
+    }
+    fn rename(&self, _: &Path, _: &Path) -> std::io::Result<()> {
+        read_only()
+    }
+    fn remove_file(&self, _: &Path) -> std::io::Result<()> {
+        read_only()
+    }
+    fn remove_dir_all(&self, _: &Path) -> std::io::Result<()> {
+        read_only()
+    }
+    fn list(&self, path: &Path) -> std::io::Result<Vec<String>> {
+        self.0.list(path)
+    }
+    fn sync_dir(&self, path: &Path) -> std::io::Result<()> {
+        self.0.sync_dir(path)
+    }
+    fn free_bytes(&self, path: &Path) -> std::io::Result<u64> {
+        self.0.free_bytes(path)
+    }
+    fn boot_id(&self) -> String {
+        self.0.boot_id()
+    }
+}
+#[test]
+fn a_policy_that_is_not_known_is_refused_and_a_bound_can_be_taken_away() {
+    let (_, disk) = disk();
+    let b = on(&disk);
+    let wish =
+        |full_policy, max_partition_bytes| v1::TopicConfig { full_policy, max_partition_bytes, ..Default::default() };
+    let request = v1::CreateTopicRequest { name: "t".into(), config: Some(wish(7, None)) };
+    assert_eq!(call::<v1::CreateTopicResponse>(&b, "CreateTopic", &request).unwrap_err().code(), Code::InvalidArgument);
+    let request = v1::CreateTopicRequest { name: "t".into(), config: Some(wish(0, Some(1 << 30))) };
+    call::<v1::CreateTopicResponse>(&b, "CreateTopic", &request).unwrap();
+    let request = v1::ConfigureTopicRequest { name: "t".into(), config: Some(wish(0, Some(0))), ..Default::default() };
+    let topic = call::<v1::ConfigureTopicResponse>(&b, "ConfigureTopic", &request).unwrap().topic.unwrap();
+    assert_eq!(topic.config.unwrap().max_partition_bytes, None);
+}

@@ -165,6 +165,37 @@ proptest! {
     }
 
     #[test]
+    fn given_unhealthy_nodes_when_asked_then_each_answer_is_that_of_the_healthy_nodes_in_the_same_order(
+        members in members(),
+        marks in vec(any::<bool>(), 7),
+        n in 1_usize..8,
+    ) {
+        let (whole, model) = (ring_of(20, &members), Model::new(20, &members));
+        let mut ring = whole.clone();
+        let healthy: BTreeSet<&str> =
+            members.keys().zip(&marks).filter(|(_, healthy)| **healthy).map(|(name, _)| name.as_str()).collect();
+        for (name, &mark) in members.keys().zip(&marks) {
+            ring.set_healthy(name, mark)?;
+        }
+        let answers = |name: &&str| healthy.is_empty() || healthy.contains(*name);
+        for key in keys(50) {
+            let expected: Vec<&str> = model.preference(&key, members.len()).into_iter().filter(answers).collect();
+            prop_assert_eq!(ring.node_for(&key)?, expected[0]);
+            prop_assert_eq!(&ring.nodes_for(&key, n)?[..], &expected[..n.min(expected.len())]);
+        }
+        for (p, (now, configured)) in ring.place("t", 12)?.into_iter().zip(whole.place("t", 12)?).enumerate() {
+            let name = |index: u32| ring.nodes()[index as usize].name();
+            let own = Some(name(configured)).filter(answers);
+            let expected = own.or_else(|| model.clockwise(format!("t/{p}").as_bytes()).find(answers));
+            prop_assert_eq!(Some(name(now)), expected);
+        }
+        for name in members.keys() {
+            ring.set_healthy(name, true)?;
+        }
+        prop_assert_eq!(owners(&ring, &keys(50)), owners(&whole, &keys(50)));
+    }
+
+    #[test]
     fn given_a_node_removed_when_looked_up_then_its_keys_go_to_the_next_preference(members in members()) {
         prop_assume!(members.len() > 1);
         let before = ring_of(30, &members);
@@ -249,6 +280,7 @@ fn given_a_wrong_member_or_question_when_refused_then_the_ring_is_unchanged() {
     let before = ring.nodes().to_vec();
     assert!(matches!(ring.add_node("broker-0", 1.0), Err(RingError::DuplicateNode { .. })));
     assert!(matches!(ring.remove_node("broker-7"), Err(RingError::UnknownNode { .. })));
+    assert!(matches!(ring.set_healthy("broker-7", false), Err(RingError::UnknownNode { .. })));
     assert!(matches!(ring.add_node("", 1.0), Err(RingError::InvalidName { bytes: 0, .. })));
     assert!(matches!(ring.add_node(&"n".repeat(256), 1.0), Err(RingError::InvalidName { bytes: 256, .. })));
     for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {

@@ -199,6 +199,15 @@ class HashRing:
         """Adds a node with a share of ``weight`` (above 0) relative to the others; only keys it takes over move."""
     def remove_node(self, node: str) -> None:
         """Removes a node; its keys go to the next node of their preference lists, and no others move."""
+    def set_healthy(self, node: str, healthy: bool) -> None:
+        """Marks a node; a new one is healthy. An unhealthy one keeps its place on the ring, and every answer walks past it.
+
+        Its keys and partitions go to the next healthy node of their preference lists, and come back when it is healthy
+        again; no others move. Where all nodes are unhealthy the marks are ignored: nothing better is known then.
+        """
+    @property
+    def unhealthy(self) -> list[str]:
+        """The nodes marked unhealthy, in the order of ``nodes``; a new list."""
     @property
     def nodes(self) -> list[str]:
         """The nodes' names in the byte order of their UTF-8; a new list."""
@@ -208,9 +217,9 @@ class HashRing:
     @property
     def virtual_nodes(self) -> int: ...
     def node_for(self, key: str | Buffer) -> str:
-        """The node of a key."""
+        """The node of a key: the first healthy one clockwise."""
     def nodes_for(self, key: str | Buffer, n: int) -> list[str]:
-        """The preference list of a key: ``n`` (1 or more) distinct nodes, its own first, then clockwise; all if fewer."""
+        """The preference list of a key: ``n`` (1 or more) distinct healthy nodes, its own first, then clockwise."""
     def node_for_each(self, keys: Iterable[str | Buffer]) -> list[str]:
         """The nodes of many keys, in their order; faster than one call a key."""
     def indexes_for(self, keys: Buffer, offsets: Buffer | None = None) -> memoryview:
@@ -229,7 +238,8 @@ class HashRing:
         """The node of each of a topic's 1 to 65,536 partitions, evenly: at most ``ceil(partitions / nodes)`` a node.
 
         With unequal weights at most a node's share of the points, rounded up. A topic that grows leaves the partitions it
-        had where they were. Put the configured nodes on the ring, not only the healthy ones, or partitions move with health.
+        had where they were. Put all configured nodes on the ring and mark those that are down with ``set_healthy``: then only
+        the partitions of those move, on top of the bound.
         """
     def __len__(self) -> int:
         """Number of nodes."""

@@ -79,7 +79,7 @@ class Broker:
                 death) or ``fsync`` (a power cut); default the broker's (``os``).
             retention: seconds after which records that every group acked are deleted; default 24 h; 0: no such bound.
             retention_bytes: size of a partition above which they are deleted; default 1 GiB; 0: no such bound.
-            max_partition_bytes: hard bound of a partition, acked or not, at least two segments; default none.
+            max_partition_bytes: hard bound of a partition, acked or not, at least two segments; default none; 0: none.
             full_policy: what happens there: ``reject`` (default) or ``drop_oldest``, which is counted.
             segment_bytes: size of a log file, 1 MiB to 1 GiB; default 64 MiB.
             max_attempts: deliveries of a record in a shared group before it goes to the dead-letter topic, up to

@@ -52,6 +52,22 @@ def test_the_ring_is_that_of_the_published_vectors(vector: dict[str, Any]) -> No
         assert ring.place(wanted["topic"], len(wanted["nodes"])) == wanted["nodes"]
 
 
+def test_an_unhealthy_node_is_walked_past_until_it_is_healthy_again() -> None:
+    ring = HashRing(BROKERS)
+    keys = [f"GPU-{i}" for i in range(100)]
+    before = ring.node_for_each(keys)
+    ring.set_healthy("broker-1", False)
+    assert ring.unhealthy == ["broker-1"]
+    assert ring.nodes == BROKERS
+    for key, owner, now in zip(keys, before, ring.node_for_each(keys), strict=True):
+        assert now == (owner if owner != "broker-1" else ring.nodes_for(key, 1)[0])
+    assert "broker-1" not in ring.place("telemetry", 12)
+    ring.set_healthy("broker-1", True)
+    assert ring.node_for_each(keys) == before
+    with pytest.raises(InvalidArgumentError, match="broker-9"):
+        ring.set_healthy("broker-9", False)
+
+
 def test_members_are_listed_by_name_with_their_weights() -> None:
     ring = HashRing({"b": 2.0, "a": 1})
     ring.add_node("ä", weight=0.5)

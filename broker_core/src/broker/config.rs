@@ -144,8 +144,17 @@ impl TopicConfig {
         }
         config.retention_ms = wish.retention_ms.unwrap_or(config.retention_ms);
         config.retention_bytes = wish.retention_bytes.unwrap_or(config.retention_bytes);
-        config.max_partition_bytes = wish.max_partition_bytes.or(config.max_partition_bytes);
+        config.max_partition_bytes = match wish.max_partition_bytes {
+            Some(0) => None,
+            wished => wished.or(config.max_partition_bytes),
+        };
         match wish.full_policy() {
+            v1::FullPolicy::Unspecified if wish.full_policy != 0 => {
+                return Err(Error::new(
+                    Code::InvalidArgument,
+                    format!("full_policy {} is not known", wish.full_policy),
+                ));
+            }
             v1::FullPolicy::Unspecified => {}
             v1::FullPolicy::Reject => config.full_policy = FullPolicy::Reject,
             v1::FullPolicy::DropOldest => config.full_policy = FullPolicy::DropOldest,

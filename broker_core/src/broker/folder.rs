@@ -11,6 +11,11 @@ use crate::disk::Disk;
 use crate::error::{Code, Error, Result};
 use crate::log::state::FORMAT;
 
+/// Locked while a process has the folder open; holds its process id.
+pub const LOCK_FILE: &str = "broker.lock";
+/// Who the broker is, and how often the folder was opened.
+pub const IDENTITY_FILE: &str = "broker.json";
+
 #[derive(Serialize, Deserialize)]
 struct Stored {
     format: u32,
@@ -36,7 +41,7 @@ pub struct Identity {
 
 /// Locks a folder for this process, until the file is dropped.
 pub fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join("broker.lock");
+    let path = dir.join(LOCK_FILE);
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = opened.map_err(|err| Error::io("open", &path, &err))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -68,7 +73,7 @@ pub fn lock(dir: &Path) -> Result<File> {
 
 /// Reads who the broker is, making it up in a new folder, and counts this opening.
 pub fn identify(disk: &dyn Disk, dir: &Path, random: impl FnOnce() -> Result<[u8; 8]>) -> Result<Identity> {
-    let path = dir.join("broker.json");
+    let path = dir.join(IDENTITY_FILE);
     let identity = match disk.read(&path) {
         Ok(bytes) => parse(&path, &bytes)?,
         Err(err) if err.kind() == io::ErrorKind::NotFound => Identity { broker_id: random()?, opened: 1 },

@@ -30,6 +30,8 @@ struct State {
     waiting: usize,
     /// How many the last sync let go.
     let_go: usize,
+    /// Syncs that have begun.
+    begun: u64,
     failed: Option<Error>,
 }
 
@@ -50,10 +52,15 @@ impl GroupCommit {
             return Ok(());
         }
         state.waiting += 1;
+        let begun = state.begun;
         while state.running && state.synced < ticket {
             state = self.ended.wait(state);
         }
         if state.synced >= ticket {
+            if state.begun == begun {
+                // The sync that covers it ran already when it came, and did not count it.
+                state.waiting -= 1;
+            }
             return Ok(());
         }
         if let Some(err) = &state.failed {
@@ -63,6 +70,7 @@ impl GroupCommit {
         state = self.gather(state);
         // All of them have taken their tickets, so the sync covers them.
         let covered = state.waiting;
+        state.begun += 1;
         drop(state);
         let outcome = sync();
         let mut state = self.state.lock();

@@ -340,13 +340,14 @@ impl Broker {
         self.check_open()?;
         let mut topics = self.inner.topics.write();
         let Some(topic) = topics.get(name).cloned() else { return Err(topic_not_found(name)) };
-        // Whoever looked the topic up before finds it closed, not gone under its hands.
-        topic.close(false)?;
-        topics.remove(name);
         let disk = &self.inner.context.disk;
         let doomed = self.inner.dir.join(format!("{DELETED_PREFIX}{name}-{}", u64::from_be_bytes(random()?)));
-        let renamed = disk.rename(topic.dir(), &doomed).and_then(|()| disk.sync_dir(&self.inner.dir));
-        renamed.map_err(|err| Error::io("rename", topic.dir(), &err))?;
+        // First: where it fails the topic is what it was. Nothing can be added to a folder that is elsewhere.
+        disk.rename(topic.dir(), &doomed).map_err(|err| Error::io("rename", topic.dir(), &err))?;
+        topics.remove(name);
+        // Whoever looked the topic up before finds it closed, not gone under its hands.
+        topic.close(false)?;
+        disk.sync_dir(&self.inner.dir).map_err(|err| Error::io("sync", &self.inner.dir, &err))?;
         drop(topics);
         self.inner.wakeups.signal(topic.name());
         disk.remove_dir_all(&doomed).map_err(|err| Error::io("remove", &doomed, &err))

@@ -1,5 +1,6 @@
 //! Names of topics and groups: what they may be, so that one can never leave its folder or confuse a metric.
 
+use super::folder::{IDENTITY_FILE, LOCK_FILE};
 use crate::error::{Code, Error, Result};
 
 /// Characters of a topic's or group's name, at most.
@@ -8,6 +9,8 @@ pub const MAX_NAME: usize = 200;
 pub const DEAD_LETTER_SUFFIX: &str = ".dlq";
 /// The group of a dead-letter topic whose acks say what was redriven.
 pub const REDRIVE_GROUP: &str = "redrive";
+/// Files beside the topics' folders.
+const RESERVED: [&str; 2] = [IDENTITY_FILE, LOCK_FILE];
 /// Bytes of a consumer's or producer's name, at most.
 pub const MAX_CLIENT_NAME: usize = 255;
 
@@ -15,6 +18,12 @@ pub const MAX_CLIENT_NAME: usize = 255;
 pub fn check(what: &str, name: &str) -> Result<()> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if what == "topic" && RESERVED.contains(&name) {
+        return Err(Error::new(
+            Code::InvalidName,
+            format!("topic name {name:?} is the name of one of the broker's own files; choose another"),
+        ));
+    }
     let max = if name.ends_with(DEAD_LETTER_SUFFIX) { MAX_NAME + DEAD_LETTER_SUFFIX.len() } else { MAX_NAME };
     if starts_well && name.len() <= max && name.bytes().all(legal) {
         return Ok(());
@@ -45,7 +54,22 @@ mod tests {
 
     #[test]
     fn names_that_leave_a_folder_or_confuse_a_metric_are_refused() {
-        for name in ["", ".", "..", "../x", "a/b", "a b", "-x", ".hidden", "a\n", "ü", "a\0", &"x".repeat(201)] {
+        for name in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "a b",
+            "-x",
+            ".hidden",
+            "a\n",
+            "ü",
+            "a\0",
+            "broker.json",
+            "broker.lock",
+            &"x".repeat(201),
+        ] {
             assert_eq!(check("topic", name).map_err(|err| err.code()), Err(Code::InvalidName), "{name:?}");
         }
         for name in ["t", "telemetry", "A-1_b.c", "0", &"x".repeat(200), &("x".repeat(200) + ".dlq")] {

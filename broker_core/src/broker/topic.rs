@@ -115,7 +115,8 @@ impl Topic {
         };
         make().map_err(|err| Error::io("make the folder", &self.dir, &err))?;
         self.store(meta)?;
-        self.add_partitions(meta, 0)?;
+        let made = self.open_partitions(meta, 0)?;
+        self.partitions.write().extend(made);
         self.sync()
     }
 
@@ -154,7 +155,8 @@ impl Topic {
             turn: AtomicU32::new(0),
             spreads: Mutex::default(),
         };
-        topic.add_partitions(&meta, first_grant)?;
+        let there = topic.open_partitions(&meta, first_grant)?;
+        topic.partitions.write().extend(there);
         // Also the entries of partitions that a process made which died.
         topic.sync()?;
         Ok(Some(topic))
@@ -166,20 +168,22 @@ impl Topic {
         bytes.and_then(|bytes| self.context.disk.replace(&path, &bytes)).map_err(|err| Error::io("write", &path, &err))
     }
 
-    /// Opens the partitions that are not open yet, with their groups.
-    fn add_partitions(&self, meta: &Meta, first_grant: u64) -> Result<()> {
+    /// Opens the partitions that are not open yet, with their groups. Nobody sees them before they are published.
+    fn open_partitions(&self, meta: &Meta, first_grant: u64) -> Result<Vec<Arc<Partition>>> {
         let options = meta.config.log_options(&self.context.options);
         let open = u32::try_from(self.partitions.read().len()).unwrap_or(u32::MAX);
+        let mut opened = Vec::new();
         for number in open..meta.config.partitions {
             let dir = self.dir.join(format!("partition-{number}"));
+            self.context.disk.create_dir(&dir).map_err(|err| Error::io("make the folder", &dir, &err))?;
             let id = (self.context.new_log_id)()?;
             let partition = Partition::open(self.context.disk.clone(), dir, &self.name, number, id, options)?;
             for (group, group_meta) in &meta.groups {
                 partition.add_group(group, group_meta.mode, None, first_grant)?;
             }
-            self.partitions.write().push(Arc::new(partition));
+            opened.push(Arc::new(partition));
         }
-        Ok(())
+        Ok(opened)
     }
 
     /// Its name.
@@ -229,14 +233,16 @@ impl Topic {
             return Ok(());
         }
         let next = Meta { config, version: meta.version + 1, ..meta.clone() };
-        self.add_partitions(&next, first_grant)?;
+        let added = self.open_partitions(&next, first_grant)?;
         self.sync()?;
-        for partition in self.partitions() {
-            partition.configure(next.config.log_options(&self.context.options))?;
-        }
+        // Only what a restart finds is used: a record in a partition that topic.json does not count would be lost.
         self.store(&next)?;
+        let options = next.config.log_options(&self.context.options);
         *meta = next;
-        Ok(())
+        self.partitions.write().extend(added);
+        let outcomes: Vec<Result<()>> =
+            self.partitions().iter().map(|partition| partition.configure(options)).collect();
+        outcomes.into_iter().collect()
     }
 
     /// All partitions, in order.

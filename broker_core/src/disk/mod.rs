@@ -39,6 +39,13 @@ pub trait File: Send + Sync {
 pub trait Disk: Send + Sync {
     /// Makes a folder and those above it.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes a folder, unless it is there, in one that must be there: what vanished is not made anew, empty.
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        if let Some(parent) = path.parent() {
+            self.list(parent)?;
+        }
+        self.create_dir_all(path)
+    }
     /// Opens a file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Makes a file that must not exist yet and opens it.

@@ -123,15 +123,15 @@ impl Log {
             self.recovered_cut_bytes += segment.bytes();
             self.disk.remove_file(segment.path()).map_err(|err| Error::io("remove", segment.path(), &err))?;
         }
-        let segment = &self.segments[index];
+        let segment = &mut self.segments[index];
+        if segment.bytes() == 0 && index == 0 {
+            // Not even the segment's own header is whole. Its name keeps the end of the log, so the file stays.
+            let renewed = segment.renew(self.state.log_id);
+            return renewed.map_err(|err| Error::io("write", segment.path(), &err));
+        }
         if segment.bytes() == 0 {
-            // Not even the segment's own header is whole.
             self.disk.remove_file(segment.path()).map_err(|err| Error::io("remove", segment.path(), &err))?;
-            let base = segment.base();
             self.segments.truncate(index);
-            if index == 0 {
-                self.add_segment(base).map_err(|err| Error::io("make a segment in", &self.dir, &err))?;
-            }
             return Ok(());
         }
         segment.truncate().map_err(|err| Error::io("cut", segment.path(), &err))

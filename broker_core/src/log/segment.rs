@@ -282,6 +282,13 @@ impl Segment {
         Ok(false)
     }
 
+    /// Makes a file without a whole header a segment without frames again.
+    pub fn renew(&mut self, log_id: LogId) -> io::Result<()> {
+        self.file.write_at(0, &header_bytes(log_id, self.base))?;
+        self.len = HEADER_BYTES;
+        self.truncate()
+    }
+
     /// Cuts the file at the end of the last whole frame.
     pub fn truncate(&self) -> io::Result<()> {
         self.file.set_len(self.len)?;

@@ -97,6 +97,17 @@ impl PyHashRing {
         self.change(py, |ring| ring.remove_node(node))
     }
 
+    fn set_healthy(&self, py: Python<'_>, node: &str, healthy: bool) -> PyResult<()> {
+        self.change(py, |ring| ring.set_healthy(node, healthy))
+    }
+
+    #[getter]
+    fn unhealthy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let ring = self.ring();
+        let unhealthy = ring.nodes().iter().filter(|node| !node.healthy());
+        PyList::new(py, unhealthy.map(crate::ring::RingNode::name))
+    }
+
     #[getter]
     fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         PyList::new(py, self.ring().nodes().iter().map(crate::ring::RingNode::name))

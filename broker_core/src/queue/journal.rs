@@ -332,7 +332,7 @@ impl Journal {
         put_progress(&mut bytes, progress);
         let replace = || -> io::Result<Arc<dyn File>> {
             if let Some(dir) = path.parent() {
-                disk.create_dir_all(dir)?;
+                disk.create_dir(dir)?;
                 if let Some(above) = dir.parent() {
                     disk.sync_dir(above)?;
                 }

@@ -79,7 +79,7 @@ pub struct TopicConfig {
     /// Size of a partition above which records that every group acked are deleted. Default 1 GiB; 0: no bound by size.
     #[prost(uint64, optional, tag = "4")]
     pub retention_bytes: ::core::option::Option<u64>,
-    /// Hard bound of a partition, acked or not. Default: none; at least two segments.
+    /// Hard bound of a partition, acked or not. Default: none; at least two segments. 0: none.
     #[prost(uint64, optional, tag = "5")]
     pub max_partition_bytes: ::core::option::Option<u64>,
     /// What happens there. Default REJECT.

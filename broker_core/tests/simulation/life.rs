@@ -13,7 +13,7 @@ use prost::Message;
 
 use crate::disk::{End, Fault, SimDisk};
 use crate::files;
-use crate::model::{Cursor, Done, Exists, Given, Group, Lease, Op, Partition, Topic, value_bytes};
+use crate::model::{Cursor, Dead, Done, Exists, Given, Group, Lease, Op, Partition, Topic, value_bytes};
 use crate::random::Random;
 
 const DIR: &str = "/broker";
@@ -25,6 +25,8 @@ const PRODUCERS: [&str; 2] = ["p", "q"];
 const QUEUE_SIZE: usize = 12;
 const MAX_BATCH: usize = 6;
 const SECOND: u64 = 1_000_000_000;
+/// Acked records of this age may go.
+const RETENTION_MS: u64 = 2_000;
 
 /// What a life may meet beside deaths of the process and power cuts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub struct Life {
     worst: End,
     full: bool,
     flipped: bool,
+    /// A call ended so that the model does not know enough to go on.
+    unsure: bool,
     pub steps: Vec<String>,
 }
 
@@ -69,6 +73,7 @@ impl Life {
             partitions: Vec::new(),
             groups: BTreeMap::new(),
             doubtful_starts: BTreeMap::new(),
+            dead: Vec::new(),
         });
         Self {
             random,
@@ -84,6 +89,7 @@ impl Life {
             worst: End::Clean,
             full: false,
             flipped: false,
+            unsure: false,
             steps: Vec::new(),
         }
     }
@@ -94,6 +100,10 @@ impl Life {
         self.open();
         for _ in 0..40 + self.random.below(120) {
             self.step();
+            if self.unsure {
+                // A delete that failed: nobody knows what is to be expected.
+                return;
+            }
             if self.disk.is_dead() {
                 self.die();
             }
@@ -149,7 +159,7 @@ impl Life {
     // --- steps ---
 
     fn step(&mut self) {
-        match self.random.weighted(&[3, 14, 12, 22, 16, 6, 4, 3, 2, 6, 3, 3, 3, 3, 4, 7, 3, 2, 2]) {
+        match self.random.weighted(&[3, 14, 12, 22, 16, 6, 4, 3, 2, 6, 3, 3, 3, 3, 4, 7, 3, 2, 4, 2, 1, 3, 2, 2]) {
             0 => self.create_topic(),
             1 => self.produce(),
             2 => self.produce_named(),
@@ -168,6 +178,11 @@ impl Life {
             15 => self.arm(),
             16 => self.fill_or_free(),
             17 => self.flip(),
+            18 => self.retain(),
+            19 => self.purge(),
+            20 => self.delete_topic(),
+            21 => self.dead_letter(),
+            22 => self.redrive(),
             _ => self.create_group(),
         }
     }
@@ -186,7 +201,7 @@ impl Life {
         let config = v1::TopicConfig {
             partitions: Some(2),
             durability: durability.into(),
-            retention_ms: Some(0),
+            retention_ms: Some(RETENTION_MS),
             retention_bytes: Some(0),
             segment_bytes: Some(1 << 20),
             max_attempts: Some(0),
@@ -206,6 +221,10 @@ impl Life {
         let request = v1::DescribeTopicRequest { name: topic.name.into() };
         let answer = self.broker.as_ref().unwrap().call("DescribeTopic", &request.encode_to_vec()).unwrap();
         let answer = v1::DescribeTopicResponse::decode(answer.as_slice()).unwrap();
+        let known = self.topics[index].partitions.iter().map(|partition| &partition.log_id);
+        if known.eq(answer.partitions.iter().map(|partition| &partition.log_id)) {
+            return;
+        }
         self.topics[index].partitions =
             answer.partitions.into_iter().map(|partition| Partition::new(partition.log_id)).collect();
         assert_eq!(self.topics[index].partitions.len(), 2);
@@ -494,6 +513,7 @@ impl Life {
             range: base..end,
             life: self.lives,
             sought: false,
+            over: false,
         });
         let leases = &self.leases;
         let Topic { partitions, groups, .. } = &mut self.topics[topic];
@@ -555,7 +575,8 @@ impl Life {
         }
         let reach = if self.random.chance(70) { 4 } else { 40 };
         let back = self.random.below(self.leases.len().min(reach));
-        Some(self.leases.len() - 1 - back)
+        let index = self.leases.len() - 1 - back;
+        (!self.leases[index].over).then_some(index)
     }
 
     fn pick_part(&mut self, lease: usize) -> (v1::LeaseRange, u64, u64) {
@@ -616,8 +637,9 @@ impl Life {
             (start..end).collect()
         };
         if answer.is_ok() {
-            // A crash may have forgotten a later lease: then this one has them again.
-            for (_, given) in cursor.given.range_mut(start..end).filter(|(offset, _)| taken.contains(offset)) {
+            // A crash may have forgotten a later lease: then this one has them again. What was acked before tells nothing.
+            let open: Vec<u64> = taken.iter().copied().filter(|&offset| cursor.done(offset) == Done::No).collect();
+            for (_, given) in cursor.given.range_mut(start..end).filter(|(offset, _)| open.contains(offset)) {
                 given.lease = index;
             }
         }
@@ -807,6 +829,192 @@ impl Life {
         }
     }
 
+    /// What the background does, too: old records go that nobody needs.
+    fn retain(&mut self) {
+        self.note("retain".to_owned());
+        self.broker.as_ref().unwrap().retain(false);
+        for topic in 0..self.topics.len() {
+            if self.topics[topic].exists == Exists::Yes {
+                self.look_what_is_left(topic);
+            }
+        }
+    }
+
+    fn look_what_is_left(&mut self, topic: usize) {
+        for number in 0..self.topics[topic].partitions.len() {
+            let found = self.read(topic, number, 0);
+            let may_go: BTreeSet<u64> = {
+                let topic = &self.topics[topic];
+                topic.partitions[number].present().map(|(at, _)| at).filter(|&at| topic.may_go(number, at)).collect()
+            };
+            let partition = &mut self.topics[topic].partitions[number];
+            if self.disk.is_dead() {
+                // How far it came shows after the restart.
+                may_go.iter().for_each(|offset| partition.records.get_mut(offset).unwrap().gone = true);
+            } else if !self.flipped {
+                partition.deleted(&found, |offset| may_go.contains(&offset));
+            }
+        }
+    }
+
+    fn purge(&mut self) {
+        let Some(topic) = self.pick_topic() else { return };
+        let request = v1::PurgeTopicRequest { name: self.topics[topic].name.into(), partitions: vec![] };
+        self.note(format!("purge {}", request.name));
+        let answer = self.call::<v1::PurgeTopicResponse>("PurgeTopic", &request);
+        for lease in self.leases.iter_mut().filter(|lease| lease.topic == topic) {
+            lease.sought = true;
+        }
+        let ends = match (&answer, self.describe_topic(topic)) {
+            (Ok(_), Some(state)) => state.partitions.iter().map(|partition| partition.end_offset).collect(),
+            // Cursors move only once all records are gone, so that no record that is not known yet is passed over.
+            _ => self.topics[topic].partitions.iter().map(Partition::end).collect::<Vec<_>>(),
+        };
+        let left: Vec<BTreeSet<u64>> = match &answer {
+            Ok(_) => vec![BTreeSet::new(); ends.len()],
+            Err(_) => (0..ends.len()).map(|number| self.read(topic, number, 0)).collect(),
+        };
+        let (known, fsync) = (!self.disk.is_dead(), self.topics[topic].durability == Durability::Fsync);
+        let Topic { partitions, groups, .. } = &mut self.topics[topic];
+        for (number, partition) in partitions.iter_mut().enumerate() {
+            if known {
+                partition.deleted(&left[number], |_| true);
+            } else {
+                partition.records.values_mut().for_each(|record| record.gone = true);
+            }
+            // A batch that was not answered may have been stored, and purged.
+            partition.producers.values_mut().for_each(|producer| producer.last = None);
+            for group in groups.values_mut() {
+                let cursor = &mut group.cursors[number];
+                cursor.push(Op::Reset(ends[number]), answer.is_err());
+                cursor.unseen += cursor.given.values().map(|given| given.attempts.1).max().unwrap_or(0);
+                if answer.is_ok() {
+                    cursor.given.clear();
+                    (cursor.busy_until, cursor.free_from) = (0, 0);
+                    if fsync {
+                        cursor.synced();
+                    }
+                } else {
+                    for given in cursor.given.values_mut() {
+                        (given.busy_until, given.attempts.0) = (0, 0);
+                    }
+                    cursor.busy_until = 0;
+                }
+            }
+        }
+        self.topics[topic].mark_dispensable();
+    }
+
+    fn delete_topic(&mut self) {
+        let Some(topic) = self.pick_topic() else { return };
+        let request = v1::DeleteTopicRequest { name: self.topics[topic].name.into() };
+        self.note(format!("delete topic {}", request.name));
+        if self.call::<v1::DeleteTopicResponse>("DeleteTopic", &request).is_err() {
+            self.unsure = true;
+            return;
+        }
+        for lease in self.leases.iter_mut().filter(|lease| lease.topic == topic) {
+            lease.over = true;
+        }
+        let deleted = &mut self.topics[topic];
+        deleted.exists = Exists::No;
+        deleted.partitions.clear();
+        deleted.groups.clear();
+        deleted.doubtful_starts.clear();
+        deleted.dead.clear();
+    }
+
+    /// A shared group gives records up.
+    fn dead_letter(&mut self) {
+        let Some(index) = self.pick_lease() else { return };
+        let lease = &self.leases[index];
+        let (topic, group, number, life) = (lease.topic, lease.group, lease.partition, lease.life);
+        if self.flipped || life != self.lives || self.topics[topic].groups[group].ordered {
+            return;
+        }
+        let (part, start, end) = self.pick_part(index);
+        let request = v1::NackRequest {
+            topic: self.topics[topic].name.into(),
+            group: group.into(),
+            leases: vec![part],
+            dead_letter: true,
+            reason: "simulated".into(),
+            ..Default::default()
+        };
+        self.note(format!("dead-letter {}/{group}/{number} {start}..{end} by lease {index}", request.topic));
+        let answer = self.call::<v1::NackResponse>("Nack", &request);
+        let refused: Vec<_> = answer
+            .iter()
+            .flat_map(|answer| &answer.stale)
+            .flat_map(|lease| &lease.ranges)
+            .map(|range| range.start..range.end)
+            .collect();
+        let sought = self.leases[index].sought;
+        let fsync = self.topics[topic].durability == Durability::Fsync;
+        let Topic { partitions, groups, dead, .. } = &mut self.topics[topic];
+        let cursor = &mut groups.get_mut(group).unwrap().cursors[number];
+        for offset in start..end {
+            let ours = cursor.given.get(&offset).is_some_and(|given| given.lease == index) && !sought;
+            let done = cursor.done(offset);
+            if refused.iter().any(|range| range.contains(&offset)) || done == Done::Yes {
+                continue;
+            }
+            let sure = answer.is_ok() && ours && done == Done::No;
+            cursor.push(Op::Acked(offset..offset + 1), !sure);
+            let Some(value) = partitions[number].records.get(&offset).map(|record| record.value) else { continue };
+            partitions[number].given_up.insert(value);
+            if sure {
+                dead.push(Dead { group, partition: number, offset, value });
+            }
+        }
+        if answer.is_ok() && fsync {
+            cursor.synced();
+        }
+        self.topics[topic].mark_dispensable();
+    }
+
+    fn redrive(&mut self) {
+        let Some(topic) = self.pick_topic() else { return };
+        if self.flipped {
+            return;
+        }
+        let request = v1::RedriveDeadLettersRequest { topic: self.topics[topic].name.into(), ..Default::default() };
+        self.note(format!("redrive {}", request.topic));
+        let dead = std::mem::take(&mut self.topics[topic].dead);
+        for partition in &mut self.topics[topic].partitions {
+            // Letters that a power cut might have taken are there more often than not.
+            partition.redriven.extend(&partition.given_up);
+        }
+        if let Ok(answer) = self.call::<v1::RedriveDeadLettersResponse>("RedriveDeadLetters", &request) {
+            let least = dead.len() as u64;
+            assert!(answer.redriven >= least, "{} were put back, {least} were dead", answer.redriven);
+        }
+    }
+
+    /// What was given up and not put back is among the dead letters.
+    fn look_at_the_dead(&mut self, topic: usize) {
+        let request = v1::ListDeadLettersRequest {
+            topic: self.topics[topic].name.into(),
+            max_records: 10_000,
+            ..Default::default()
+        };
+        let Ok(answer) = self.call::<v1::ListDeadLettersResponse>("ListDeadLetters", &request) else { return };
+        let listed: BTreeSet<(u64, Vec<u8>)> = answer
+            .deliveries
+            .iter()
+            .flat_map(|delivery| &delivery.records)
+            .map(|record| (record.dead_letter.as_ref().unwrap().offset, record.value.clone()))
+            .collect();
+        let model = &self.topics[topic];
+        for Dead { group, partition, offset, value } in &model.dead {
+            let kept = model.groups[group].cursors[*partition].done(*offset) == Done::Yes;
+            assert!(
+                !kept || listed.contains(&(*offset, value_bytes(*value))),
+                "{group} gave offset {offset} of {partition} up, and it is not among the dead letters"
+            );
+        }
+    }
+
     fn describe(&mut self) {
         let Some(topic) = self.pick_topic() else { return };
         let Some(answer) = self.describe_topic(topic) else { return };
@@ -944,6 +1152,15 @@ impl Life {
         self.worst = self.worst.max(end);
         for topic in &mut self.topics {
             topic.mark_dispensable();
+            // The letters are as durable as the topic; a power cut may keep an unsynced ack and lose its letter.
+            let covered = match topic.durability {
+                Durability::Memory => end == End::Clean,
+                Durability::Os => end < End::Power,
+                Durability::Fsync => true,
+            };
+            if !covered {
+                topic.dead.clear();
+            }
             for group in topic.groups.values_mut() {
                 group.cursors.iter_mut().for_each(|cursor| cursor.ended(topic.durability, end));
             }
@@ -1105,8 +1322,11 @@ impl Life {
             self.close();
         }
         for topic in 0..self.topics.len() {
-            if self.topics[topic].exists == Exists::Maybe {
+            if self.topics[topic].exists != Exists::Yes {
                 continue;
+            }
+            if !self.flipped {
+                self.look_at_the_dead(topic);
             }
             for (group, ordered) in GROUPS {
                 if !self.topics[topic].groups.contains_key(group) {

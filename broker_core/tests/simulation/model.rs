@@ -29,6 +29,8 @@ pub struct Record {
     pub present: bool,
     /// Acked by every group of a `memory` topic: it need not reach the disk.
     pub dispensable: bool,
+    /// Deleted by retention or a purge; a crash may bring it back.
+    pub gone: bool,
 }
 
 pub struct Batch {
@@ -56,12 +58,16 @@ pub struct Partition {
     /// Everything below survives a power cut.
     pub synced_below: u64,
     pub producers: BTreeMap<&'static str, Producer>,
+    /// Values that were sent to the dead letters, answered or not.
+    pub given_up: BTreeSet<u64>,
+    /// Those of them that were put back: they may be there more than once.
+    pub redriven: BTreeSet<u64>,
 }
 
 impl Partition {
     pub fn new(log_id: Vec<u8>) -> Self {
-        let (records, pending) = Default::default();
-        Self { log_id, records, pending, synced_below: 0, producers: BTreeMap::new() }
+        let (records, pending, producers, given_up, redriven) = Default::default();
+        Self { log_id, records, pending, synced_below: 0, producers, given_up, redriven }
     }
 
     pub fn end(&self) -> u64 {
@@ -77,8 +83,11 @@ impl Partition {
         for (offset, &value) in (base..).zip(values) {
             self.pending.remove(&value);
             let twice = self.present().find(|(_, record)| record.value == value).map(|(offset, _)| offset);
-            assert_eq!(twice, None, "value {value} was stored at {offset} and before");
-            let record = Record { value, present: true, dispensable: false };
+            assert!(
+                twice.is_none() || self.redriven.contains(&value),
+                "value {value} was stored at {offset} and at {twice:?}"
+            );
+            let record = Record { value, present: true, dispensable: false, gone: false };
             let before = self.records.insert(offset, record);
             assert!(before.is_none(), "offset {offset} was given twice");
         }
@@ -87,13 +96,15 @@ impl Partition {
     /// Notes a record that was read or delivered.
     pub fn seen(&mut self, offset: u64, bytes: &[u8]) {
         let value = value_of(bytes);
-        match self.records.get(&offset) {
+        match self.records.get_mut(&offset) {
             Some(record) => {
                 assert_eq!(record.value, value, "offset {offset} was given twice");
-                assert!(record.present, "offset {offset} was lost and came back");
+                assert!(record.present || record.gone, "offset {offset} was lost and came back");
+                record.present = true;
             }
             None => {
-                assert!(self.pending.contains(&value), "value {value} at offset {offset} should not be stored");
+                let known = self.pending.contains(&value) || self.redriven.contains(&value);
+                assert!(known, "value {value} at offset {offset} should not be stored");
                 self.stored(offset, &[value]);
             }
         }
@@ -102,7 +113,8 @@ impl Partition {
     /// Notes a record of a log with flipped bits: what is given may be less, but it is never something else.
     pub fn seen_damaged(&mut self, offset: u64, bytes: &[u8]) {
         let value = value_of(bytes);
-        let record = self.records.entry(offset).or_insert(Record { value, present: true, dispensable: false });
+        let record =
+            self.records.entry(offset).or_insert(Record { value, present: true, dispensable: false, gone: false });
         assert_eq!(record.value, value, "offset {offset} was given twice");
     }
 
@@ -121,7 +133,7 @@ impl Partition {
         let missing: Vec<u64> = self.present().map(|(offset, _)| offset).filter(|at| !found.contains(at)).collect();
         let mut lost = 0;
         for offset in missing {
-            let dispensable = self.records[&offset].dispensable;
+            let dispensable = self.records[&offset].dispensable || self.records[&offset].gone;
             assert!(dispensable || !self.survives(durability, end, offset), "offset {offset} was answered and is lost");
             if !dispensable {
                 lost += 1;
@@ -132,6 +144,16 @@ impl Partition {
             self.records.get_mut(&offset).unwrap().present = false;
         }
         assert!(end != End::Process || lost <= buffer, "{lost} records lost, the buffer has at most {buffer}");
+    }
+
+    /// Notes what was deleted: `found` is what is left, and `may_go` says what may be gone.
+    pub fn deleted(&mut self, found: &BTreeSet<u64>, may_go: impl Fn(u64) -> bool) {
+        let missing: Vec<u64> = self.present().map(|(offset, _)| offset).filter(|at| !found.contains(at)).collect();
+        for offset in missing {
+            let record = self.records.get_mut(&offset).unwrap();
+            assert!(may_go(offset) || record.dispensable || record.gone, "offset {offset} was deleted, and is needed");
+            (record.present, record.gone) = (false, true);
+        }
     }
 
     /// Compares a producer's stored sequence after `end` with what must be.
@@ -153,7 +175,10 @@ impl Partition {
         if let Some((last, values)) = &producer.last
             && (producer.low + 1..=sequence).contains(last)
         {
-            let missing = values.iter().find(|&&value| self.present().all(|(_, record)| record.value != value));
+            let is_there = |record: &Record| record.present || record.gone;
+            let missing = values
+                .iter()
+                .find(|&&value| self.records.values().all(|record| !is_there(record) || record.value != value));
             assert_eq!(missing, None, "producer {name} is at {sequence}, but this value of it is not there");
         }
         let producer = self.producers.get_mut(name).unwrap();
@@ -282,9 +307,24 @@ pub struct Topic {
     pub groups: BTreeMap<&'static str, Group>,
     /// Where a group may begin whose making was not answered: lists of an offset per partition.
     pub doubtful_starts: BTreeMap<&'static str, Vec<Vec<u64>>>,
+    /// Records that a group gave up and nobody put back since.
+    pub dead: Vec<Dead>,
+}
+
+/// A record that was sent to the dead letters.
+pub struct Dead {
+    pub group: &'static str,
+    pub partition: usize,
+    pub offset: u64,
+    pub value: u64,
 }
 
 impl Topic {
+    /// Whether retention may delete a record: every group is done with it, or there is none.
+    pub fn may_go(&self, number: usize, offset: u64) -> bool {
+        self.groups.values().all(|group| group.cursors[number].done(offset) != Done::No)
+    }
+
     /// Marks what every group is done with.
     pub fn mark_dispensable(&mut self) {
         if self.durability != Durability::Memory || self.groups.is_empty() {
@@ -309,4 +349,6 @@ pub struct Lease {
     /// The process that gave it, counted.
     pub life: u64,
     pub sought: bool,
+    /// Its topic was deleted.
+    pub over: bool,
 }

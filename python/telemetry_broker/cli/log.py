@@ -177,16 +177,30 @@ def _finding_lines(finding: _core.LogFinding) -> Iterator[str]:
 
 def _dump(parsed: argparse.Namespace) -> int:
     status = 0
-    for topic, partition in _partitions(parsed):
-        with closing(_core.LogDump(parsed.dir, topic, partition, start=parsed.start, end=parsed.end)) as dump:
-            for batch in dump:
-                for shown in batch:
-                    lines = _json_lines if parsed.json else _text_lines
-                    for line in lines(topic, partition, shown, parsed):
-                        _print(line)
-                    if isinstance(shown, _core.LogFinding):
-                        status = FOUND
+    lines = _json_lines if parsed.json else _text_lines
+    partitions = _partitions(parsed)
+    sizes = {segment: segment.stat().st_size for one in partitions for segment in _segments(parsed.dir, *one)}
+    progress, total, done = _Progress("dump"), sum(sizes.values()), 0
+    try:
+        for topic, partition in partitions:
+            with closing(_core.LogDump(parsed.dir, topic, partition, start=parsed.start, end=parsed.end)) as dump:
+                for batch in dump:
+                    for shown in batch:
+                        for line in lines(topic, partition, shown, parsed):
+                            _print(line)
+                        if isinstance(shown, _core.LogFinding):
+                            status = FOUND
+                        else:
+                            done += shown.nbytes
+                    if not sys.stdout.isatty():  # on a terminal the lines themselves show how far it is
+                        progress(done, total)
+    finally:
+        progress.clear()
     return status
+
+
+def _segments(data_dir: Path, topic: str, partition: int) -> Iterator[Path]:
+    return (data_dir / topic / f"partition-{partition}").glob("*.log")
 
 
 def _partitions(parsed: argparse.Namespace) -> list[tuple[str, int]]:
