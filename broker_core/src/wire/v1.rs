@@ -79,7 +79,8 @@ pub struct TopicConfig {
     /// Size of a partition above which records that every group acked are deleted. Default 1 GiB; 0: no bound by size.
     #[prost(uint64, optional, tag = "4")]
     pub retention_bytes: ::core::option::Option<u64>,
-    /// Hard bound of a partition, acked or not. Default: none; at least two segments. 0: none.
+    /// Hard bound of a partition, acked or not. Default: none; at least two segments. 0: none. A batch that an empty partition
+    /// has no room for is an invalid argument.
     #[prost(uint64, optional, tag = "5")]
     pub max_partition_bytes: ::core::option::Option<u64>,
     /// What happens there. Default REJECT.
@@ -258,7 +259,7 @@ pub struct ProducerState {
     /// 16 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub log_id: ::prost::alloc::vec::Vec<u8>,
-    /// Highest sequence stored; 0: none.
+    /// Highest sequence stored, with the durability of the topic; 0: none.
     #[prost(uint64, tag = "3")]
     pub sequence: u64,
 }
