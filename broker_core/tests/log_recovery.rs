@@ -183,7 +183,8 @@ fn given_another_logs_segment_then_it_is_refused() {
 
 #[test]
 fn given_a_clean_stop_when_the_last_segments_are_gone_then_it_is_told_and_no_offset_is_given_again() {
-    let lose: [(&str, fn(&Arc<dyn Disk>)); 3] = [
+    type Lose = fn(&Arc<dyn Disk>);
+    let lose: [(&str, Lose); 3] = [
         ("the last", |disk| disk.remove_file(segments(&**disk).last().unwrap()).unwrap()),
         ("all", |disk| segments(&**disk).iter().for_each(|path| disk.remove_file(path).unwrap())),
         ("the last frame", |disk| {

@@ -221,7 +221,7 @@ impl Inner {
         let progress = queue.progress();
         let given = progress.open.into_iter().map(|given| given.range);
         let there = |range: Range<u64>| range.start.max(self.log.start())..range.end.min(end);
-        let open = given.chain([progress.next..end]).map(there).filter(|range| !range.is_empty());
+        let open = given.chain(std::iter::once(progress.next..end)).map(there).filter(|range| !range.is_empty());
         open.map(|range| range.end - range.start - self.log.gap_offsets(&range)).sum()
     }
 

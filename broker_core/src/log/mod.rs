@@ -511,11 +511,11 @@ impl Log {
         }
         let dir = self.dir_unsynced.then(|| (self.disk.clone(), self.dir.clone()));
         (self.active_unsynced, self.dir_unsynced, self.unsynced_bytes) = (false, false, 0);
-        SyncPlan { files, dir, end: self.written_end() }
+        SyncPlan { files, dir, end: self.segments_end() }
     }
 
     /// Behind the last frame that is in a segment.
-    fn written_end(&self) -> u64 {
+    fn segments_end(&self) -> u64 {
         let begin = |frame: &Arc<Frame>| frame.header().base_offset - frame.header().skipped;
         self.tail.unwritten().next().map_or(self.chain_end, begin)
     }

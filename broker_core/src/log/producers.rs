@@ -75,7 +75,9 @@ impl Producers {
                 ),
             )
         })?;
-        by_id.values_mut().for_each(|entry| entry.stored = entry.sequence);
+        for entry in by_id.values_mut() {
+            entry.stored = entry.sequence;
+        }
         Ok(Self { by_id, ..Self::default() })
     }
 
@@ -98,7 +100,9 @@ impl Producers {
             }
         };
         store().map_err(|err| Error::io("write", &path, &err))?;
-        self.by_id.values_mut().for_each(|entry| entry.stored = entry.sequence);
+        for entry in self.by_id.values_mut() {
+            entry.stored = entry.sequence;
+        }
         Ok(())
     }
 

@@ -7,6 +7,8 @@
 //!   records are gone. (A `memory` log promises nothing after a crash, and does not sync.)
 //! - D3 Nothing here needs room that was not kept ahead, see [`super::spare`]: a full disk is freed by deleting.
 
+use std::sync::Arc;
+
 use super::frame;
 use super::segment::{self, Reader, Segment};
 use super::{Durability, Log, Retention};
@@ -126,7 +128,7 @@ impl Log {
         self.disk.remove_file(path).map_err(|err| Error::io("remove", path, &err))?;
         let gone = self.segments.remove(0);
         // A file that is open takes room even without a name.
-        self.unsynced.retain(|file| !std::sync::Arc::ptr_eq(file, gone.file()));
+        self.unsynced.retain(|file| !Arc::ptr_eq(file, gone.file()));
         self.gaps.forget_below(self.start());
         Ok(())
     }
@@ -147,13 +149,13 @@ impl Log {
 
     /// Syncs everything that is written, whether or not a plan has taken it.
     fn sync_now(&mut self) -> Result<()> {
-        let unsynced = self.segments.iter().filter(|segment| segment.end() >= self.synced_end);
-        let files = unsynced.map(|segment| segment.file().sync()).collect::<std::io::Result<()>>();
+        let mut unsynced = self.segments.iter().filter(|segment| segment.end() >= self.synced_end);
+        let files = unsynced.try_for_each(|segment| segment.file().sync());
         if let Err(err) = files.and_then(|()| self.disk.sync_dir(&self.dir)) {
             self.sync_failed = true;
             return Err(self.poison(&format!("an fsync failed: {err}")));
         }
-        self.synced_end = self.synced_end.max(self.written_end());
+        self.synced_end = self.synced_end.max(self.segments_end());
         Ok(())
     }
 

@@ -85,7 +85,7 @@ fn make(disk: &dyn Disk, path: &Path, bytes: u64) -> io::Result<()> {
     };
     let mut len = file.len()?;
     let before = len;
-    let zeros = [0; BLOCK_BYTES as usize];
+    let zeros = vec![0; usize::try_from(BLOCK_BYTES).map_err(io::Error::other)?];
     while len < bytes {
         if let Err(err) = file.write_at(len, &zeros) {
             // Half a spare takes room from others and helps nobody.
