@@ -170,6 +170,8 @@ fn mend_frames(segment: &mut [u8]) {
 /// A journal of any bytes opens; what it says is in order, and it says the same when it is opened again.
 pub fn journal(data: &[u8]) {
     let disk = MemoryDisk::default();
+    // A journal's folder is made, the partition's has to be there.
+    disk.create_dir_all(Path::new("/")).unwrap();
     let dir = Path::new("/groups");
     let open = || Journal::open(&disk, dir, "g", LOG_ID, 5);
     drop(open().unwrap());
