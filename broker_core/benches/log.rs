@@ -24,8 +24,14 @@ const FILE_BYTES: usize = 256 << 20;
 const CHUNK: usize = 1 << 20;
 
 fn open(dir: &Path, durability: Durability) -> Log {
-    let options =
-        LogOptions { durability, tail_records: 2000, segment_bytes: 1 << 30, max_bytes: None, drop_oldest: false };
+    let options = LogOptions {
+        durability,
+        tail_records: 2000,
+        segment_bytes: 1 << 30,
+        segment_age_ns: i64::MAX,
+        max_bytes: None,
+        drop_oldest: false,
+    };
     Log::open(Arc::new(RealDisk), dir.to_owned(), "bench/0".into(), LogId([7; 16]), options).expect("the log opens")
 }
 

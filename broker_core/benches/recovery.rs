@@ -27,6 +27,7 @@ fn open(dir: &Path) -> Log {
         durability: Durability::Os,
         tail_records: 2000,
         segment_bytes: 128 << 20,
+        segment_age_ns: i64::MAX,
         max_bytes: None,
         drop_oldest: false,
     };

@@ -46,6 +46,7 @@ const LOG_OPTIONS: LogOptions = LogOptions {
     durability: Durability::Os,
     tail_records: 4,
     segment_bytes: 4096,
+    segment_age_ns: i64::MAX,
     max_bytes: None,
     drop_oldest: false,
 };
@@ -169,6 +170,8 @@ fn mend_frames(segment: &mut [u8]) {
 /// A journal of any bytes opens; what it says is in order, and it says the same when it is opened again.
 pub fn journal(data: &[u8]) {
     let disk = MemoryDisk::default();
+    // A journal's folder is made, the partition's has to be there.
+    disk.create_dir_all(Path::new("/")).unwrap();
     let dir = Path::new("/groups");
     let open = || Journal::open(&disk, dir, "g", LOG_ID, 5);
     drop(open().unwrap());

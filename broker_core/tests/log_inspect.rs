@@ -269,6 +269,42 @@ fn given_a_missing_segment_then_the_gap_is_told_and_reading_goes_on_behind_it() 
 }
 
 #[test]
+fn given_a_missing_last_segment_then_the_end_is_known_and_no_offset_is_given_again() {
+    let disk = folder(true);
+    let last = segments(&*disk).pop().unwrap();
+    let first = Frame::parse(frames(&*disk, &last)[0].1.clone()).unwrap().header().base_offset;
+    disk.remove_file(&last).unwrap();
+    let findings = repaired_for_good(&*disk);
+    assert_eq!(kinds(&findings), [Kind::MissingSegment]);
+    assert_eq!((&findings[0].path, findings[0].lost.clone()), (&last, Some(first..120)));
+    assert_eq!(read(&disk), all_but(first..120));
+    assert_eq!(open(&disk, Durability::Os).unwrap().end(), 120);
+    // What the broker makes of it first is mended, too.
+    let disk = folder(true);
+    disk.remove_file(&last).unwrap();
+    open(&disk, Durability::Os).unwrap().append(&entries(&[120]), 1, None, 99).unwrap();
+    assert_eq!(kinds(&repaired_for_good(&*disk)), [Kind::MissingSegment]);
+    assert_eq!(read(&disk), [all_but(first..120), vec![(120, 120)]].concat());
+}
+
+#[test]
+fn given_no_segment_at_all_then_the_end_is_known_and_no_offset_is_given_again() {
+    for opened_before in [false, true] {
+        let disk = folder(true);
+        segments(&*disk).iter().for_each(|path| disk.remove_file(path).unwrap());
+        if opened_before {
+            open(&disk, Durability::Os).unwrap();
+        }
+        let findings = repaired_for_good(&*disk);
+        assert_eq!(
+            (kinds(&findings).as_slice(), findings[0].lost.clone()),
+            ([Kind::MissingSegment].as_slice(), Some(0..120))
+        );
+        assert_eq!((read(&disk), open(&disk, Durability::Os).unwrap().end()), (vec![], 120));
+    }
+}
+
+#[test]
 fn given_a_segment_of_another_log_then_it_is_moved_aside() {
     let disk = folder(true);
     let other: Arc<dyn Disk> = Arc::new(MemoryDisk::default());

@@ -180,3 +180,54 @@ fn given_another_logs_segment_then_it_is_refused() {
     disk.rename(&path, &path.with_file_name("00000000000000000005.log")).unwrap();
     assert_eq!(open(&disk, options(Durability::Os)).err().unwrap().code(), Code::DataFormat);
 }
+
+#[test]
+fn given_a_clean_stop_when_the_last_segments_are_gone_then_it_is_told_and_no_offset_is_given_again() {
+    type Lose = fn(&Arc<dyn Disk>);
+    let lose: [(&str, Lose); 3] = [
+        ("the last", |disk| disk.remove_file(segments(&**disk).last().unwrap()).unwrap()),
+        ("all", |disk| segments(&**disk).iter().for_each(|path| disk.remove_file(path).unwrap())),
+        ("the last frame", |disk| {
+            let file = disk.open(segments(&**disk).last().unwrap()).unwrap();
+            let frame = 60 + entries(&[0, 0, 0]).len() as u64;
+            file.set_len(file.len().unwrap() - frame).unwrap();
+        }),
+    ];
+    for (what, lose) in lose {
+        let (_, disk) = disk();
+        let mut log = open(&disk, options(Durability::Os)).unwrap();
+        for number in 0..30u64 {
+            log.append(&entries(&[3 * number, 3 * number + 1, 3 * number + 2]), 3, None, 1).unwrap();
+        }
+        assert!(segments(&*disk).len() > 1);
+        log.close(0).unwrap();
+        lose(&disk);
+        let mut log = open(&disk, options(Durability::Os)).unwrap();
+        assert_eq!(log.end(), 90, "{what}");
+        assert_eq!(log.frame_at(89).unwrap_err().code(), Code::LogCorrupt, "{what}");
+        assert_eq!(log.append(&entries(&[7]), 1, None, 2).unwrap(), Appended::At { base: 90 }, "{what}");
+        for clean in [false, true] {
+            if clean {
+                log.close(0).unwrap();
+            }
+            log = open(&disk, options(Durability::Os)).unwrap();
+            assert_eq!(log.frame_at(89).unwrap_err().code(), Code::LogCorrupt, "{what}, again");
+            assert_eq!(read_all(&mut log, 90).unwrap(), [(90, 7)], "{what}");
+        }
+    }
+}
+
+#[test]
+fn given_a_kill_when_what_an_earlier_life_closed_is_gone_then_it_is_told() {
+    let (_, disk) = disk();
+    write_frames(&disk, Durability::Os);
+    open(&disk, options(Durability::Os)).unwrap().close(0).unwrap();
+    let mut log = open(&disk, options(Durability::Os)).unwrap();
+    log.append(&entries(&[30]), 1, None, 1).unwrap();
+    drop(log);
+    disk.remove_file(&segments(&*disk)[0]).unwrap();
+    let mut log = open(&disk, options(Durability::Os)).unwrap();
+    assert_eq!(log.frame_at(0).unwrap_err().code(), Code::LogCorrupt);
+    let Appended::At { base } = log.append(&entries(&[5]), 1, None, 2).unwrap() else { panic!() };
+    assert_eq!(base, CEILING_STEP, "offset 30 was given, too");
+}

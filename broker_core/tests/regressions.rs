@@ -6,7 +6,8 @@ use broker_core::broker::{Broker, BrokerOptions};
 use broker_core::clock::ManualClock;
 use broker_core::disk::{Disk, File, MemoryDisk};
 use broker_core::error::{Code, Error};
-use broker_core::log::{Appended, Durability};
+use broker_core::log::producers::{IDLE_NS, MAX_PRODUCERS};
+use broker_core::log::{Appended, Durability, LogOptions, Retention};
 use broker_core::queue::{Mode, Progress, Queue};
 use broker_core::wire::v1;
 use prost::Message;
@@ -721,6 +722,101 @@ fn a_damaged_entry_of_a_journal_is_passed_over_and_counted() {
     assert_eq!(values(&receive(&b, &wish("t", "g"))), ["b"]);
 }
 
+fn open_producer(b: &Broker, t: &str, producer: &str) -> Result<v1::OpenProducerResponse, Error> {
+    call(b, "OpenProducer", &v1::OpenProducerRequest { topic: t.into(), producer: producer.into() })
+}
+#[test]
+fn a_sequence_whose_sync_failed_is_told_to_nobody() {
+    let (system, disk) = disk();
+    let b = on(&disk);
+    create(&b, "t", 1, v1::Durability::Fsync);
+    produce_as(&b, "t", Some(0), "p", 1, &["a"]).unwrap();
+    assert_eq!(open_producer(&b, "t", "p").unwrap().partitions[0].sequence, 1);
+    system.fail_syncs(true);
+    produce_as(&b, "t", Some(0), "p", 2, &["b"]).unwrap_err();
+    assert_eq!(open_producer(&b, "t", "p").unwrap_err().code(), Code::LogPoisoned);
+}
+#[test]
+fn frames_are_synced_before_the_snapshot_takes_their_sequences_over() {
+    let (system, disk) = disk();
+    let mut log = support::open(&disk, options(Durability::Fsync)).unwrap();
+    for sequence in 1..=20 {
+        log.append(&entries(&[1; 5]), 5, Some((9, sequence)), 1).unwrap();
+    }
+    let rule = Retention { below: log.end(), appended_before_ns: 2, max_bytes: 0 };
+    system.fail_syncs(true);
+    assert_eq!(log.retain(&rule).unwrap_err().code(), Code::LogPoisoned);
+    assert_eq!((disk.read(Path::new("/log/producers.json")).is_err(), log.start()), (true, 0));
+    system.fail_syncs(false);
+    drop(log);
+    let mut log = support::open(&disk, options(Durability::Fsync)).unwrap();
+    log.append(&entries(&[1]), 1, Some((9, 21)), 1).unwrap();
+    log.retain(&Retention { below: log.end(), ..rule }).unwrap();
+    assert_eq!((log.synced_end(), log.start()), (101, 101));
+    assert_eq!(log.append(&[], 0, Some((9, 21)), 1).unwrap(), Appended::Duplicate);
+}
+#[test]
+fn a_sync_that_failed_for_a_snapshot_fails_those_who_wait_for_one_too() {
+    let (system, disk) = disk();
+    let mut log = support::open(&disk, options(Durability::Fsync)).unwrap();
+    log.append(&entries(&[1; 5]), 5, Some((9, 1)), 1).unwrap();
+    let plan = log.sync_plan();
+    system.fail_syncs(true);
+    log.purge().unwrap_err();
+    system.fail_syncs(false);
+    // The system tells an error once: this sync hears nothing of what was lost.
+    let outcome = plan.run();
+    assert_eq!(log.finish_sync(&plan, outcome).unwrap_err().code(), Code::LogPoisoned);
+}
+#[test]
+fn only_records_are_counted_as_dropped() {
+    let (_, disk) = disk();
+    let options = LogOptions { max_bytes: Some(5000), drop_oldest: true, ..options(Durability::Memory) };
+    let mut log = support::open(&disk, options).unwrap();
+    log.append(&entries(&[1; 3]), 3, None, 1).unwrap();
+    log.flush(0).unwrap();
+    drop(log);
+    let mut log = support::open(&disk, options).unwrap();
+    let mut appended = 3;
+    while log.start() < 2_000 {
+        log.append(&entries(&[1; 3]), 3, None, 1).unwrap();
+        log.flush(0).unwrap();
+        appended += 3;
+    }
+    assert!(log.start() > 1 << 20, "offsets were skipped");
+    let kept = read_all(&mut log, 0).unwrap().len() as u64;
+    assert_eq!(log.dropped_records(), appended - kept);
+}
+#[test]
+fn past_the_most_producers_new_ones_wait_until_some_are_idle_and_who_is_forgotten_is_counted() {
+    let (_, disk) = disk();
+    let mut log = support::open(&disk, options(Durability::Os)).unwrap();
+    for id in 1..=MAX_PRODUCERS as u64 {
+        log.append(&[], 0, Some((id, 1)), 1).unwrap();
+    }
+    let new = MAX_PRODUCERS as u64 + 1;
+    for err in [log.append(&[], 0, Some((new, 1)), 2).unwrap_err(), log.admit_producer(new, 2).unwrap_err()] {
+        assert_eq!((err.code(), err.retry_after().is_some()), (Code::LogFull, true), "{err}");
+    }
+    assert_eq!(log.append(&[], 0, Some((5, 2)), IDLE_NS).unwrap(), Appended::At { base: 0 }, "it is known");
+    assert_eq!(log.forgotten_producers(), 0);
+    log.append(&[], 0, Some((new, 1)), IDLE_NS + 1).unwrap();
+    assert!(log.forgotten_producers() > 0);
+    assert_eq!(log.append(&[], 0, Some((5, 2)), IDLE_NS + 2).unwrap(), Appended::Duplicate, "it was not idle");
+}
+#[test]
+fn what_a_memory_topic_has_written_waits_for_no_sync() {
+    let (_, disk) = disk();
+    let b = on(&disk);
+    create(&b, "t", 1, v1::Durability::Memory);
+    let v: Vec<&str> = (0..3000).map(|_| "x").collect();
+    for _ in 0..3 {
+        produce(&b, "t", &v);
+    }
+    let partition = b.topic("t").unwrap().partition(0).unwrap();
+    assert!(partition.info().bytes > 0 && !disk.list(Path::new("/b/t/partition-0")).unwrap().is_empty());
+    assert_eq!(partition.unsynced_bytes(), 0, "the background would look for it again and again");
+}
 #[test]
 fn partitions_that_a_failed_configure_would_have_added_take_no_records() {
     let dir = tempfile::tempdir().unwrap();

@@ -84,6 +84,10 @@ class PartitionState:
     """Why a failed write or sync stopped the partition; empty: it works."""
     recovered_cut_bytes: int
     """Bytes that recovery cut from a torn tail when the broker started."""
+    dropped_records: int
+    """Records deleted, acked or not, because the topic drops the oldest, since the broker started."""
+    forgotten_producers: int
+    """Named producers forgotten before their 7 days because a partition knows 100,000 at most, since the broker started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +233,8 @@ def decode_partition(state: pb.PartitionState) -> PartitionState:
         last_append_time_ns=state.last_append_time_ns,
         poisoned=state.poisoned,
         recovered_cut_bytes=state.recovered_cut_bytes,
+        dropped_records=state.dropped_records,
+        forgotten_producers=state.forgotten_producers,
     )
 
 

@@ -12,6 +12,10 @@ pub const MAX_PARTITIONS: u32 = 4096;
 pub const MAX_VISIBILITY_TIMEOUT_MS: u32 = 43_200_000;
 /// How often a record may be given before it is dead-lettered, at most.
 const MAX_MAX_ATTEMPTS: u32 = 1000;
+/// A segment takes records for this part of the retention, so that at most so much more than the retention is kept.
+const SEGMENTS_PER_RETENTION: i64 = 8;
+/// The shortest time for which one takes records: 10 s. A short retention is no reason for many small files.
+const MIN_SEGMENT_AGE_NS: i64 = 10_000_000_000;
 
 /// What a broker uses where a topic sets nothing.
 #[derive(Debug, Clone)]
@@ -200,6 +204,10 @@ impl TopicConfig {
             },
             tail_records: options.queue_size,
             segment_bytes: self.segment_bytes,
+            segment_age_ns: match self.retention_ns() {
+                None => i64::MAX,
+                Some(age_ns) => (age_ns / SEGMENTS_PER_RETENTION).max(MIN_SEGMENT_AGE_NS),
+            },
             max_bytes: self.max_partition_bytes,
             drop_oldest: self.full_policy == FullPolicy::DropOldest,
         }
@@ -210,15 +218,17 @@ impl TopicConfig {
         (self.max_attempts > 0).then_some(self.max_attempts)
     }
 
-    /// Which records may go, at `now_ns`, of those below `below`; all of them where `everything` is wanted.
-    pub fn retention(&self, below: u64, now_ns: i64, everything: bool) -> Retention {
-        if everything {
-            return Retention { below, appended_before_ns: i64::MAX, max_bytes: 0 };
-        }
+    /// Age at which records may go; None: at no age.
+    fn retention_ns(&self) -> Option<i64> {
         let age_ns = i64::try_from(self.retention_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        (age_ns > 0).then_some(age_ns)
+    }
+
+    /// Which records may go, at `now_ns`, of those below `below`.
+    pub fn retention(&self, below: u64, now_ns: i64) -> Retention {
         Retention {
             below,
-            appended_before_ns: if age_ns == 0 { i64::MIN } else { now_ns.saturating_sub(age_ns) },
+            appended_before_ns: self.retention_ns().map_or(i64::MIN, |age_ns| now_ns.saturating_sub(age_ns)),
             max_bytes: if self.retention_bytes == 0 { u64::MAX } else { self.retention_bytes },
         }
     }

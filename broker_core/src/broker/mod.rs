@@ -11,6 +11,7 @@ mod group_commit;
 mod names;
 mod partition;
 mod rpc;
+mod space;
 mod spread;
 mod sync;
 mod topic;
@@ -29,6 +30,7 @@ pub use self::config::{BrokerOptions, FullPolicy, MAX_PARTITIONS, MAX_VISIBILITY
 use self::flusher::{Flusher, MAX_UNSYNCED_BYTES};
 use self::folder::Identity;
 pub use self::partition::{Bounds, Chunk, GroupInfo, Leased, Partition, PartitionInfo, Received};
+use self::space::Space;
 use self::topic::Context;
 pub use self::topic::Topic;
 pub use self::wakeup::{Subscription, Wakeups};
@@ -50,8 +52,6 @@ const GRANTS_PER_LIFE: u64 = 1 << 40;
 const WAIT_GRACE_MS: u64 = 1000;
 /// Pause before a record is tried again that could not become a dead letter.
 const DEAD_LETTER_RETRY_NS: u64 = 1_000_000_000;
-/// Time between two looks at the free space.
-const FREE_SPACE_CHECK_NS: u64 = 100_000_000;
 /// Bytes of records in one answer, at most, beyond a last record.
 const MAX_ANSWER_BYTES: usize = MAX_BATCH_BYTES;
 /// Prefix of a folder that is being deleted.
@@ -60,13 +60,6 @@ const DELETED_PREFIX: &str = ".deleted-";
 /// An embedded broker.
 pub struct Broker {
     inner: Arc<Inner>,
-}
-
-/// Free bytes of the disk, as last seen.
-#[derive(Default)]
-struct Space {
-    free: u64,
-    checked_ns: Option<u64>,
 }
 
 struct Inner {
@@ -147,8 +140,11 @@ impl Inner {
             let config = topic.config().0;
             for partition in topic.partitions() {
                 // What cannot be deleted now is deleted by the next call, or tells the producer through the full disk.
-                let _ = partition.retain(&config, now_ns, everything);
+                let _ = partition.retain(&config, now_ns);
             }
+        }
+        if everything {
+            self.free_up(|| false);
         }
     }
 }
@@ -378,41 +374,6 @@ impl Broker {
         // After an error too: other partitions may have got their part.
         self.inner.wakeups.signal(topic.name());
         placed
-    }
-
-    /// Refuses records while the disk is nearly full, after letting go of what nobody needs.
-    fn check_free_space(&self) -> Result<()> {
-        let (min, now) = (self.options().min_free_bytes, self.inner.clock.monotonic_ns());
-        let mut space = self.inner.space.lock();
-        if space.checked_ns.is_none_or(|checked| now >= checked + FREE_SPACE_CHECK_NS) {
-            space.free = self.free_bytes()?;
-            if space.free < min {
-                drop(space);
-                self.retain(true);
-                space = self.inner.space.lock();
-                space.free = self.free_bytes()?;
-            }
-            space.checked_ns = Some(now);
-        }
-        if space.free >= min {
-            return Ok(());
-        }
-        Err(Error::new(
-            Code::LogFull,
-            format!(
-                "{}: {} bytes are free, records are taken above {min} (min_free_bytes); nothing was appended; consumers go on: make \
-                 room, or let them ack",
-                self.inner.dir.display(),
-                space.free
-            ),
-        )
-        .retry_after_ms(1000))
-    }
-
-    /// Bytes free where the broker's data is.
-    pub fn free_bytes(&self) -> Result<u64> {
-        let dir = &self.inner.dir;
-        self.inner.context.disk.free_bytes(dir).map_err(|err| Error::io("look at", dir, &err))
     }
 
     /// Deletes what may go by each topic's rules, and groups that nobody used for long; everything acked where `everything`

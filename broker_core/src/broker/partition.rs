@@ -127,7 +127,9 @@ pub struct PartitionInfo {
     /// Records leased since the broker started.
     pub leased: u64,
     /// Records dropped, acked or not, since the broker started.
-    pub dropped: u64,
+    pub dropped_records: u64,
+    /// Named producers forgotten before their time since the broker started.
+    pub forgotten_producers: u64,
 }
 
 /// State of a group in a partition.
@@ -214,9 +216,13 @@ impl Inner {
         all.end - all.start - self.log.gap_offsets(&all)
     }
 
-    /// Records below `end` that the group has not acked.
+    /// Records below `end` that the group has not acked and that are still there.
     fn lag(&self, queue: &Queue, end: u64) -> u64 {
-        queue.lag(end) - self.log.gap_offsets(&(queue.next()..end))
+        let progress = queue.progress();
+        let given = progress.open.into_iter().map(|given| given.range);
+        let there = |range: Range<u64>| range.start.max(self.log.start())..range.end.min(end);
+        let open = given.chain(std::iter::once(progress.next..end)).map(there).filter(|range| !range.is_empty());
+        open.map(|range| range.end - range.start - self.log.gap_offsets(&range)).sum()
     }
 
     /// Writes what the topic's durability does not leave in memory.
@@ -367,9 +373,10 @@ impl Partition {
         if lazily { self.wait_synced(ticket) } else { Ok(()) }
     }
 
-    /// Bytes written and not synced.
+    /// Bytes that wait for [`Partition::sync_written`].
     pub fn unsynced_bytes(&self) -> u64 {
-        self.inner.lock().log.unsynced_bytes()
+        let inner = self.inner.lock();
+        if inner.log.durability() == Durability::Os { inner.log.unsynced_bytes() } else { 0 }
     }
 
     /// Ends an operation that wrote: waits where the topic is `fsync`.
@@ -394,9 +401,21 @@ impl Partition {
         Ok(appended)
     }
 
-    /// How far the log has a producer's batches.
-    pub fn producer_sequence(&self, name: &str) -> u64 {
-        self.inner.lock().log.producer_sequence(name)
+    /// How far the log has a producer's batches, once the durability holds for them. Refuses a name that it has no room for.
+    pub fn producer_sequence(&self, name: &str, now_ns: i64) -> Result<u64> {
+        let mut inner = self.open_inner()?;
+        if inner.log.poisoned().is_some() {
+            // What of the sequences is on the disk only a reopen tells.
+            return Err(inner.log.poison(""));
+        }
+        inner.log.admit_producer(producer_id(name), now_ns)?;
+        let sequence = inner.log.producer_sequence(name);
+        let (ticket, waits) = (inner.ticket, inner.log.durability() == Durability::Fsync && sequence > 0);
+        drop(inner);
+        if waits {
+            self.wait_synced(ticket)?;
+        }
+        Ok(sequence)
     }
 
     /// Gives a group its cursor, reading what it had acked. A new one begins at `start`, or at the oldest record.
@@ -604,16 +623,19 @@ impl Partition {
 
     /// Deletes all records; every group goes on behind them. Returns how many there were.
     pub fn purge(&self) -> Result<u64> {
-        let mut inner = self.open_inner()?;
-        let records = inner.records();
-        inner.log.purge()?;
-        let end = inner.log.end();
-        for cursor in inner.cursors.values_mut() {
-            let seek_grant = cursor.queue.seek(end);
-            cursor.journal.reset(end, seek_grant);
-            cursor.journal.flush()?;
-        }
-        self.settle(inner)?;
+        let mut records = 0;
+        self.between_syncs(|inner| {
+            records = inner.records();
+            inner.log.purge()?;
+            let end = inner.log.end();
+            for cursor in inner.cursors.values_mut() {
+                let seek_grant = cursor.queue.seek(end);
+                cursor.journal.reset(end, seek_grant);
+                cursor.journal.flush()?;
+            }
+            Ok(())
+        })?;
+        self.settle(self.open_inner()?)?;
         Ok(records)
     }
 
@@ -632,7 +654,8 @@ impl Partition {
             recovered_cut_bytes: inner.log.recovered_cut_bytes(),
             appended: inner.appended,
             leased: inner.leased,
-            dropped: inner.log.dropped_records(),
+            dropped_records: inner.log.dropped_records(),
+            forgotten_producers: inner.log.forgotten_producers(),
         }
     }
 
@@ -655,14 +678,35 @@ impl Partition {
         })
     }
 
-    /// Deletes what may go by the topic's rules, at `now_ns`; every acked segment where `everything` is wanted.
-    pub fn retain(&self, config: &TopicConfig, now_ns: i64, everything: bool) -> Result<u64> {
-        let mut inner = self.open_inner()?;
-        let end = inner.log.end();
-        // Where there is no group nothing is acked, but nobody waits for old records either.
-        let below = if inner.cursors.is_empty() && !everything { end } else { inner.acked_below() };
-        inner.log.expire_producers(now_ns.saturating_sub(PRODUCER_IDLE_NS));
-        inner.log.retain(&config.retention(below, now_ns, everything))
+    /// Deletes what may go by the topic's rules, at `now_ns`.
+    pub fn retain(&self, config: &TopicConfig, now_ns: i64) -> Result<()> {
+        self.between_syncs(|inner| {
+            // Where there is no group nothing is acked, but nobody waits for old records either.
+            let below = if inner.cursors.is_empty() { inner.log.end() } else { inner.acked_below() };
+            inner.log.expire_producers(now_ns.saturating_sub(PRODUCER_IDLE_NS));
+            inner.log.retain(&config.retention(below, now_ns)).map(drop)
+        })
+    }
+
+    /// When the newest record of the oldest segment was appended, where every group has acked all of it.
+    pub fn oldest_acked_ns(&self) -> Option<i64> {
+        let inner = self.inner.lock();
+        inner.log.oldest_below(inner.acked_below()).filter(|_| !inner.closed)
+    }
+
+    /// Deletes the oldest segment, where every group has acked all of it. Returns whether one went.
+    pub fn remove_oldest_acked(&self) -> Result<bool> {
+        let mut removed = false;
+        self.between_syncs(|inner| {
+            removed = inner.log.remove_oldest_below(inner.acked_below())?;
+            Ok(())
+        })?;
+        Ok(removed)
+    }
+
+    /// Acts while no sync runs: a sync that fails tells it once, and nobody may take the silence behind it for success.
+    fn between_syncs(&self, act: impl FnOnce(&mut Inner) -> Result<()>) -> Result<()> {
+        self.commit.between_syncs(|| act(&mut *self.open_inner()?))
     }
 
     /// Records that some group has not acked; all records where there is no group.

@@ -299,12 +299,13 @@ impl Broker {
     fn rpc_open_producer(&self, request: &v1::OpenProducerRequest) -> Result<Vec<u8>> {
         let topic = self.topic(&request.topic)?;
         names::check_client("producer", &request.producer)?;
-        let state = |partition: &Arc<Partition>| v1::ProducerState {
-            partition: partition.number(),
-            log_id: partition.log_id().0.to_vec(),
-            sequence: partition.producer_sequence(&request.producer),
+        let now_ns = self.inner.clock.wall_ns();
+        let state = |partition: &Arc<Partition>| {
+            let sequence = partition.producer_sequence(&request.producer, now_ns)?;
+            Ok(v1::ProducerState { partition: partition.number(), log_id: partition.log_id().0.to_vec(), sequence })
         };
-        Ok(v1::OpenProducerResponse { partitions: topic.partitions().iter().map(state).collect() }.encode_to_vec())
+        let partitions = topic.partitions().iter().map(state).collect::<Result<Vec<_>>>()?;
+        Ok(v1::OpenProducerResponse { partitions }.encode_to_vec())
     }
 
     fn topic_to_wire(&self, topic: &Topic) -> v1::Topic {
@@ -549,6 +550,8 @@ fn partition_to_wire(info: PartitionInfo) -> v1::PartitionState {
         last_append_time_ns: info.last_append_ns,
         poisoned: info.poisoned,
         recovered_cut_bytes: info.recovered_cut_bytes,
+        dropped_records: info.dropped_records,
+        forgotten_producers: info.forgotten_producers,
     }
 }
 

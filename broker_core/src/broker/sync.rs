@@ -51,6 +51,7 @@ impl Patience {
     }
 
     /// Lets others go first.
+    #[expect(clippy::unused_self, reason = "the one of the models needs it")]
     pub fn yield_now(&self) {
         std::thread::yield_now();
     }

@@ -51,7 +51,7 @@ kinds! {
     DamagedFrames = "damaged_frames",
     /// The first bytes of a segment, which say whose it is.
     DamagedHeader = "damaged_header",
-    /// Offsets between two segments are in neither.
+    /// Offsets between two segments, or below the end of the log, are in none.
     MissingSegment = "missing_segment",
     /// A segment of another log, or one that was renamed.
     ForeignSegment = "foreign_segment",

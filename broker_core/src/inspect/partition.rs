@@ -53,7 +53,15 @@ struct Log {
     segments: Vec<Walked>,
     synced_end: u64,
     may_be_torn: bool,
-    ceiling: u64,
+    /// With a ceiling that lies above every offset found.
+    state: State,
+}
+
+impl Log {
+    /// Where the offsets go on behind a last segment that lacks something and ends at `end`.
+    fn goes_on(&self, end: u64) -> u64 {
+        if self.state.clean && self.state.end > end { self.state.end } else { self.state.ceiling }
+    }
 }
 
 /// Segments by what their names and headers say.
@@ -160,7 +168,7 @@ impl PartitionFolder {
         for (name, id, base) in &found.misnamed {
             wrongs.push(self.foreign(&found, name, *id, *base, log_id.unwrap_or(*id)));
         }
-        let mut synced_end = 0;
+        let mut synced_end = state.as_ref().map_or(0, |state| state.end);
         let mut segments = Vec::with_capacity(bases.len());
         for (base, header_is_sound) in bases {
             segments.push(self.walk_segment(disk, base, header_is_sound, &mut synced_end, meter)?);
@@ -171,8 +179,9 @@ impl PartitionFolder {
                 if end > state.ceiling {
                     wrongs.push(self.low_ceiling(state, end));
                 }
-                let (may_be_torn, ceiling) = (may_be_torn(state), state.ceiling.max(end));
-                self.check_segments(&Log { id, segments, synced_end, may_be_torn, ceiling }, &mut wrongs);
+                let may_be_torn = may_be_torn(state);
+                let state = State { ceiling: state.ceiling.max(end), ..state.clone() };
+                self.check_segments(&Log { id, segments, synced_end, may_be_torn, state }, &mut wrongs);
             }
             _ if state_damage.is_some() => wrongs.push(self.unreadable_state(state_damage, log_id, end)),
             _ => {}
@@ -260,6 +269,19 @@ impl PartitionFolder {
             }
             self.check_segment(log, segment, next, wrongs);
         }
+        if log.segments.is_empty() && log.state.end > 0 {
+            let goes_on = log.goes_on(0);
+            let fix = Fix::Begin { log_id: log.id, base: goes_on };
+            wrongs.push(self.missing(self.dir.join(segment::name(goes_on)), 0..goes_on, fix));
+        }
+    }
+
+    fn missing(&self, path: PathBuf, lost: Range<u64>, fix: Fix) -> Wrong {
+        let what = format!("no file has the offsets {} to {}", lost.start, lost.end - 1);
+        let remedy = "put the missing file back; otherwise repair explains the gap, and reading goes on behind it";
+        let mut wrong = self.wrong(path, Kind::MissingSegment, what, remedy, fix);
+        wrong.finding.lost = Some(lost);
+        wrong
     }
 
     fn check_segment(&self, log: &Log, segment: &Walked, next: Option<u64>, wrongs: &mut Vec<Wrong>) {
@@ -268,7 +290,9 @@ impl PartitionFolder {
         let ends_damaged = segment.tail().is_some() || !segment.header_is_sound && segment.len < segment::HEADER_BYTES;
         // Where the offsets go on behind the last frame, if that is not where it ends. What a cut takes away may have been
         // seen, whole, before it was damaged: those offsets are not given again either.
-        let goes_on = next.or(ends_damaged.then_some(log.ceiling)).filter(|&goes_on| goes_on > segment.end);
+        let ends_early = ends_damaged || segment.end < log.state.end;
+        let last_goes_on = ends_early.then(|| log.goes_on(segment.end));
+        let goes_on = next.or(last_goes_on).filter(|&goes_on| goes_on > segment.end);
         let gap = |position, goes_on| Fix::Fill {
             segment: segment.path.clone(),
             position,
@@ -308,12 +332,7 @@ impl PartitionFolder {
         }
         if let Some(goes_on) = goes_on.filter(|_| !ends_damaged) {
             let fix = if segment.is_sound() { gap(segment.len, goes_on) } else { Fix::Along };
-            let what = format!("no file has the offsets {} to {}", segment.end, goes_on - 1);
-            let remedy = "put the missing file back; otherwise repair explains the gap, and reading goes on behind it";
-            let path = self.dir.join(segment::name(segment.end));
-            let mut wrong = self.wrong(path, Kind::MissingSegment, what, remedy, fix);
-            wrong.finding.lost = Some(segment.end..goes_on);
-            wrongs.push(wrong);
+            wrongs.push(self.missing(self.dir.join(segment::name(segment.end)), segment.end..goes_on, fix));
         }
     }
 
@@ -474,7 +493,14 @@ fn may_be_torn(state: &State) -> bool {
 
 /// A state that is right for every log of this id and this end.
 fn renewed(log_id: LogId, end: u64) -> State {
-    State { log_id, ceiling: end.saturating_add(CEILING_MARGIN), begin: 0, boot_id: String::new(), clean: false }
+    State {
+        log_id,
+        ceiling: end.saturating_add(CEILING_MARGIN),
+        begin: 0,
+        end: 0,
+        boot_id: String::new(),
+        clean: false,
+    }
 }
 
 /// Suffixes are exact: the broker itself looks at no other spelling.

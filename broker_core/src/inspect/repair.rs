@@ -39,6 +39,8 @@ pub(super) enum Fix {
     /// An empty frame behind the whole frames of a segment, in place of what stands there, which skips the offsets that are
     /// gone.
     Fill { segment: PathBuf, position: u64, end: u64, goes_on: u64, append_ns: i64, synced_end: u64 },
+    /// A segment without frames, where there is none at all.
+    Begin { log_id: LogId, base: u64 },
     /// Another state.
     State(State),
     /// Other bytes.
@@ -74,6 +76,10 @@ impl Fix {
                     file.sync()
                 };
                 append().map_err(|err| Error::io("write", &segment, &err))?;
+            }
+            Fix::Begin { log_id, base } => {
+                let made = disk.replace(path, &segment::header_bytes(log_id, base));
+                made.map_err(|err| Error::io("write", path, &err))?;
             }
             Fix::State(state) => {
                 let dir = path.parent().unwrap_or(path);

@@ -12,16 +12,17 @@
 //!   is no such failure: what was written of the frame is cut off and the append can be repeated.
 //! - I5 No offset is given twice: before an offset at or above the stored ceiling is given, the ceiling is raised.
 //!
-//! Recovery: the tail is what lies past the last recorded fsync. Damage there is cut at the last whole frame and counted,
-//! unless the system never went down and whole frames follow, which no interrupted write leaves behind. Other damage
-//! seals its segment: reads of the lost offsets fail, and writing goes on behind the ceiling.
+//! What of it can be trusted after a crash is the business of `recovery.rs`, what may be deleted that of `retention.rs`.
 //!
 //! A log is not thread-safe; its partition's lock guards it.
 
 pub mod frame;
 mod gaps;
 pub mod producers;
+mod recovery;
+mod retention;
 pub mod segment;
+mod spare;
 pub mod state;
 mod tail;
 
@@ -34,6 +35,7 @@ use self::frame::{Frame, Header};
 use self::gaps::Gaps;
 use self::producers::Producers;
 use self::segment::{Reader, Segment};
+use self::spare::Spares;
 pub use self::state::LogId;
 use self::state::{CEILING_STEP, State};
 use self::tail::Tail;
@@ -60,6 +62,8 @@ pub struct LogOptions {
     pub tail_records: u64,
     /// Size at which a segment is closed, bytes.
     pub segment_bytes: u64,
+    /// Age of its first record at which a segment is closed, so that slow traffic ages, too; `i64::MAX`: none.
+    pub segment_age_ns: i64,
     /// Size at which the log takes no more records, bytes, or drops its oldest segment.
     pub max_bytes: Option<u64>,
     /// Which of the two.
@@ -122,6 +126,7 @@ pub struct Log {
     tail: Tail,
     reader: Reader,
     producers: Producers,
+    spares: Spares,
     gaps: Gaps,
     /// Offset that the next record gets.
     end: u64,
@@ -135,8 +140,10 @@ pub struct Log {
     unsynced_bytes: u64,
     last_append_ns: i64,
     poisoned: Option<String>,
+    /// A sync failed outside of a plan: a plan that ends well later may have been told nothing of it.
+    sync_failed: bool,
     recovered_cut_bytes: u64,
-    /// Records deleted although they were not acked, because the topic drops the oldest.
+    /// Records deleted, acked or not, because the topic drops the oldest.
     dropped_records: u64,
 }
 
@@ -151,7 +158,7 @@ impl Log {
             }
             state
         } else {
-            let state = State { log_id: new_id, ceiling: 0, begin: 0, boot_id: disk.boot_id(), clean: true };
+            let state = State { log_id: new_id, ceiling: 0, begin: 0, end: 0, boot_id: disk.boot_id(), clean: true };
             state.store(&*disk, &dir)?;
             state
         };
@@ -166,6 +173,7 @@ impl Log {
             tail: Tail::default(),
             reader: Reader::default(),
             producers,
+            spares: Spares::default(),
             gaps: Gaps::default(),
             end: 0,
             chain_end: 0,
@@ -176,116 +184,12 @@ impl Log {
             unsynced_bytes: 0,
             last_append_ns: 0,
             poisoned: None,
+            sync_failed: false,
             recovered_cut_bytes: 0,
             dropped_records: 0,
         };
         log.recover()?;
         Ok(log)
-    }
-
-    /// Finds the segments, and what of them can be trusted.
-    fn recover(&mut self) -> Result<()> {
-        let names = self.disk.list(&self.dir).map_err(|err| Error::io("list", &self.dir, &err))?;
-        let bases: Vec<u64> = names.iter().filter_map(|name| segment::base_of(name)).collect();
-        let same_boot = self.state.boot_id == self.disk.boot_id() && !self.state.boot_id.is_empty();
-        let mut torn = Vec::new();
-        let mut batches = Vec::new();
-        for &base in &bases {
-            let mut synced = self.synced_end;
-            let (segment, tail) =
-                Segment::open(&*self.disk, &self.dir, self.state.log_id, base, |position, header| {
-                    synced = synced.max(header.synced_end);
-                    if header.producer_id != 0 || header.skipped > 0 {
-                        batches.push((base, position, *header));
-                    }
-                })?;
-            self.synced_end = synced;
-            torn.push(match tail {
-                segment::Tail::Whole => None,
-                segment::Tail::Torn { bytes } => Some(bytes),
-            });
-            self.segments.push(segment);
-        }
-        let mut index = 0;
-        while index < self.segments.len() {
-            let segment = &mut self.segments[index];
-            let mut bad_bytes = torn[index];
-            if !self.state.clean && segment.end() >= self.synced_end {
-                let behind = segment.verify_from(self.synced_end)?;
-                bad_bytes = if behind > 0 { Some(behind + bad_bytes.unwrap_or(0)) } else { bad_bytes };
-            }
-            // A write that never reached the disk, or a file that is gone, ends a segment on a frame's border.
-            let ends_early = bases.get(index + 1).is_some_and(|&later| later > segment.end());
-            if let Some(bad_bytes) = bad_bytes.or(ends_early.then_some(0)) {
-                let later = bases.get(index + 1).copied();
-                let in_tail = !self.state.clean && segment.end() >= self.synced_end;
-                let followed = same_boot && (later.is_some() || segment.frame_follows()?);
-                if in_tail && !followed {
-                    self.cut_tail(index, bad_bytes)?;
-                    break;
-                }
-                segment.seal_damaged(later.unwrap_or(self.state.ceiling.max(segment.end() + 1)));
-            }
-            index += 1;
-        }
-        for (base, position, header) in &batches {
-            let kept = self.segments.iter().find(|segment| segment.base() == *base);
-            if kept.is_some_and(|segment| *position < segment.bytes()) {
-                self.producers.note(header);
-                self.gaps.note(header.skipped_range());
-            }
-        }
-        self.last_append_ns = self.segments.iter().map(Segment::last_append_ns).max().unwrap_or(0);
-        let damaged_end = self.segments.last().and_then(|segment| segment.damage()).map(|damage| damage.end);
-        let whole_end = self.segments.last().map_or(0, Segment::end);
-        self.chain_end = whole_end;
-        self.end = damaged_end.unwrap_or(whole_end);
-        let may_have_lost = match self.options.durability {
-            Durability::Memory => true,
-            Durability::Os => !same_boot,
-            Durability::Fsync => false,
-        };
-        if !self.state.clean && may_have_lost {
-            self.end = self.end.max(self.state.ceiling);
-        }
-        // A gap that no frame tells of yet, since the process died between raising the ceiling and writing.
-        self.end = self.end.max(self.state.begin);
-        if !self.state.clean {
-            // What survived the crash may be in the page cache only.
-            for segment in &self.segments {
-                if segment.end() >= self.synced_end {
-                    segment.file().sync().map_err(|err| Error::io("sync", segment.path(), &err))?;
-                }
-            }
-            self.disk.sync_dir(&self.dir).map_err(|err| Error::io("sync", &self.dir, &err))?;
-        }
-        // Never inside a gap: recovery compares it with where segments end.
-        self.synced_end = self.chain_end;
-        Ok(())
-    }
-
-    /// Cuts the torn tail that begins in segment `index`, and removes the segments behind it.
-    fn cut_tail(&mut self, index: usize, bad_bytes: u64) -> Result<()> {
-        // Torn, most likely; but damage to the last frames looks the same, and their offsets must not come again.
-        self.state.begin = self.state.ceiling;
-        self.state.store(&*self.disk, &self.dir)?;
-        self.recovered_cut_bytes += bad_bytes;
-        for segment in self.segments.drain(index + 1..).rev() {
-            self.recovered_cut_bytes += segment.bytes();
-            self.disk.remove_file(segment.path()).map_err(|err| Error::io("remove", segment.path(), &err))?;
-        }
-        let segment = &self.segments[index];
-        if segment.bytes() == 0 {
-            // Not even the segment's own header is whole.
-            self.disk.remove_file(segment.path()).map_err(|err| Error::io("remove", segment.path(), &err))?;
-            let base = segment.base();
-            self.segments.truncate(index);
-            if index == 0 {
-                self.add_segment(base).map_err(|err| Error::io("make a segment in", &self.dir, &err))?;
-            }
-            return Ok(());
-        }
-        segment.truncate().map_err(|err| Error::io("cut", segment.path(), &err))
     }
 
     /// Which log this is.
@@ -376,6 +280,29 @@ impl Log {
         self.dropped_records
     }
 
+    /// Producers that were forgotten before their time, to make room for others.
+    pub fn forgotten_producers(&self) -> u64 {
+        self.producers.forgotten()
+    }
+
+    /// Refuses a producer that the log does not know while it knows as many as it can.
+    pub fn admit_producer(&mut self, id: u64, now_ns: i64) -> Result<()> {
+        if self.producers.admit(id, now_ns) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::LogFull,
+            format!(
+                "{} knows {} named producers, which is the most, and each was heard of in the last {} minutes; use fewer names, or \
+                 wait until some are idle",
+                self.label,
+                producers::MAX_PRODUCERS,
+                producers::IDLE_NS / 60_000_000_000
+            ),
+        )
+        .retry_after_ms(10_000))
+    }
+
     /// How far the log has a named producer's batches; 0: not at all.
     pub fn producer_sequence(&mut self, name: &str) -> u64 {
         self.producers.name(name);
@@ -412,6 +339,9 @@ impl Log {
         if self.poisoned.is_some() {
             return Err(self.poison(""));
         }
+        if let Some((id, _)) = producer {
+            self.admit_producer(id, now_ns)?;
+        }
         self.make_room(records.len() as u64)?;
         let base = self.end;
         self.cover(base + u64::from(count))?;
@@ -440,6 +370,10 @@ impl Log {
         self.last_append_ns = header.append_ns;
         self.tail.push(Arc::new(frame), written);
         self.tail.evict(self.options.tail_records);
+        let snapshot_bytes = self.producers.snapshot_bytes();
+        if self.spares.wants(snapshot_bytes) && !self.segments.is_empty() {
+            self.spares.prepare(&*self.disk, &self.dir, snapshot_bytes);
+        }
         Ok(Appended::At { base })
     }
 
@@ -462,6 +396,7 @@ impl Log {
                 // The producer's sequence must stay, its records need not.
                 header.count = 0;
                 self.write(&Frame::new(header, &[]))?;
+                self.producers.note_emptied(&header);
             } else if header.skipped == frame.header().skipped {
                 self.write(&frame)?;
             } else {
@@ -483,7 +418,13 @@ impl Log {
         if end <= self.state.ceiling && !self.state.clean {
             return Ok(());
         }
-        let mut state = State { clean: false, boot_id: self.disk.boot_id(), begin: self.end, ..self.state.clone() };
+        let mut state = State {
+            clean: false,
+            boot_id: self.disk.boot_id(),
+            begin: self.end,
+            end: self.state.end.max(self.synced_end),
+            ..self.state.clone()
+        };
         while state.ceiling < end {
             state.ceiling += CEILING_STEP;
         }
@@ -493,25 +434,35 @@ impl Log {
     }
 
     fn add_segment(&mut self, base: u64) -> io::Result<()> {
+        let segment = Segment::create(&*self.disk, &self.dir, self.state.log_id, base)?;
+        self.push_segment(segment);
+        Ok(())
+    }
+
+    fn push_segment(&mut self, segment: Segment) {
         if let Some(full) = self.segments.last()
             && self.active_unsynced
         {
             self.unsynced.push(full.file().clone());
         }
-        let segment = Segment::create(&*self.disk, &self.dir, self.state.log_id, base)?;
         self.segments.push(segment);
         (self.active_unsynced, self.dir_unsynced) = (true, true);
-        Ok(())
+    }
+
+    /// Whether a frame of so many bytes, appended then, goes into a new segment.
+    fn wants_new(&self, frame_bytes: u64, append_ns: i64) -> bool {
+        let Some(active) = self.segments.last() else { return true };
+        let is_large = active.bytes() + frame_bytes > self.options.segment_bytes;
+        let is_old = active
+            .first_append_ns()
+            .is_some_and(|first| append_ns.saturating_sub(first) >= self.options.segment_age_ns);
+        // One without offsets would have the name of the next.
+        active.damage().is_some() || active.end() > active.base() && (is_large || is_old)
     }
 
     fn write(&mut self, frame: &Frame) -> Result<()> {
-        let wants_new = self.segments.last().is_none_or(|active| {
-            active.damage().is_some()
-                || (active.end() > active.base()
-                    && active.bytes() + frame.bytes().len() as u64 > self.options.segment_bytes)
-        });
         let header = frame.header();
-        if wants_new {
+        if self.wants_new(frame.bytes().len() as u64, header.append_ns) {
             let behind_damage = self.segments.last().is_some_and(|active| active.damage().is_some());
             let base = if behind_damage { header.base_offset } else { header.base_offset - header.skipped };
             if let Err(err) = self.add_segment(base) {
@@ -560,14 +511,19 @@ impl Log {
         }
         let dir = self.dir_unsynced.then(|| (self.disk.clone(), self.dir.clone()));
         (self.active_unsynced, self.dir_unsynced, self.unsynced_bytes) = (false, false, 0);
+        SyncPlan { files, dir, end: self.segments_end() }
+    }
+
+    /// Behind the last frame that is in a segment.
+    fn segments_end(&self) -> u64 {
         let begin = |frame: &Arc<Frame>| frame.header().base_offset - frame.header().skipped;
-        let end = self.tail.unwritten().next().map_or(self.chain_end, begin);
-        SyncPlan { files, dir, end }
+        self.tail.unwritten().next().map_or(self.chain_end, begin)
     }
 
     /// Notes that a plan was carried out, or that it failed, which poisons the log.
     pub fn finish_sync(&mut self, plan: &SyncPlan, outcome: io::Result<()>) -> Result<()> {
         match outcome {
+            Ok(()) if self.sync_failed => Err(self.poison("")),
             Ok(()) => {
                 self.synced_end = self.synced_end.max(plan.end);
                 Ok(())
@@ -600,96 +556,6 @@ impl Log {
             }
         }
         Ok(self.tail.unwritten_offset_at(time_ns).unwrap_or(self.end))
-    }
-
-    /// Keeps the bound of the log when a batch of so many bytes comes.
-    fn make_room(&mut self, batch_bytes: u64) -> Result<()> {
-        let Some(max) = self.options.max_bytes else { return Ok(()) };
-        let frame_bytes = batch_bytes + frame::HEADER_BYTES as u64;
-        while self.bytes() + frame_bytes > max {
-            if !self.options.drop_oldest || self.segments.len() < 2 {
-                return Err(Error::new(
-                    Code::LogFull,
-                    format!(
-                        "{} has {} bytes and may have {max} (max_partition_bytes); nothing was appended; ack or drop records, or \
-                         raise the bound",
-                        self.label,
-                        self.bytes()
-                    ),
-                )
-                .retry_after_ms(1000));
-            }
-            self.dropped_records += self.segments[1].base() - self.segments[0].base();
-            self.producers.store(&*self.disk, &self.dir)?;
-            self.remove_oldest()?;
-        }
-        Ok(())
-    }
-
-    /// Deletes whole segments, oldest first, as far as `rule` lets them go. Returns how many.
-    pub fn retain(&mut self, rule: &Retention) -> Result<u64> {
-        let is_over = |log: &Log| log.bytes() > rule.max_bytes;
-        // The last segment can only go when another one carries the end of the log.
-        if self.tail.is_written()
-            && self.segments.last().is_some_and(|active| {
-                active.end() > active.base()
-                    && self.end <= rule.below
-                    && (active.last_append_ns() < rule.appended_before_ns || self.segments.len() == 1 && is_over(self))
-            })
-        {
-            self.cover(self.end)?;
-            self.carry_end()?;
-            self.add_segment(self.end).map_err(|err| Error::io("make a segment in", &self.dir, &err))?;
-        }
-        let mut removed = 0;
-        while let [oldest, next, ..] = &self.segments[..] {
-            let old = oldest.last_append_ns() < rule.appended_before_ns;
-            if next.base() > rule.below || !(old || is_over(self)) {
-                break;
-            }
-            if removed == 0 {
-                self.producers.store(&*self.disk, &self.dir)?;
-            }
-            self.remove_oldest()?;
-            removed += 1;
-        }
-        if removed > 0 {
-            self.disk.sync_dir(&self.dir).map_err(|err| Error::io("sync", &self.dir, &err))?;
-        }
-        Ok(removed)
-    }
-
-    fn remove_oldest(&mut self) -> Result<()> {
-        let path = self.segments[0].path();
-        self.disk.remove_file(path).map_err(|err| Error::io("remove", path, &err))?;
-        self.segments.remove(0);
-        self.gaps.forget_below(self.start());
-        Ok(())
-    }
-
-    /// Forgets named producers that have sent nothing since. Returns how many.
-    pub fn expire_producers(&mut self, before_ns: i64) -> usize {
-        self.producers.expire(before_ns)
-    }
-
-    /// Deletes all records; offsets go on.
-    pub fn purge(&mut self) -> Result<()> {
-        self.cover(self.end)?;
-        self.producers.store(&*self.disk, &self.dir)?;
-        // What is in memory only goes, too.
-        self.tail.clear();
-        self.reader = Reader::default();
-        self.carry_end()?;
-        // The new segment comes first: its name keeps the end of the log whatever happens to the others.
-        if self.segments.last().is_none_or(|active| active.base() < self.end) {
-            self.add_segment(self.end).map_err(|err| Error::io("make a segment in", &self.dir, &err))?;
-        }
-        while self.segments.len() > 1 {
-            self.remove_oldest()?;
-        }
-        // Not before: what could not be removed must be on the disk when the log is closed as clean.
-        self.unsynced.clear();
-        self.disk.sync_dir(&self.dir).map_err(|err| Error::io("sync", &self.dir, &err))
     }
 
     /// Makes the segments reach the end of the log, where offsets above the last frame were given or skipped.
@@ -727,9 +593,10 @@ impl Log {
         let plan = self.sync_plan();
         let outcome = plan.run();
         self.finish_sync(&plan, outcome)?;
-        let state = State { clean: true, ..self.state.clone() };
+        let state = State { clean: true, end: self.end, ..self.state.clone() };
         state.store(&*self.disk, &self.dir)?;
         self.state = state;
+        self.spares.remove(&*self.disk, &self.dir);
         Ok(())
     }
 }

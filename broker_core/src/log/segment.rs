@@ -146,16 +146,21 @@ impl Segment {
             disk.remove_file(&path)?;
             return Err(err);
         }
-        Ok(Segment {
-            path,
-            file,
-            base,
-            end: base,
-            len: HEADER_BYTES,
-            last_append_ns: 0,
-            index: Vec::new(),
-            damage: None,
-        })
+        Ok(Self::empty(path, file, base))
+    }
+
+    /// Makes a file that has space already a new segment: a rename needs none. The folder is not synced yet.
+    pub fn adopt(disk: &dyn Disk, dir: &Path, log_id: LogId, base: u64, spare: &Path) -> io::Result<Segment> {
+        let path = dir.join(name(base));
+        let file = disk.open(spare)?;
+        file.write_at(0, &header_bytes(log_id, base))?;
+        file.set_len(HEADER_BYTES)?;
+        disk.rename(spare, &path)?;
+        Ok(Self::empty(path, file, base))
+    }
+
+    fn empty(path: PathBuf, file: Arc<dyn File>, base: u64) -> Segment {
+        Segment { path, file, base, end: base, len: HEADER_BYTES, last_append_ns: 0, index: Vec::new(), damage: None }
     }
 
     /// Opens a segment and walks its frame headers up to the first that is none; `seen` gets each of them.
@@ -175,16 +180,7 @@ impl Segment {
             Ok((file, len))
         };
         let (file, file_len) = open().map_err(|err| Error::io("open", &path, &err))?;
-        let mut segment = Segment {
-            path,
-            file,
-            base,
-            end: base,
-            len: HEADER_BYTES,
-            last_append_ns: 0,
-            index: Vec::new(),
-            damage: None,
-        };
+        let mut segment = Self::empty(path, file, base);
         if !segment.check_header(log_id, base, file_len)? {
             segment.len = 0;
             return Ok((segment, Tail::Torn { bytes: file_len }));
@@ -286,6 +282,13 @@ impl Segment {
         Ok(false)
     }
 
+    /// Makes a file without a whole header a segment without frames again.
+    pub fn renew(&mut self, log_id: LogId) -> io::Result<()> {
+        self.file.write_at(0, &header_bytes(log_id, self.base))?;
+        self.len = HEADER_BYTES;
+        self.truncate()
+    }
+
     /// Cuts the file at the end of the last whole frame.
     pub fn truncate(&self) -> io::Result<()> {
         self.file.set_len(self.len)?;
@@ -322,6 +325,11 @@ impl Segment {
     /// Append time of the newest frame; 0 when there is none.
     pub fn last_append_ns(&self) -> i64 {
         self.last_append_ns
+    }
+
+    /// Append time of the oldest frame; None when there is none.
+    pub fn first_append_ns(&self) -> Option<i64> {
+        self.index.first().map(|entry| entry.append_ns)
     }
 
     /// Its damaged range, if it has one.

@@ -1,7 +1,7 @@
 //! What a partition remembers beside its segments: who it is, and which offsets may have been given.
 //!
-//! `state.json`, replaced as a whole and synced. Invariant: while the log is open for writing, `clean` is false on disk
-//! and every offset ever given lies below `ceiling`.
+//! `state.json`, replaced as a whole and synced. Invariants: while the log is open for writing, `clean` is false on disk
+//! and every offset ever given lies below `ceiling`; the segments reach `end`, unless something was lost.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,9 @@ struct Stored {
     /// Missing in files of before there was one.
     #[serde(default)]
     begin: u64,
+    /// The same.
+    #[serde(default)]
+    end: u64,
     boot_id: String,
     clean: bool,
 }
@@ -60,6 +63,8 @@ pub struct State {
     pub ceiling: u64,
     /// No offset below is given any more: a crash may have lost records up to here that no frame tells of.
     pub begin: u64,
+    /// Every offset below was on disk, given or skipped, when this was stored; after a clean end none above was given.
+    pub end: u64,
     /// The system it was last open for writing on.
     pub boot_id: String,
     /// Whether it was closed with everything on disk.
@@ -101,11 +106,11 @@ impl State {
             ));
         }
         let log_id = LogId::from_hex(&stored.log_id).ok_or_else(|| damaged("log_id is not 32 hex digits"))?;
-        if stored.ceiling.max(stored.begin) > MAX_OFFSET {
-            return Err(damaged(&format!("ceiling {} is above every possible offset", stored.ceiling)));
+        if stored.ceiling.max(stored.begin).max(stored.end) > MAX_OFFSET {
+            return Err(damaged("ceiling, begin or end is above every possible offset"));
         }
-        let Stored { ceiling, begin, boot_id, clean, .. } = stored;
-        Ok(Some(State { log_id, ceiling, begin, boot_id, clean }))
+        let Stored { ceiling, begin, end, boot_id, clean, .. } = stored;
+        Ok(Some(State { log_id, ceiling, begin, end, boot_id, clean }))
     }
 
     /// Stores the state durably.
@@ -116,6 +121,7 @@ impl State {
             log_id: self.log_id.hex(),
             ceiling: self.ceiling,
             begin: self.begin,
+            end: self.end,
             boot_id: self.boot_id.clone(),
             clean: self.clean,
         };

@@ -72,13 +72,15 @@ pub struct TopicConfig {
     /// Default: the broker's (OS).
     #[prost(enumeration = "Durability", tag = "2")]
     pub durability: i32,
-    /// Age at which records that every group acked are deleted. Default 86,400,000 (24 h); 0: no bound by age.
+    /// Age at which records that every group acked are deleted. Default 86,400,000 (24 h); 0: no bound by age. Whole segments go,
+    /// once their newest record is so old; a segment takes records for an eighth of this, at least 10 s.
     #[prost(uint64, optional, tag = "3")]
     pub retention_ms: ::core::option::Option<u64>,
     /// Size of a partition above which records that every group acked are deleted. Default 1 GiB; 0: no bound by size.
     #[prost(uint64, optional, tag = "4")]
     pub retention_bytes: ::core::option::Option<u64>,
-    /// Hard bound of a partition, acked or not. Default: none; at least two segments. 0: none.
+    /// Hard bound of a partition, acked or not. Default: none; at least two segments. 0: none. A batch that an empty partition
+    /// has no room for is an invalid argument.
     #[prost(uint64, optional, tag = "5")]
     pub max_partition_bytes: ::core::option::Option<u64>,
     /// What happens there. Default REJECT.
@@ -137,6 +139,13 @@ pub struct PartitionState {
     /// Bytes that recovery cut from a torn tail when the broker started.
     #[prost(uint64, tag = "9")]
     pub recovered_cut_bytes: u64,
+    /// Records deleted, acked or not, because the topic drops the oldest (DROP_OLDEST), since the broker started.
+    #[prost(uint64, tag = "10")]
+    pub dropped_records: u64,
+    /// Named producers forgotten before their 7 days, since the broker started: a partition knows 100,000, and past that it
+    /// forgets those that were silent for longest, at least 15 minutes. A batch of theirs that is sent again is stored again.
+    #[prost(uint64, tag = "11")]
+    pub forgotten_producers: u64,
 }
 /// Makes a topic.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -250,7 +259,7 @@ pub struct ProducerState {
     /// 16 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub log_id: ::prost::alloc::vec::Vec<u8>,
-    /// Highest sequence stored; 0: none.
+    /// Highest sequence stored, with the durability of the topic; 0: none.
     #[prost(uint64, tag = "3")]
     pub sequence: u64,
 }

@@ -197,6 +197,16 @@ impl State {
         fault.map_or(Ok(()), |_| Err(self.error("a folder could not be changed")))
     }
 
+    /// Gives back the room of the file of this name, which is about to lose it.
+    fn give_back(&mut self, folder: Id, name: &str) {
+        let Ok(folder) = self.folder(folder) else { return };
+        let Some(&id) = folder.entries.get(name) else { return };
+        if let Node::File(content) = &self.nodes[id] {
+            let bytes = content.bytes.len().max(content.reserved);
+            self.room = self.room.map(|room| room + bytes);
+        }
+    }
+
     fn make(&mut self, path: &Path, node: Node) -> io::Result<Id> {
         let (parent, name) = split(path)?;
         let parent = self.find(parent)?;
@@ -544,6 +554,7 @@ impl Disk for SimDisk {
         let ((folder, from), (target, to)) = (split(from)?, split(to)?);
         assert_eq!(folder, target, "a rename across folders");
         let id = state.find(folder)?;
+        state.give_back(id, &to);
         state.change(id, Change::Rename(from, to))
     }
 
@@ -552,6 +563,7 @@ impl Disk for SimDisk {
         state.find(path)?;
         let (folder, name) = split(path)?;
         let id = state.find(folder)?;
+        state.give_back(id, &name);
         state.change(id, Change::Unlink(name))
     }
 

@@ -37,7 +37,14 @@ pub fn read_all(log: &mut Log, from: u64) -> Result<Vec<(u64, u64)>> {
 }
 
 pub fn options(durability: Durability) -> LogOptions {
-    LogOptions { durability, tail_records: 20, segment_bytes: 2000, max_bytes: None, drop_oldest: false }
+    LogOptions {
+        durability,
+        tail_records: 20,
+        segment_bytes: 2000,
+        segment_age_ns: i64::MAX,
+        max_bytes: None,
+        drop_oldest: false,
+    }
 }
 
 pub const ID: LogId = LogId([7; 16]);
@@ -81,6 +88,11 @@ impl TestDisk {
         self.syncs_fail.store(fail, Ordering::SeqCst);
     }
 
+    /// Room that the file at `path` takes.
+    fn bytes(&self, path: &Path) -> u64 {
+        self.disk.open(path).and_then(|file| file.len()).unwrap_or(0)
+    }
+
     fn wrap(&self, file: Arc<dyn File>) -> Arc<dyn File> {
         let (room, limited, syncs_fail) = (self.room.clone(), self.limited.clone(), self.syncs_fail.clone());
         Arc::new(TestFile { file, room, limited, syncs_fail, reserved: AtomicU64::new(0) })
@@ -113,7 +125,8 @@ impl File for TestFile {
         if !self.limited.load(Ordering::SeqCst) {
             return self.file.write_at(position, bytes);
         }
-        let free = self.reserved.load(Ordering::SeqCst).saturating_sub(position).min(bytes.len() as u64);
+        let own = self.reserved.load(Ordering::SeqCst).max(self.file.len()?);
+        let free = own.saturating_sub(position).min(bytes.len() as u64);
         let written = free + self.take_room(bytes.len() as u64 - free);
         self.file.write_at(position, &bytes[..written as usize])?;
         if written < bytes.len() as u64 {
@@ -123,13 +136,17 @@ impl File for TestFile {
     }
     fn reserve(&self, len: u64) -> io::Result<()> {
         let more = len.saturating_sub(self.reserved.load(Ordering::SeqCst).max(self.file.len()?));
-        if self.limited.load(Ordering::SeqCst) && self.take_room(more) < more {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        if self.limited.load(Ordering::SeqCst) {
+            if self.room.load(Ordering::SeqCst) < more {
+                return Err(io::Error::from(io::ErrorKind::StorageFull));
+            }
+            self.take_room(more);
         }
         self.reserved.fetch_max(len, Ordering::SeqCst);
         Ok(())
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.room.fetch_add(self.file.len()?.saturating_sub(len), Ordering::SeqCst);
         self.file.set_len(len)
     }
     fn len(&self) -> io::Result<u64> {
@@ -154,10 +171,16 @@ impl Disk for TestDisk {
         Ok(self.wrap(self.disk.create(path)?))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
+        let replaced = self.bytes(to);
+        self.disk.rename(from, to)?;
+        self.room.fetch_add(replaced, Ordering::SeqCst);
+        Ok(())
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove_file(path)
+        let removed = self.bytes(path);
+        self.disk.remove_file(path)?;
+        self.room.fetch_add(removed, Ordering::SeqCst);
+        Ok(())
     }
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         self.disk.remove_dir_all(path)

@@ -126,7 +126,7 @@ class Topic(_message.Message):
     def __init__(self, name: _Optional[str] = ..., config: _Optional[_Union[TopicConfig, _Mapping]] = ..., config_version: _Optional[int] = ...) -> None: ...
 
 class PartitionState(_message.Message):
-    __slots__ = ("partition", "log_id", "start_offset", "end_offset", "synced_end_offset", "bytes", "last_append_time_ns", "poisoned", "recovered_cut_bytes")
+    __slots__ = ("partition", "log_id", "start_offset", "end_offset", "synced_end_offset", "bytes", "last_append_time_ns", "poisoned", "recovered_cut_bytes", "dropped_records", "forgotten_producers")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     START_OFFSET_FIELD_NUMBER: _ClassVar[int]
@@ -136,6 +136,8 @@ class PartitionState(_message.Message):
     LAST_APPEND_TIME_NS_FIELD_NUMBER: _ClassVar[int]
     POISONED_FIELD_NUMBER: _ClassVar[int]
     RECOVERED_CUT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    FORGOTTEN_PRODUCERS_FIELD_NUMBER: _ClassVar[int]
     partition: int
     log_id: bytes
     start_offset: int
@@ -145,7 +147,9 @@ class PartitionState(_message.Message):
     last_append_time_ns: int
     poisoned: str
     recovered_cut_bytes: int
-    def __init__(self, partition: _Optional[int] = ..., log_id: _Optional[bytes] = ..., start_offset: _Optional[int] = ..., end_offset: _Optional[int] = ..., synced_end_offset: _Optional[int] = ..., bytes: _Optional[int] = ..., last_append_time_ns: _Optional[int] = ..., poisoned: _Optional[str] = ..., recovered_cut_bytes: _Optional[int] = ...) -> None: ...
+    dropped_records: int
+    forgotten_producers: int
+    def __init__(self, partition: _Optional[int] = ..., log_id: _Optional[bytes] = ..., start_offset: _Optional[int] = ..., end_offset: _Optional[int] = ..., synced_end_offset: _Optional[int] = ..., bytes: _Optional[int] = ..., last_append_time_ns: _Optional[int] = ..., poisoned: _Optional[str] = ..., recovered_cut_bytes: _Optional[int] = ..., dropped_records: _Optional[int] = ..., forgotten_producers: _Optional[int] = ...) -> None: ...
 
 class CreateTopicRequest(_message.Message):
     __slots__ = ("name", "config")

@@ -68,6 +68,7 @@ def test_a_topic_shows_its_partitions(broker: tb.Broker) -> None:
     assert first.log_id != second.log_id
     assert second.last_append_time_ns > 0
     assert (second.poisoned, second.recovered_cut_bytes) == ("", 0)
+    assert (second.dropped_records, second.forgotten_producers) == (0, 0)
 
 
 def test_a_purge_deletes_records_and_keeps_offsets(broker: tb.Broker) -> None:
