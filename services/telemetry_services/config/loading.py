@@ -34,7 +34,7 @@ _NO_INFLUX: Final = "InfluxDB is not supported by this version; unset it and use
 NOT_YET: Final[dict[str, tuple[type[ServiceSettings], str]]] = {
     "HTTP_ANONYMOUS": (
         BrokerSettings,
-        "this version asks for no credentials on /produce, /consume, /ack and /topics; unset it",
+        "this version asks for no credentials on /produce, /consume and /ack; unset it",
     ),
     "SERVICE_TOKEN": (
         ServiceSettings,

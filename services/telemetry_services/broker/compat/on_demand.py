@@ -8,7 +8,7 @@ from telemetry_broker.errors import ConflictError, InvalidArgumentError, NotFoun
 from telemetry_broker.v1 import broker_pb2 as pb
 
 MAX_PARTITIONS_ON_DEMAND: Final = 64
-"""Up to so many partitions a topic grows on demand. Each one costs files and memory; more are made by ConfigureTopic."""
+"""Up to so many partitions a topic grows on demand. Each costs files and memory; ConfigureTopic makes more."""
 
 MAX_TOPICS_ON_DEMAND: Final = 1_000
 """With so many topics in the broker, no more are made on demand."""

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,7 +89,7 @@ class EventStream:
         self._waiters.refuse_when_closed()
         self._take()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes]:
         """What to send, until `leave` or the end of the broker."""
         with self._waiters.waiting(self._topic) as changed:
             self._changed = changed
@@ -126,7 +126,7 @@ class EventStream:
         self._changed.set()
 
     def end(self) -> None:
-        """Leaves what is not acked to others in 5 s at the latest: acks that are on their way still count until then."""
+        """Leaves what is not acked to others, in 5 s at the latest: acks on their way still count."""
         now = time.monotonic()
         later = [lease for lease, sent in self._unacked.items() if sent.deadline > now + SECONDS_AFTER_END]
         for lease in self._unacked:
@@ -193,19 +193,26 @@ class EventStream:
 
     def _renew(self, now: float) -> None:
         waiting = [lease for lease, sent in self._unacked.items() if sent.number > self._acked_up_to]
-        self._extend(waiting, self._timeout)
+        ended = self._extend(waiting, self._timeout)
         for lease in waiting:
-            self._unacked[lease].deadline = now + self._timeout
+            if lease in ended:  # by a seek
+                del self._unacked[lease], self._holders[lease]
+            else:
+                self._unacked[lease].deadline = now + self._timeout
 
-    def _extend(self, leases: Iterable[bytes], seconds: float) -> None:
+    def _extend(self, leases: Iterable[bytes], seconds: float) -> set[bytes]:
+        """Lets leases end so many seconds from now; returns those that have ended."""
         request = pb.ExtendRequest(
             topic=self._topic,
             group=self._group,
             leases=[pb.LeaseRange(lease_id=lease) for lease in leases],
             visibility_timeout_ms=max(1, round(seconds * 1000)),
         )
-        if request.leases:
-            try:
-                self._core.call("Extend", request.SerializeToString())
-            except BrokerError as error:  # the topic or group was deleted, or the broker closed
-                log.debug("leases of a stream were not extended: %s", error)
+        if not request.leases:
+            return set()
+        try:
+            answer = pb.ExtendResponse.FromString(self._core.call("Extend", request.SerializeToString()))
+        except BrokerError as error:  # the topic or group was deleted, or the broker closed
+            log.debug("leases of a stream were not extended: %s", error)
+            return set()
+        return {entry.lease_id for entry in answer.stale}
