@@ -34,8 +34,7 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_ACK_BYTES: Final = 64 << 10
-_STREAM_HEADERS: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-_STREAM_TYPE: Final = "text/event-stream"
+_STREAM_HEADERS: Final = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class CompatibilityEndpoints:
@@ -99,7 +98,7 @@ class CompatibilityEndpoints:
         topic, group = text_parameter(request, "topic"), text_parameter(request, "group")
         partition = partition_parameter(request)
         if request.method == "HEAD":
-            return Response(headers=_STREAM_HEADERS, media_type=_STREAM_TYPE)
+            return Response(headers=_STREAM_HEADERS)
         stream = EventStream(self._core, self._waiters, self._holders, topic, group, partition, self._heartbeat_seconds)
         stream.open()
         return _EventStreamResponse(stream)
@@ -142,8 +141,6 @@ class CompatibilityEndpoints:
 
 
 class _EventStreamResponse(Response):
-    media_type = _STREAM_TYPE
-
     def __init__(self, stream: EventStream) -> None:
         super().__init__(headers=_STREAM_HEADERS)
         del self.headers["content-length"]

@@ -58,13 +58,19 @@ def encode(event_id: EventId, topic: str, value: bytes, append_time_ns: int) -> 
     A value that is no UTF-8 travels as base64, and the event says so in a field `encoding`.
     """
     shown = str(event_id)
-    event = {"id": shown, "payload": "", "created_at": _rfc3339(append_time_ns), "topic": topic}
     try:
-        event["payload"] = value.decode()
+        payload, encoding = value.decode(), {}
     except UnicodeDecodeError:
-        event["payload"] = base64.b64encode(value).decode()
-        event["encoding"] = "base64"
-    data = json.dumps({**event, "partition": event_id.partition}, ensure_ascii=False, separators=(",", ":"))
+        payload, encoding = base64.b64encode(value).decode(), {"encoding": "base64"}
+    event = {
+        "id": shown,
+        "payload": payload,
+        "created_at": _rfc3339(append_time_ns),
+        "topic": topic,
+        "partition": event_id.partition,
+        **encoding,
+    }
+    data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
     return f"id: {shown}\ndata: {data.translate(_LINE_ENDS)}\npartition: {event_id.partition}\n\n".encode()
 
 
