@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -164,6 +165,16 @@ def test_a_stream_that_waits_is_woken_by_a_record(broker: BrokerProcess) -> None
         stored(produce(broker, "late"))
         assert events.take(1)[0].payload == "late"
         assert time.monotonic() - began < 5  # and not by the next heartbeat
+
+
+def test_an_answer_does_not_wait_for_the_clients_acknowledgement() -> None:
+    with (
+        listen("127.0.0.1", 0, variable="PORT", flag="--port") as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_groups_do_not_see_each_others_acks(broker: BrokerProcess) -> None:
