@@ -32,8 +32,8 @@ def listen(host: str, port: int, *, variable: str, flag: str) -> socket.socket:
             code="address.unusable",
         ) from err
     listener.setblocking(False)
-    # Its connections inherit this. asyncio does not set it on them: it takes a socket made this way for no TCP one. Without
-    # it each answer of two writes, head and body, waits 40 ms for the client's delayed acknowledgement.
+    # Its connections inherit this; asyncio sets it on those of its own sockets only. Without it each answer of two writes,
+    # head and body, waits 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
