@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import broker_pb2 as pb
+from telemetry_services.broker.compat import CompatibilityEndpoints
 from telemetry_services.broker.metering import read_partitions
 from telemetry_services.broker.servicer import SERVICE, BrokerServicer
 from telemetry_services.broker.waiting import Waiters
@@ -92,7 +93,9 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
             ready=lambda: why_unready(core),
             refresh=BrokerMetrics("broker", lambda: read_partitions(core)).refresh,
         )
-        http = HttpServer(Starlette(routes=side_port_routes(health)), listener) if listener else None
+        endpoints = CompatibilityEndpoints(core, waiters, partitions=settings.partitions_per_topic)
+        app = endpoints.in_front_of(Starlette(routes=side_port_routes(health)))
+        http = HttpServer(app, listener) if listener else None
         await grpc_server.start()
         if http:
             await http.start()

@@ -8,7 +8,7 @@ from typing import Any, Final
 import grpc
 
 from telemetry_broker import _core
-from telemetry_broker.errors import BrokerError, InvalidArgumentError, UnavailableError
+from telemetry_broker.errors import BrokerError, InvalidArgumentError
 from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_services.broker.consume import consume
 from telemetry_services.broker.waiting import Waiters
@@ -92,7 +92,7 @@ class BrokerServicer:
                 left = end - time.monotonic()
                 if answer.startswith(_DELIVERIES_TAG) or left <= 0:
                     return answer
-                self._refuse_to_wait()
+                self._waiters.refuse_when_closed()
                 due = pb.ReceiveResponse.FromString(answer).next_due_ms / 1000
                 await self._waiters.wait(changed, min(left, due) if due else left)
 
@@ -114,14 +114,14 @@ class BrokerServicer:
                 left = end - time.monotonic()
                 if answer.startswith(_DELIVERIES_TAG) or left <= 0:
                     return answer
-                self._refuse_to_wait()
+                self._waiters.refuse_when_closed()
                 await self._waiters.wait(changed, left)
 
     async def _produce_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:  # noqa: ARG002
         with self._active.track_inprogress():
             async for request in requests:
                 try:
-                    self._refuse_to_wait()
+                    self._waiters.refuse_when_closed()
                     yield wrap(_PRODUCED, await self._produce(first_field(request, _PRODUCE)))
                 except BrokerError as error:
                     yield wrap(_ERROR, stream_error(error).SerializeToString())
@@ -133,15 +133,6 @@ class BrokerServicer:
                     yield response
             except BrokerError as error:
                 await abort_with(context, error)
-
-    def _refuse_to_wait(self) -> None:
-        """A broker that stops ends waits with an error: an empty answer would be asked for again at once."""
-        if self._waiters.closed:
-            raise UnavailableError(
-                "the broker is stopping; ask another one, or this one again later",
-                code="broker.draining",
-                retry_after=1.0,
-            )
 
 
 def stream_error(error: BrokerError) -> pb.Error:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from telemetry_broker import _core
+from telemetry_broker.errors import UnavailableError
 
 
 class Waiters:
@@ -42,6 +43,15 @@ class Waiters:
                 await event.wait()
         except TimeoutError:
             return
+
+    def refuse_when_closed(self) -> None:
+        """A broker that stops ends waits with an error: an empty answer would be asked for again at once."""
+        if self.closed:
+            raise UnavailableError(
+                "the broker is stopping; ask another one, or this one again later",
+                code="broker.draining",
+                retry_after=1.0,
+            )
 
     def close(self) -> None:
         """Ends every wait, now and later."""

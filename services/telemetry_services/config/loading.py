@@ -32,7 +32,10 @@ _ONE_BROKER: Final = "this version runs one broker; unset it"
 _NO_INFLUX: Final = "InfluxDB is not supported by this version; unset it and use STORE=delta:///path"
 
 NOT_YET: Final[dict[str, tuple[type[ServiceSettings], str]]] = {
-    "HTTP_ANONYMOUS": (BrokerSettings, "the broker has no /produce, /consume, /ack and /topics yet; unset it"),
+    "HTTP_ANONYMOUS": (
+        BrokerSettings,
+        "this version asks for no credentials on /produce, /consume and /ack; unset it",
+    ),
     "SERVICE_TOKEN": (
         ServiceSettings,
         "this version has no service tokens; unset it and listen on the loopback",

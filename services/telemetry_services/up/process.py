@@ -15,6 +15,7 @@ from telemetry_services.api.app import build_app
 from telemetry_services.api.keys import obtain_key
 from telemetry_services.api.process import why_unreadable
 from telemetry_services.api.publishing import Publisher
+from telemetry_services.broker.compat import CompatibilityEndpoints
 from telemetry_services.broker.metering import read_partitions
 from telemetry_services.broker.process import describe_broker, open_core, why_unready
 from telemetry_services.broker.servicer import SERVICE as BROKER_SERVICE
@@ -62,8 +63,14 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
             refresh=BrokerMetrics("broker", lambda: read_partitions(core)).refresh,
         )
         publisher = Publisher(lambda: broker, settings.msg_queue_topic, settings.partitions_per_topic)
-        http = HttpServer(build_app(store, publisher, key, health), listener)
-        grpc_address = await stack.enter_async_context(_serving(settings, core, pipeline, http, health, grpc_port))
+        waiters = Waiters(core)
+        stack.callback(waiters.close)
+        endpoints = CompatibilityEndpoints(core, waiters, partitions=settings.partitions_per_topic)
+        http = HttpServer(endpoints.in_front_of(build_app(store, publisher, key, health)), listener)
+        servicer = BrokerServicer(core, waiters)
+        grpc_address = await stack.enter_async_context(
+            _serving(settings, servicer, waiters, pipeline, http, health, grpc_port)
+        )
         display = stack.enter_context(Display())
         shown_key, header = (key, key) if settings.api_key is None else ("as in API_KEY", "$API_KEY")
         display.say(f"API http://{http.address}  API key: {shown_key}")
@@ -107,11 +114,16 @@ def _free_grpc_port(settings: UpSettings) -> int:
 
 @contextlib.asynccontextmanager
 async def _serving(
-    settings: UpSettings, core: _core.Broker, pipeline: Pipeline, http: HttpServer, health: Health, grpc_port: int
+    settings: UpSettings,
+    servicer: BrokerServicer,
+    waiters: Waiters,
+    pipeline: Pipeline,
+    http: HttpServer,
+    health: Health,
+    grpc_port: int,
 ) -> AsyncIterator[str]:
     """Serves gRPC and HTTP inside the block; gives the gRPC address."""
-    waiters = Waiters(core)
-    server = GrpcServer([BrokerServicer(core, waiters).handler()], [BROKER_SERVICE, COLLECTOR_SERVICE])
+    server = GrpcServer([servicer.handler()], [BROKER_SERVICE, COLLECTOR_SERVICE])
     collector_pb2_grpc.add_CollectorServiceServicer_to_server(
         CollectorServicer(pipeline.collector, shown_url(settings.store_url)), server.server
     )

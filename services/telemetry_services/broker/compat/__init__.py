@@ -1,0 +1,5 @@
+"""The older system's endpoints over HTTP: `/produce`, `/consume`, `/ack`, `/topics`. Written down in docs/http.md."""
+
+from telemetry_services.broker.compat.app import CompatibilityEndpoints
+
+__all__ = ["CompatibilityEndpoints"]

@@ -1,0 +1,174 @@
+"""The endpoints as an ASGI app that stands in front of another one."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from telemetry_broker import _core
+from telemetry_broker.errors import BrokerError, InvalidArgumentError, NotFoundError, StaleLeaseError
+from telemetry_broker.v1 import broker_pb2 as pb
+from telemetry_services.broker.compat.access import RefuseWebPages
+from telemetry_services.broker.compat.errors import answer_error
+from telemetry_services.broker.compat.events import EventId
+from telemetry_services.broker.compat.measuring import MeasureRequests
+from telemetry_services.broker.compat.on_demand import TopicsOnDemand
+from telemetry_services.broker.compat.requests import (
+    bounded_body,
+    json_object,
+    partition_parameter,
+    payload_of,
+    text_parameter,
+)
+from telemetry_services.broker.compat.sse import HEARTBEAT_SECONDS, EventStream
+from telemetry_services.broker.waiting import Waiters
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES: Final = 1 << 20
+MAX_ACK_BYTES: Final = 64 << 10
+_STREAM_HEADERS: Final = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class CompatibilityEndpoints:
+    """`/produce`, `/consume`, `/ack` and `/topics` over a core.
+
+    Args:
+        partitions: of a topic made on demand.
+        service: label of the metrics.
+        heartbeat_seconds: silence after which a stream sends a comment line.
+    """
+
+    def __init__(
+        self,
+        core: _core.Broker,
+        waiters: Waiters,
+        *,
+        partitions: int,
+        service: str = "broker",
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        self._core = core
+        self._waiters = waiters
+        self._topics = TopicsOnDemand(core, partitions)
+        self._heartbeat_seconds = heartbeat_seconds
+        self._holders: dict[bytes, EventStream] = {}
+        app = Starlette(
+            routes=[
+                Route("/produce", self._produce, methods=["POST"]),
+                Route("/consume", self._consume, methods=["GET"]),
+                Route("/ack", self._ack, methods=["POST"]),
+                Route("/topics", self._list_topics, methods=["GET"]),
+            ],
+            exception_handlers={BrokerError: answer_error, ClientDisconnect: _answer_nobody},
+        )
+        self._app = MeasureRequests(RefuseWebPages(app), service)
+        self._paths = frozenset(route.path for route in app.routes if isinstance(route, Route))
+
+    def in_front_of(self, app: ASGIApp) -> ASGIApp:
+        """An app that answers these endpoints, and leaves all others to `app`."""
+
+        async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+            ours = scope["type"] == "http" and scope["path"] in self._paths
+            await (self._app if ours else app)(scope, receive, send)
+
+        return dispatch
+
+    async def _produce(self, request: Request) -> Response:
+        topic, partition = text_parameter(request, "topic"), partition_parameter(request)
+        value = payload_of(await bounded_body(request, MAX_BODY_BYTES))
+        message = pb.ProduceRequest(topic=topic, partition=partition, records=[pb.Record(value=value)])
+        encoded = message.SerializeToString()
+        try:
+            answer = await self._call("Produce", topic, encoded)
+        except NotFoundError:
+            await self._topics.ensure(topic, partition)
+            answer = await self._call("Produce", topic, encoded)
+        at = pb.ProduceResponse.FromString(answer).appended[0]
+        return JSONResponse({"id": f"{at.partition}.{at.base_offset}"})
+
+    async def _consume(self, request: Request) -> Response:
+        topic, group = text_parameter(request, "topic"), text_parameter(request, "group")
+        partition = partition_parameter(request)
+        if request.method == "HEAD":
+            return Response(headers=_STREAM_HEADERS)
+        stream = EventStream(self._core, self._waiters, self._holders, topic, group, partition, self._heartbeat_seconds)
+        stream.open()
+        return _EventStreamResponse(stream)
+
+    async def _ack(self, request: Request) -> Response:
+        topic, group = text_parameter(request, "topic"), text_parameter(request, "group")
+        partition = partition_parameter(request)
+        given = json_object(await bounded_body(request, MAX_ACK_BYTES)).get("id")
+        if not isinstance(given, str):
+            raise InvalidArgumentError('the body names no event: expected {"id": "..."} with the id of an event')
+        event_id = EventId.parse(given)
+        if partition not in (None, event_id.partition):
+            raise InvalidArgumentError(
+                f"event {given!r} is of partition {event_id.partition}, not {partition}", code="invalid.lease"
+            )
+        offsets = pb.OffsetRange(start=event_id.offset, end=event_id.offset + 1)
+        lease = pb.LeaseRange(lease_id=event_id.lease_id, ranges=[offsets])
+        message = pb.AckRequest(topic=topic, group=group, leases=[lease])
+        answer = pb.AckResponse.FromString(await self._call("Ack", topic, message.SerializeToString()))
+        if answer.stale:
+            raise StaleLeaseError(
+                f"{topic}/{event_id.partition} offset {event_id.offset}: no longer held by this event (given to "
+                f"another consumer, acked as another event, or passed by a seek), or not of group {group!r}, so not "
+                "acked. Handle events within the visibility timeout"
+            )
+        holder = self._holders.get(event_id.lease_id)
+        if holder is not None:
+            holder.settled(event_id.lease_id)
+        return PlainTextResponse("ok")
+
+    async def _list_topics(self, request: Request) -> Response:  # noqa: ARG002
+        topics = pb.ListTopicsResponse.FromString(self._core.call("ListTopics", b"")).topics
+        return JSONResponse({topic.name: list(range(topic.config.partitions)) for topic in topics})
+
+    async def _call(self, method: str, topic: str, request: bytes) -> bytes:
+        """A call of the core, in a thread where it waits for the disk."""
+        if self._core.produce_waits(topic):
+            return await asyncio.to_thread(self._core.call, method, request)
+        return self._core.call(method, request)
+
+
+class _EventStreamResponse(Response):
+    def __init__(self, stream: EventStream) -> None:
+        super().__init__(headers=_STREAM_HEADERS)
+        del self.headers["content-length"]
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        watching = asyncio.create_task(self._watch(receive))
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            try:
+                async with contextlib.aclosing(self._stream.chunks()) as chunks:
+                    async for chunk in chunks:
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            except BrokerError as error:  # too late for a status: the client opens the next stream, and gets it there
+                log.info("a stream ended: %s", error)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._stream.end()
+            watching.cancel()
+
+    async def _watch(self, receive: Receive) -> None:
+        """Notices at once when the client leaves, also while there is nothing to send."""
+        message: Mapping[str, object] = {}
+        while message.get("type") != "http.disconnect":
+            message = await receive()
+        self._stream.leave()
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    """The client left before its request was whole."""
+    return Response(status_code=400)

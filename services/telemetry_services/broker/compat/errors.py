@@ -1,0 +1,49 @@
+"""The one place where an error becomes an HTTP status: plain text, the same words as over gRPC and in Python."""
+
+import logging
+import math
+from http import HTTPStatus
+from typing import Final
+
+import grpc
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+
+from telemetry_broker.errors import CODES, BrokerError
+
+log = logging.getLogger(__name__)
+
+CODE_HEADER: Final = "telemetry-code"
+_RETRY_SECONDS: Final = 1.0
+_RETRIED: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+# The clients in the field know 400 for whatever is wrong with their request. A status of _RETRIED promises that nothing
+# was stored: what is not listed, such as a failed fsync, is a 500.
+_STATUSES: Final = {
+    grpc.StatusCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    grpc.StatusCode.NOT_FOUND: HTTPStatus.BAD_REQUEST,
+    grpc.StatusCode.ALREADY_EXISTS: HTTPStatus.BAD_REQUEST,
+    grpc.StatusCode.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
+    grpc.StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    grpc.StatusCode.CANCELLED: HTTPStatus.SERVICE_UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: HTTPStatus.SERVICE_UNAVAILABLE,
+    grpc.StatusCode.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+}
+
+
+def status_of(error: BrokerError) -> HTTPStatus:
+    """The status of an error's code."""
+    info = CODES.get(error.code)
+    return _STATUSES.get(info.status, HTTPStatus.INTERNAL_SERVER_ERROR) if info else HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+async def answer_error(request: Request, error: Exception) -> PlainTextResponse:
+    """The answer for a BrokerError."""
+    assert isinstance(error, BrokerError)  # noqa: S101 (what it is registered for)
+    status = status_of(error)
+    headers = {CODE_HEADER: error.code}
+    if status in _RETRIED:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or _RETRY_SECONDS)))
+    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.warning("a request failed: %s", error, extra={"endpoint": request.url.path})
+    return PlainTextResponse(error.message, status, headers)
