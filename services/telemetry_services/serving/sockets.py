@@ -33,7 +33,7 @@ def listen(host: str, port: int, *, variable: str, flag: str) -> socket.socket:
             code="address.unusable",
         ) from err
     listener.setblocking(False)
-    # Its connections inherit this; asyncio sets it on those of its own sockets only. Without it an answer of two writes,
+    # Its connections inherit this; asyncio sets it on its own sockets only. Without it an answer of two writes,
     # head and body, waits 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
