@@ -231,6 +231,11 @@ impl Log {
         self.synced_end
     }
 
+    /// Behind the last record that is in a segment.
+    pub fn written_end(&self) -> u64 {
+        self.tail.unwritten().next().map_or(self.chain_end, |frame| frame.header().base_offset)
+    }
+
     /// Behind the last record that consumers may see.
     pub fn visible_end(&self) -> u64 {
         match self.options.durability {
