@@ -1,7 +1,7 @@
 //! One partition: its log, the cursors of its groups, and the group commit that makes both durable.
 //!
-//! Locks: the partition's lock guards log and cursors; it is never held while syncing. A sync is run by one of the
-//! threads that wait for it, for all of them.
+//! Locks: the partition's lock guards log and cursors; it is never held while the log is synced. A sync is run by one of
+//! the threads that wait for it, for all of them. Whoever redrives takes `redriving` before any partition's lock.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -289,6 +289,8 @@ pub struct Partition {
     disk: Arc<dyn Disk>,
     inner: Mutex<Inner>,
     commit: GroupCommit,
+    /// Held while dead letters of the partition are put back: what one call is putting back another would as well.
+    redriving: Mutex<()>,
 }
 
 impl Partition {
@@ -317,6 +319,7 @@ impl Partition {
                 flushed: false,
             }),
             commit: GroupCommit::default(),
+            redriving: Mutex::default(),
         })
     }
 
@@ -344,8 +347,12 @@ impl Partition {
     /// Changes how the log is kept.
     pub fn configure(&self, options: LogOptions) -> Result<()> {
         let mut inner = self.open_inner()?;
+        let leaves_memory = inner.log.durability() == Durability::Memory && options.durability != Durability::Memory;
         inner.log.configure(options);
         inner.flush_if_due(&*self.disk)?;
+        if leaves_memory {
+            inner.log.keep_end()?;
+        }
         // A log that becomes `fsync` shows only what is synced.
         self.settle(inner)
     }
@@ -404,8 +411,8 @@ impl Partition {
         }
         // A rewrite may have taken the entries out of the file that was synced, and have failed to bring them to the disk.
         let inner = self.inner.lock();
-        let meant = inner.cursors.iter().filter(|(name, _)| group.is_none_or(|group| group == *name));
-        meant.map(|(_, cursor)| cursor.journal.check()).collect()
+        let mut meant = inner.cursors.iter().filter(|(name, _)| group.is_none_or(|group| group == *name));
+        meant.try_for_each(|(_, cursor)| cursor.journal.check())
     }
 
     /// Appends a batch and returns once the durability holds. `producer` is a name and a sequence.
@@ -541,6 +548,16 @@ impl Partition {
         cursor.write_journal_unless_in_memory(&*self.disk, log)?;
         self.settle_journals(inner, Some(group))?;
         Ok(settled)
+    }
+
+    /// Whether the group was kept short since the last call, see [`Queue::take_withheld`].
+    pub fn take_withheld(&self, group: &str) -> bool {
+        self.inner.lock().cursors.get_mut(group).is_some_and(|cursor| cursor.queue.take_withheld())
+    }
+
+    /// Keeps other redrives of the partition out.
+    pub fn redriving(&self) -> MutexGuard<'_, ()> {
+        self.redriving.lock()
     }
 
     /// What a group has not acked, up to the end of the log.
@@ -756,8 +773,7 @@ impl Partition {
             let below = inner.acked_below();
             let log = inner.log.close(below);
             let Inner { log: of, cursors, .. } = &mut *inner;
-            let journals: Vec<Result<()>> =
-                cursors.values_mut().map(|cursor| cursor.close(&*self.disk, of)).collect();
+            let journals: Vec<Result<()>> = cursors.values_mut().map(|cursor| cursor.close(&*self.disk, of)).collect();
             log.and(journals.into_iter().collect::<Result<()>>())?;
             inner.flushed = true;
             Ok(())

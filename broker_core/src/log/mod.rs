@@ -413,6 +413,15 @@ impl Log {
         Ok(())
     }
 
+    /// Makes sure that the next life goes on at `end` at least, also where no frame tells of the offsets before it: what is
+    /// acked in memory is not written, and only a `memory` log begins its lives at the ceiling.
+    pub fn keep_end(&mut self) -> Result<()> {
+        let state = State { begin: self.end, ..self.state.clone() };
+        state.store(&*self.disk, &self.dir)?;
+        self.state = state;
+        Ok(())
+    }
+
     /// Where the first segment begins when there is none yet.
     fn chain_start(&self) -> u64 {
         self.tail.unwritten().next().map_or(self.chain_end, |frame| frame.header().base_offset - frame.header().skipped)
