@@ -1117,3 +1117,24 @@ fn offsets_acked_in_memory_do_not_come_again_after_the_topic_became_durable() {
         assert_eq!(values(&receive(&b, &wish("t", "g"))), ["b"], "{durability:?}");
     }
 }
+
+#[test]
+fn what_an_ordered_group_gives_again_for_a_lost_ack_is_open_again() {
+    let (_, disk) = disk();
+    let b = on(&disk);
+    create(&b, "t", 1, v1::Durability::Os);
+    produce(&b, "t", &["a", "b", "c"]);
+    let one = v1::ReceiveRequest { max_records: 1, mode: v1::GroupMode::Ordered.into(), ..wish("t", "g") };
+    for _ in 0..2 {
+        ack(&b, &receive(&b, &one)[0], "g").unwrap();
+    }
+    b.close(true).unwrap();
+    // Behind the header and the reset: leased a, acked a, leased b, acked b.
+    disk.open(Path::new("/b/t/partition-0/groups/g.acks")).unwrap().write_at(32 * 3, &[0xff; 4]).unwrap();
+    let b = on(&disk);
+    let a = receive(&b, &one);
+    assert_eq!((values(&a), values(&receive(&b, &one))), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    ack(&b, &a[0], "g").unwrap();
+    b.close(false).unwrap();
+    assert_eq!(values(&receive(&on(&disk), &one)), ["b"]);
+}

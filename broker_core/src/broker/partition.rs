@@ -453,7 +453,13 @@ impl Partition {
             return Ok(());
         }
         let start = start.map_or(inner.log.start(), |start| start.clamp(inner.log.start(), inner.log.end()));
-        let (journal, progress) = Journal::open(&*self.disk, &self.dir.join("groups"), group, inner.log.id(), start)?;
+        let (mut journal, progress) =
+            Journal::open(&*self.disk, &self.dir.join("groups"), group, inner.log.id(), start)?;
+        if mode == Mode::Ordered && progress.has_acked_above_floor() {
+            // An entry before them was lost, and all of it is given again: then it is open again, also after a restart.
+            journal.reset(progress.floor, progress.seek_grant);
+            progress.open.iter().filter(|given| given.attempt > 0).for_each(|given| journal.leased(given));
+        }
         let queue = Queue::new(mode, &progress, first_grant);
         inner.cursors.insert(group.to_owned(), Cursor { queue, journal, redelivered: 0 });
         Ok(())

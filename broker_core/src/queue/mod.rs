@@ -92,6 +92,11 @@ impl Progress {
     pub fn at(offset: u64) -> Progress {
         Progress { floor: offset, next: offset, ..Progress::default() }
     }
+
+    /// Whether something between the floor and `next` is acked.
+    pub fn has_acked_above_floor(&self) -> bool {
+        self.open.iter().map(|given| given.range.end - given.range.start).sum::<u64>() < self.next - self.floor
+    }
 }
 
 /// A group's cursor, of either mode.
