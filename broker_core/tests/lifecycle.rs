@@ -192,7 +192,9 @@ fn redriven_records_are_what_they_were_and_are_listed_no_more() {
     for value in [b"a", b"b", b"c"] {
         setup.try_produce(1, value).unwrap();
     }
-    setup.receive("t", "g").unwrap();
+    for _ in 0..3 {
+        setup.receive("t", "g").unwrap();
+    }
     setup.clock.advance_ns(31 * SECOND_NS);
     assert_eq!(setup.receive("t", "g"), None);
     assert_eq!(setup.letters().total, 3);
@@ -453,8 +455,9 @@ fn a_group_without_consumers_goes_after_a_week_and_the_keeper_of_dead_letters_st
     setup.receive("t", "g").unwrap();
     setup.clock.advance_ns(31 * SECOND_NS);
     assert_eq!(setup.receive("t", "g"), None);
-    for day in 0..9 {
-        assert_eq!(setup.has_group("t", "g"), day < 7, "day {day}");
+    for day in 0..10 {
+        // After a week it is found idle, and by the next look its consumers have had the time to say that they are there.
+        assert_eq!(setup.has_group("t", "g"), day < 8, "day {day}");
         setup.clock.advance_ns(DAY_NS);
         setup.broker.retain(false);
     }
@@ -527,4 +530,229 @@ fn an_ordered_group_is_spread_evenly_over_consumers_that_wait() {
         setup.try_produce(partition, b"x").unwrap();
     }
     assert_eq!((ask("a").len(), ask("b").len()), (2, 2));
+}
+
+#[test]
+fn one_who_always_reads_ahead_keeps_no_more_than_its_share_of_an_ordered_group() {
+    let setup = Setup::new();
+    setup.create(4, |_| ());
+    for number in 0..800 {
+        setup.try_produce(number % 4, b"x").unwrap();
+    }
+    let ask = |consumer: &str| {
+        let request = v1::ReceiveRequest {
+            topic: "t".into(),
+            group: "g".into(),
+            consumer: consumer.into(),
+            mode: v1::GroupMode::Ordered.into(),
+            max_records: 1,
+            max_deliveries: 4,
+            wait_ms: 1000,
+            ..Default::default()
+        };
+        setup.call::<v1::ReceiveResponse>("Receive", &request).unwrap().deliveries
+    };
+    let (mut held, mut got) = (Vec::new(), Vec::new());
+    for _ in 0..50 {
+        // It acks a batch once it has the next one.
+        let next = ask("ahead");
+        held.iter().for_each(|delivery| setup.ack(delivery, "g"));
+        held = next;
+        let deliveries = ask("other");
+        deliveries.iter().for_each(|delivery| setup.ack(delivery, "g"));
+        got.push(deliveries.into_iter().map(|delivery| delivery.partition).collect::<Vec<_>>());
+    }
+    let mut partitions = got.pop().unwrap();
+    partitions.sort_unstable();
+    partitions.dedup();
+    assert_eq!(partitions.len(), 2, "half of the partitions: {got:?}");
+    for deliveries in &got[4..] {
+        assert!(!deliveries.is_empty() && deliveries.iter().all(|at| partitions.contains(at)), "they stay: {got:?}");
+    }
+}
+
+#[test]
+fn a_group_that_somebody_waits_in_stays_however_quiet_the_topic_is() {
+    let setup = Setup::new();
+    setup.create(1, |_| ());
+    let waiting = setup.broker.wakeups().subscribe(Some("t".into())).unwrap();
+    assert_eq!(setup.receive("t", "g"), None);
+    setup.receive("t", "gone");
+    for _ in 0..10 {
+        setup.clock.advance_ns(DAY_NS);
+        // What moved the clock by hand wakes everyone; here only what the broker does itself shall.
+        waiting.drain();
+        setup.broker.retain(false);
+        if !waiting.drain().is_empty() {
+            setup.receive("t", "g");
+        }
+    }
+    assert_eq!((setup.has_group("t", "g"), setup.has_group("t", "gone")), (true, false));
+}
+
+#[test]
+fn after_a_long_stop_the_consumers_of_a_group_have_time_to_come_back() {
+    let mut setup = Setup::new();
+    setup.create(1, |_| ());
+    setup.produce(b"a");
+    setup.receive("t", "g").unwrap();
+    setup = setup.reopen(true);
+    setup.clock.advance_ns(8 * DAY_NS);
+    setup.broker.retain(false);
+    assert_eq!(setup.consume_all("g"), 1);
+    setup.clock.advance_ns(3600 * SECOND_NS);
+    setup.broker.retain(false);
+    assert!(setup.has_group("t", "g"));
+}
+
+#[test]
+fn a_group_that_never_had_a_consumer_goes_after_a_week_however_often_the_broker_is_opened() {
+    let mut setup = Setup::new();
+    setup.create(1, |_| ());
+    let request = v1::CreateGroupRequest { topic: "t".into(), group: "g".into(), ..Default::default() };
+    setup.call::<v1::CreateGroupResponse>("CreateGroup", &request).unwrap();
+    for day in 0..9 {
+        assert!(setup.has_group("t", "g") || day > 7, "day {day}");
+        setup.broker.retain(false);
+        setup.clock.advance_ns(DAY_NS / 2);
+        setup.broker.retain(false);
+        setup.clock.advance_ns(DAY_NS / 2);
+        setup = setup.reopen(true);
+    }
+    assert!(!setup.has_group("t", "g"));
+}
+
+fn configure(
+    setup: &Setup,
+    name: &str,
+    change: impl FnOnce(&mut v1::TopicConfig),
+) -> Result<v1::ConfigureTopicResponse, Error> {
+    let mut config = v1::TopicConfig::default();
+    change(&mut config);
+    let request = v1::ConfigureTopicRequest { name: name.into(), config: Some(config), ..Default::default() };
+    setup.call("ConfigureTopic", &request)
+}
+
+fn give_up(setup: &Setup, delivery: &v1::Delivery) {
+    let request = v1::NackRequest {
+        topic: "t".into(),
+        group: "g".into(),
+        leases: vec![v1::LeaseRange { lease_id: delivery.lease_id.clone(), ranges: vec![] }],
+        dead_letter: true,
+        reason: "bad".into(),
+        ..Default::default()
+    };
+    setup.call::<v1::NackResponse>("Nack", &request).unwrap();
+}
+
+#[test]
+fn dead_letters_are_as_durable_as_the_topic_they_come_from_whenever_it_became_so() {
+    let mut setup = Setup::new();
+    setup.create(1, |config| config.durability = v1::Durability::Memory.into());
+    setup.produce(b"a");
+    give_up(&setup, &setup.receive("t", "g").unwrap());
+    configure(&setup, "t", |config| config.durability = v1::Durability::Fsync.into()).unwrap();
+    setup = setup.crash();
+    assert_eq!(setup.letters().total, 1, "what there was is written when the topic's durability rises");
+    for _ in 0..5 {
+        setup.produce(b"b");
+        give_up(&setup, &setup.receive("t", "g").unwrap());
+    }
+    setup = setup.crash();
+    assert_eq!(setup.letters().total, 6);
+    let weaker = configure(&setup, "t.dlq", |config| config.durability = v1::Durability::Memory.into());
+    assert_eq!(weaker.unwrap_err().code(), Code::InvalidArgument);
+    configure(&setup, "t.dlq", |config| config.retention_ms = Some(1000)).unwrap();
+}
+
+#[test]
+fn a_topic_that_drops_the_oldest_keeps_its_dead_letters() {
+    let setup = Setup::new();
+    setup.create(1, |config| {
+        config.segment_bytes = Some(1 << 20);
+        config.max_partition_bytes = Some(2 << 20);
+        config.full_policy = v1::FullPolicy::DropOldest.into();
+        config.retention_ms = Some(1000);
+        config.retention_bytes = Some(1);
+    });
+    for _ in 0..30 {
+        setup.produce(&[0; 300_000]);
+        give_up(&setup, &setup.receive("t", "g").unwrap());
+        setup.clock.advance_ns(10 * SECOND_NS);
+        setup.broker.retain(false);
+    }
+    let request = v1::ListDeadLettersRequest { topic: "t".into(), max_records: 100, ..Default::default() };
+    let letters: v1::ListDeadLettersResponse = setup.call("ListDeadLetters", &request).unwrap();
+    let listed: usize = letters.deliveries.iter().map(|delivery| delivery.records.len()).sum();
+    assert_eq!((letters.total, listed), (30, 30));
+    let drops = configure(&setup, "t.dlq", |config| {
+        config.max_partition_bytes = Some(4 << 20);
+        config.full_policy = v1::FullPolicy::DropOldest.into();
+    });
+    assert_eq!(drops.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[test]
+fn redrives_at_the_same_time_put_each_letter_back_once() {
+    let setup = Setup::new();
+    setup.create(1, |_| ());
+    for _ in 0..20 {
+        for _ in 0..100 {
+            setup.produce(b"a");
+        }
+        while let Some(delivery) = setup.receive("t", "g") {
+            give_up(&setup, &delivery);
+        }
+        let redriven: u64 = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| setup.redrive(|_| ()))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!((redriven, setup.consume_all("g")), (100, 100));
+    }
+}
+
+#[test]
+fn dead_letters_stay_while_the_broker_takes_no_records() {
+    let disk = Arc::new(support::TestDisk::default());
+    let clock = Arc::new(ManualClock::new(1));
+    let broker = Broker::open_on(disk.clone(), Path::new("/b"), BrokerOptions::default(), clock.clone()).unwrap();
+    let setup = Setup { disk: disk.clone(), clock, broker, options: BrokerOptions::default() };
+    setup.create(1, |_| ());
+    setup.produce(b"a");
+    give_up(&setup, &setup.receive("t", "g").unwrap());
+    let refused = || {
+        let request = v1::RedriveDeadLettersRequest { topic: "t".into(), ..Default::default() };
+        setup.call::<v1::RedriveDeadLettersResponse>("RedriveDeadLetters", &request).unwrap_err().code()
+    };
+    setup.broker.drain(true).unwrap();
+    assert_eq!(refused(), Code::BrokerDraining);
+    setup.broker.drain(false).unwrap();
+    disk.leave_room(100 << 20);
+    setup.clock.advance_ns(SECOND_NS);
+    assert_eq!(refused(), Code::LogFull);
+    disk.make_room();
+    setup.clock.advance_ns(SECOND_NS);
+    assert_eq!((setup.letters().total, setup.redrive(|_| ())), (1, 1));
+}
+
+#[test]
+fn where_the_first_attempt_is_the_last_a_killer_takes_no_neighbour_along() {
+    let mut setup = Setup::new();
+    setup.create(1, |config| config.max_attempts = Some(1));
+    for value in [b"poison", b"good-1", b"good-2"] {
+        setup.produce(value);
+    }
+    assert_eq!(setup.receive("t", "g").unwrap().records.len(), 1);
+    setup = setup.crash();
+    assert_eq!((setup.consume_all("g"), setup.letters().total), (2, 1));
+    // Nothing is given up by count in an ordered group, so whole batches are given there.
+    let request = v1::ReceiveRequest {
+        topic: "t".into(),
+        group: "ordered".into(),
+        consumer: "c".into(),
+        mode: v1::GroupMode::Ordered.into(),
+        ..Default::default()
+    };
+    let delivery = setup.call::<v1::ReceiveResponse>("Receive", &request).unwrap().deliveries.remove(0);
+    assert_eq!(delivery.records.len(), 3);
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use broker_core::queue::{Mode, Queue, Settled};
+use broker_core::queue::{MAX_IN_FLIGHT, MAX_LEASES, Mode, Queue, Settled};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -409,4 +409,45 @@ fn a_nack_in_the_middle_of_an_ordered_lease_keeps_what_is_before_it() {
     let settled = queue.ack(grant, 0..10, 10);
     assert_eq!(settled, Settled { done: vec![0..4], stale: vec![4..10] });
     assert_eq!(queue.ack(again, 4..10, 10).done, vec![4..10]);
+}
+
+#[test]
+fn behind_the_most_records_and_leases_nothing_is_given_until_some_are_acked_or_end() {
+    for mode in [Mode::Shared, Mode::Ordered] {
+        for (records, leases) in [(1, MAX_LEASES as u64), (1 << 16, MAX_IN_FLIGHT >> 16)] {
+            let mut queue = Queue::new(mode, &Default::default(), 1);
+            let mut grants = Vec::new();
+            for n in 0..leases {
+                let candidate = queue.candidate(&consumer(0), 0, u64::MAX / 2).unwrap();
+                let range = candidate.start..candidate.start + records;
+                assert!(range.end <= candidate.end);
+                grants.push((queue.grant(&consumer(0), range.clone(), 100 + n), range));
+            }
+            assert!(!queue.take_withheld());
+            assert_eq!(queue.candidate(&consumer(0), 0, u64::MAX / 2), None, "{mode:?} {records}");
+            assert!(queue.take_withheld());
+            let (grant, range) = grants[0].clone();
+            queue.ack(grant, range, u64::MAX / 2);
+            let candidate = queue.candidate(&consumer(0), 0, u64::MAX / 2).unwrap();
+            assert_eq!(candidate.start, records * leases);
+            assert!(candidate.end - candidate.start <= MAX_IN_FLIGHT);
+            queue.grant(&consumer(0), candidate.start..candidate.start + records, 1 << 40);
+            assert_eq!(queue.candidate(&consumer(0), 0, u64::MAX / 2), None);
+            assert_eq!(queue.candidate(&consumer(0), 101, u64::MAX / 2).map(|next| next.start), Some(records));
+        }
+    }
+}
+
+#[test]
+fn runs_that_acks_cut_up_count_as_well() {
+    let mut queue = Queue::new(Mode::Shared, &Default::default(), 1);
+    let count = 2 * MAX_LEASES as u64;
+    queue.candidate(&consumer(0), 0, count).unwrap();
+    let grant = queue.grant(&consumer(0), 0..count, 100);
+    for offset in (1..count).step_by(2) {
+        queue.ack(grant, offset..offset + 1, count);
+    }
+    assert_eq!(queue.in_flight(), (1, count / 2));
+    assert_eq!(queue.candidate(&consumer(0), 0, 2 * count), None);
+    assert_eq!(queue.candidate(&consumer(0), 100, 2 * count).map(|next| next.start), Some(0), "given again");
 }

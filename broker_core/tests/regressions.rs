@@ -2,18 +2,20 @@
 #![allow(clippy::pedantic, clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by failing")]
 
 mod support;
-use broker_core::broker::{Broker, BrokerOptions};
+use broker_core::broker::{Bounds, Broker, BrokerOptions, Receive};
 use broker_core::clock::ManualClock;
 use broker_core::disk::{Disk, File, MemoryDisk};
 use broker_core::error::{Code, Error};
 use broker_core::log::producers::{IDLE_NS, MAX_PRODUCERS};
 use broker_core::log::{Appended, Durability, LogOptions, Retention};
-use broker_core::queue::{Mode, Progress, Queue};
+use broker_core::queue::journal::Journal;
+use broker_core::queue::{Given, MAX_IN_FLIGHT, Mode, Progress, Queue};
 use broker_core::wire::v1;
 use prost::Message;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use support::{TestDisk, entries, options, read_all, segments};
 
 fn call<M: Message + Default>(broker: &Broker, method: &str, request: &impl Message) -> Result<M, Error> {
@@ -946,4 +948,193 @@ fn a_policy_that_is_not_known_is_refused_and_a_bound_can_be_taken_away() {
     let request = v1::ConfigureTopicRequest { name: "t".into(), config: Some(wish(0, Some(0))), ..Default::default() };
     let topic = call::<v1::ConfigureTopicResponse>(&b, "ConfigureTopic", &request).unwrap().topic.unwrap();
     assert_eq!(topic.config.unwrap().max_partition_bytes, None);
+}
+
+#[test]
+fn acks_survive_a_rewrite_of_their_journal_that_failed_behind_its_rename() {
+    for (durability, clean) in [(v1::Durability::Os, true), (v1::Durability::Os, false), (v1::Durability::Fsync, false)]
+    {
+        let hooked = Hooked::new();
+        let disk: Arc<dyn Disk> = hooked.clone();
+        let b = on(&disk);
+        create(&b, "t", 1, durability);
+        produce(&b, "t", &["x"; 3000]);
+        let mut refused = 0;
+        for n in 0..2500 {
+            // The first rewrite falls due in there.
+            hooked.fail_sync_dir.store((2000..2100).contains(&n), Ordering::SeqCst);
+            let d = receive(&b, &v1::ReceiveRequest { max_records: 1, ..wish("t", "g") });
+            if let Err(err) = ack(&b, &d[0], "g") {
+                assert_eq!(err.code(), Code::DataIo, "{err}");
+                refused += 1;
+                hooked.fail_sync_dir.store(false, Ordering::SeqCst);
+                ack(&b, &d[0], "g").unwrap();
+            }
+        }
+        assert_eq!(refused, 1, "an ack whose place is not sure is not answered as done; the next one mends it");
+        b.close(clean).unwrap();
+        assert_eq!(lag(&on(&disk), "t", "g").acked_end_offset, 2500, "{durability:?} {clean}");
+    }
+}
+#[test]
+fn a_close_that_could_not_sync_a_journal_fails_until_it_is_on_disk() {
+    let (system, disk) = disk();
+    let b = on(&disk);
+    create(&b, "t", 1, v1::Durability::Os);
+    produce(&b, "t", &["a"]);
+    b.close(true).unwrap();
+    let b = on(&disk);
+    let d = receive(&b, &wish("t", "g"));
+    ack(&b, &d[0], "g").unwrap();
+    system.fail_syncs(true);
+    for attempt in 0..3 {
+        assert!(b.close(true).is_err(), "attempt {attempt}");
+    }
+    system.fail_syncs(false);
+    b.close(true).unwrap();
+    drop(b);
+    assert_eq!(lag(&on(&disk), "t", "g").lag, 0);
+}
+#[test]
+fn opening_a_journal_of_many_open_leases_takes_no_more_than_reading_it() {
+    let disk = MemoryDisk::default();
+    disk.create_dir_all(Path::new("/")).unwrap();
+    let open = || Journal::open(&disk, Path::new("/groups"), "g", support::ID, 0).unwrap();
+    let (mut journal, _) = open();
+    let given = |n: u64| Given { range: n..n + 1, attempt: 1, grant: n + 1 };
+    let leases: Vec<Given> = (0..200_000).map(given).collect();
+    leases.iter().for_each(|given| journal.leased(given));
+    journal.flush().unwrap();
+    let start = Instant::now();
+    let (_, progress) = open();
+    // Walking all open leases for each would take minutes.
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(progress.open, leases);
+}
+#[test]
+fn an_ack_of_a_memory_topic_costs_the_same_however_many_records_are_open() {
+    let disk = MemoryDisk::default();
+    disk.create_dir_all(Path::new("/")).unwrap();
+    let (mut journal, _) = Journal::open(&disk, Path::new("/groups"), "g", support::ID, 0).unwrap();
+    let given = |n: u64| Given { range: 2 * n..2 * n + 1, attempt: 1, grant: 1 };
+    let open: Vec<Given> = (0..20_000).map(given).collect();
+    let progress = Progress { next: 40_000, open, ..Progress::default() };
+    let mut boiled_down = 0;
+    for n in 0..20_000 {
+        journal.acked(std::slice::from_ref(&(n..n + 1)));
+        journal.bound_pending(|| {
+            boiled_down += 1;
+            progress.clone()
+        });
+    }
+    assert!(boiled_down < 10, "{boiled_down} times");
+}
+#[test]
+fn a_record_of_a_memory_topic_that_is_on_disk_and_kills_its_broker_ends_among_the_dead_letters() {
+    let (_, disk) = disk();
+    let mut b = on(&disk);
+    let config = v1::TopicConfig {
+        partitions: Some(1),
+        durability: v1::Durability::Memory.into(),
+        max_attempts: Some(2),
+        ..Default::default()
+    };
+    let request = v1::CreateTopicRequest { name: "t".into(), config: Some(config) };
+    call::<v1::CreateTopicResponse>(&b, "CreateTopic", &request).unwrap();
+    produce(&b, "t", &["x"; 2001]);
+    produce(&b, "t", &["y"]); // what is behind the bound goes to disk before it
+    for _ in 0..2 {
+        assert_eq!(receive(&b, &wish("t", "g"))[0].base_offset, 0);
+        b.close(false).unwrap();
+        b = on(&disk);
+    }
+    assert_eq!(receive(&b, &wish("t", "g"))[0].base_offset, 1);
+    let request = v1::ListDeadLettersRequest { topic: "t".into(), ..Default::default() };
+    assert_eq!(call::<v1::ListDeadLettersResponse>(&b, "ListDeadLetters", &request).unwrap().total, 1);
+}
+#[test]
+fn what_a_group_has_in_flight_is_bounded_and_an_ack_wakes_those_it_kept_waiting() {
+    let b = Broker::in_memory(BrokerOptions::default(), Some(Arc::new(ManualClock::new(1)))).unwrap();
+    create(&b, "t", 1, v1::Durability::Os);
+    let batch = v1::ProduceRequest {
+        topic: "t".into(),
+        partition: Some(0),
+        records: vec![v1::Record::default(); 65_536],
+        ..Default::default()
+    }
+    .encode_to_vec();
+    let most = MAX_IN_FLIGHT / 65_536;
+    for _ in 0..=most {
+        b.call("Produce", &batch).unwrap();
+    }
+    let all = Receive {
+        topic: "t",
+        group: "g",
+        consumer: "c",
+        partitions: &[],
+        bounds: Bounds { records: 65_536, bytes: 8 << 20 },
+        deliveries: 1,
+        wait_ms: 0,
+        visibility_timeout_ms: 0,
+        mode: None,
+    };
+    let leases: Vec<v1::LeaseRange> = (0..most)
+        .map(|_| v1::LeaseRange { lease_id: b.receive(&all).unwrap().0[0].lease.encode(), ranges: vec![] })
+        .collect();
+    let ack = |lease: &v1::LeaseRange| {
+        let request = v1::AckRequest { topic: "t".into(), group: "g".into(), leases: vec![lease.clone()] };
+        assert_eq!(call::<v1::AckResponse>(&b, "Ack", &request).unwrap().acked, 65_536);
+    };
+    assert_eq!(lag(&b, "t", "g").in_flight, MAX_IN_FLIGHT);
+    let waiting = b.wakeups().subscribe(Some("t".into())).unwrap();
+    assert_eq!(receive(&b, &wish("t", "g")), []);
+    ack(&leases[0]);
+    assert!(!waiting.drain().is_empty());
+    assert_eq!(receive(&b, &wish("t", "g"))[0].base_offset, MAX_IN_FLIGHT);
+    ack(&leases[1]);
+    assert!(waiting.drain().is_empty(), "nobody was kept waiting");
+}
+
+#[test]
+fn offsets_acked_in_memory_do_not_come_again_after_the_topic_became_durable() {
+    for (durability, count) in [(v1::Durability::Os, 1), (v1::Durability::Fsync, 1), (v1::Durability::Os, 2001)] {
+        let (_, disk) = disk();
+        let b = on(&disk);
+        create(&b, "t", 1, v1::Durability::Memory);
+        produce(&b, "t", &vec!["a"; count]);
+        ack(&b, &receive(&b, &v1::ReceiveRequest { max_records: 3000, ..wish("t", "g") })[0], "g").unwrap();
+        if count > 2000 {
+            // Above the bound: what is acked is left out here already, and the batch behind it is acked as well.
+            produce(&b, "t", &["a"; 2001]);
+            ack(&b, &receive(&b, &v1::ReceiveRequest { max_records: 3000, ..wish("t", "g") })[0], "g").unwrap();
+        }
+        let config = v1::TopicConfig { durability: durability.into(), ..Default::default() };
+        let request = v1::ConfigureTopicRequest { name: "t".into(), config: Some(config), ..Default::default() };
+        call::<v1::ConfigureTopicResponse>(&b, "ConfigureTopic", &request).unwrap();
+        b.close(false).unwrap();
+        let b = on(&disk);
+        produce(&b, "t", &["b"]);
+        assert_eq!(values(&receive(&b, &wish("t", "g"))), ["b"], "{durability:?}");
+    }
+}
+
+#[test]
+fn what_an_ordered_group_gives_again_for_a_lost_ack_is_open_again() {
+    let (_, disk) = disk();
+    let b = on(&disk);
+    create(&b, "t", 1, v1::Durability::Os);
+    produce(&b, "t", &["a", "b", "c"]);
+    let one = v1::ReceiveRequest { max_records: 1, mode: v1::GroupMode::Ordered.into(), ..wish("t", "g") };
+    for _ in 0..2 {
+        ack(&b, &receive(&b, &one)[0], "g").unwrap();
+    }
+    b.close(true).unwrap();
+    // Behind the header and the reset: leased a, acked a, leased b, acked b.
+    disk.open(Path::new("/b/t/partition-0/groups/g.acks")).unwrap().write_at(32 * 3, &[0xff; 4]).unwrap();
+    let b = on(&disk);
+    let a = receive(&b, &one);
+    assert_eq!((values(&a), values(&receive(&b, &one))), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    ack(&b, &a[0], "g").unwrap();
+    b.close(false).unwrap();
+    assert_eq!(values(&receive(&on(&disk), &one)), ["b"]);
 }

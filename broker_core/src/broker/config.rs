@@ -53,7 +53,8 @@ impl BrokerOptions {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// From the weakest to the strongest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum StoredDurability {
     Memory,
@@ -210,6 +211,19 @@ impl TopicConfig {
             },
             max_bytes: self.max_partition_bytes,
             drop_oldest: self.full_policy == FullPolicy::DropOldest,
+        }
+    }
+
+    /// The same for the dead letters of a topic configured as `source`: never less durable, a partition for each of its
+    /// partitions, and nothing that drops a letter which was not redriven.
+    #[must_use]
+    pub fn for_dead_letters_of(&self, source: &TopicConfig) -> TopicConfig {
+        TopicConfig {
+            partitions: self.partitions.max(source.partitions),
+            durability: self.durability.max(source.durability),
+            max_partition_bytes: None,
+            full_policy: FullPolicy::Reject,
+            ..self.clone()
         }
     }
 

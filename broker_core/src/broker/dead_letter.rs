@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
+use super::config::TopicConfig;
 use super::names::{self, DEAD_LETTER_SUFFIX, REDRIVE_GROUP};
 use super::partition::{Bounds, Chunk, Partition};
 use super::topic::Topic;
@@ -24,22 +25,55 @@ const MAX_REASON: usize = 4096;
 const BATCH: Bounds = Bounds { records: 4096, bytes: 4 << 20 };
 
 impl Broker {
-    /// The dead-letter topic of a topic, with at least as many partitions.
+    /// The dead-letter topic of a topic, as durable and with as many partitions at least.
     fn dead_letter_topic(&self, topic: &Topic) -> Result<Arc<Topic>> {
         let name = format!("{}{DEAD_LETTER_SUFFIX}", topic.name());
         let config = topic.config().0;
         let letters = match self.topic(&name) {
-            Err(err) if err.code() == Code::TopicNotFound => self.create_topic(&name, config.clone())?,
+            Err(err) if err.code() == Code::TopicNotFound => {
+                self.create_topic(&name, config.for_dead_letters_of(&config))?
+            }
             other => other?,
         };
-        letters.configure(None, self.first_grant(), |own| {
-            let mut own = own.clone();
-            own.partitions = own.partitions.max(config.partitions);
-            Ok(own)
-        })?;
+        letters.configure(None, self.first_grant(), |own| Ok(own.for_dead_letters_of(&topic.config().0)))?;
         // From the first dead letter on: what is not redriven is not deleted.
         letters.ensure_group(REDRIVE_GROUP, Some(Mode::Shared), &|_| Ok(None), self.first_grant(), Code::GroupMode)?;
         Ok(letters)
+    }
+
+    /// Changes a topic's configuration as [`Topic::configure`] does, and keeps dead letters as safe as what they come from:
+    /// their topic follows, and takes no configuration that would lose them.
+    pub(super) fn configure_topic(
+        &self,
+        topic: &Topic,
+        if_version: Option<u64>,
+        change: impl FnOnce(&TopicConfig) -> Result<TopicConfig>,
+    ) -> Result<()> {
+        let source = topic.name().strip_suffix(DEAD_LETTER_SUFFIX).and_then(|source| self.topic(source).ok());
+        topic.configure(if_version, self.first_grant(), |own| {
+            let Some(source) = &source else { return change(own) };
+            let bound = source.config().0;
+            let config = change(&own.for_dead_letters_of(&bound))?;
+            if config != config.for_dead_letters_of(&bound) {
+                return Err(Error::new(
+                    Code::InvalidArgument,
+                    format!(
+                        "topic {:?} holds the dead letters of {:?}: it cannot be less durable, have fewer partitions, or \
+                         have max_partition_bytes or a full_policy that drops; redrive the letters, or delete the topic",
+                        topic.name(),
+                        source.name()
+                    ),
+                ));
+            }
+            Ok(config)
+        })?;
+        match self.topic(&format!("{}{DEAD_LETTER_SUFFIX}", topic.name())) {
+            Ok(letters) => {
+                let source = topic.config().0;
+                letters.configure(None, self.first_grant(), |own| Ok(own.for_dead_letters_of(&source)))
+            }
+            Err(_) => Ok(()),
+        }
     }
 
     /// Sends the records of a lease's range to the dead-letter topic and acks them, as far as the lease still has them.
@@ -196,7 +230,11 @@ impl Broker {
     }
 
     /// Appends dead letters to their topic again, without what made them dead letters, and acks them. Returns how many.
+    /// One call at a time does so in a partition, and only while the broker takes records.
     pub(super) fn redrive(&self, topic: &Topic, choice: &Choice<'_>) -> Result<u64> {
+        // Dead letters stay where they are until the topic may take records.
+        self.check_not_draining()?;
+        self.check_free_space()?;
         let Some(letters) = self.letters_of(topic)? else { return Ok(0) };
         let mut redriven = 0;
         for partition in letters.partitions() {
@@ -204,6 +242,8 @@ impl Broker {
                 continue;
             }
             let target = topic.partition(partition.number())?;
+            // What is open is asked for behind the lock: another call may have put it back by then.
+            let _redriving = partition.redriving();
             for open in partition.open_ranges(REDRIVE_GROUP)? {
                 redriven += self.redrive_range(&partition, &target, &open, choice)?;
             }
@@ -226,6 +266,8 @@ impl Broker {
                 }
             }
             if !moved.is_empty() {
+                self.check_not_draining()?;
+                self.check_free_space()?;
                 let count = u32::try_from(moved.len()).unwrap_or(u32::MAX);
                 self.append(to, &Records::trusted(bytes, count), None)?;
                 // A crash before this makes them twice, in the topic as among the dead letters.

@@ -133,9 +133,10 @@ impl Inner {
         let topics: Vec<Arc<Topic>> = self.topics.read().values().cloned().collect();
         let now_ns = self.clock.wall_ns();
         for topic in topics {
-            let expired = topic.expire_groups(now_ns);
-            if expired > 0 {
-                self.expired_groups.fetch_add(expired, Ordering::Relaxed);
+            let expiry = topic.expire_groups(now_ns, self.clock.monotonic_ns());
+            self.expired_groups.fetch_add(expiry.deleted, Ordering::Relaxed);
+            if expiry.doubted {
+                self.wakeups.signal(topic.name());
             }
             let config = topic.config().0;
             for partition in topic.partitions() {
@@ -356,13 +357,7 @@ impl Broker {
     /// Appends a batch, to one partition or split by its keys, and returns once the topic's durability holds.
     pub fn produce(&self, head: &ProduceHead<'_>) -> Result<Vec<Placed>> {
         let topic = self.topic(head.topic)?;
-        if self.inner.draining.load(Ordering::Relaxed) {
-            return Err(Error::new(
-                Code::BrokerDraining,
-                "the broker is draining and takes no new records; use another one",
-            )
-            .retry_after_ms(1000));
-        }
+        self.check_not_draining()?;
         let producer = check_producer(head)?;
         self.check_free_space()?;
         let placed = if let Some(number) = head.partition {
@@ -374,6 +369,18 @@ impl Broker {
         // After an error too: other partitions may have got their part.
         self.inner.wakeups.signal(topic.name());
         placed
+    }
+
+    /// Refuses records while the broker is being emptied.
+    fn check_not_draining(&self) -> Result<()> {
+        if self.inner.draining.load(Ordering::Relaxed) {
+            return Err(Error::new(
+                Code::BrokerDraining,
+                "the broker is draining and takes no new records; use another one",
+            )
+            .retry_after_ms(1000));
+        }
+        Ok(())
     }
 
     /// Deletes what may go by each topic's rules, and groups that nobody used for long; everything acked where `everything`

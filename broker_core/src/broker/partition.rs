@@ -1,11 +1,11 @@
 //! One partition: its log, the cursors of its groups, and the group commit that makes both durable.
 //!
-//! Locks: the partition's lock guards log and cursors; it is never held while syncing. A sync is run by one of the
-//! threads that wait for it, for all of them.
+//! Locks: the partition's lock guards log and cursors; it is never held while the log is synced. A sync is run by one of
+//! the threads that wait for it, for all of them. Whoever redrives takes `redriving` before any partition's lock.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -168,26 +168,34 @@ impl Cursor {
     /// not keep them back: the entry waits for the next ack, which tells the error.
     fn note_lease(&mut self, disk: &dyn Disk, log: &Log, given: &Given) {
         self.journal.leased(given);
-        let _ = self.write_journal(disk, log);
+        // A record that is on disk comes back when its consumer takes the broker down, and must have been counted.
+        let _ = if given.range.start < log.written_end() {
+            self.write_journal(disk, log)
+        } else {
+            self.write_journal_unless_in_memory(disk, log)
+        };
+    }
+
+    /// Writes what was added to the journal, unless the topic lives in memory.
+    fn write_journal_unless_in_memory(&mut self, disk: &dyn Disk, log: &Log) -> Result<()> {
+        if log.durability() != Durability::Memory {
+            return self.write_journal(disk, log);
+        }
+        let queue = &self.queue;
+        self.journal.bound_pending(|| queue.progress());
+        Ok(())
+    }
+
+    /// Writes what was added to the journal, and keeps it small.
+    fn write_journal(&mut self, disk: &dyn Disk, log: &Log) -> Result<()> {
+        let queue = &self.queue;
+        self.journal.write(disk, log.id(), || queue.progress())
     }
 
     /// Writes and syncs the journal.
-    fn close(&mut self, dir: &Path) -> Result<()> {
-        self.journal.flush()?;
-        let unsynced = self.journal.take_unsynced();
-        let synced = unsynced.map_or(Ok(()), |file| file.sync());
-        synced.map_err(|err| Error::io("sync", &dir.join("groups"), &err))
-    }
-
-    /// Writes what was added to the journal, unless the topic lives in memory, and keeps it small.
-    fn write_journal(&mut self, disk: &dyn Disk, log: &Log) -> Result<()> {
+    fn close(&mut self, disk: &dyn Disk, log: &Log) -> Result<()> {
         let queue = &self.queue;
-        if log.durability() == Durability::Memory {
-            self.journal.bound_pending(|| queue.progress());
-            return Ok(());
-        }
-        self.journal.flush()?;
-        self.journal.compact(disk, log.id(), || queue.progress())
+        self.journal.close(disk, log.id(), || queue.progress())
     }
 }
 
@@ -226,12 +234,12 @@ impl Inner {
     }
 
     /// Writes what the topic's durability does not leave in memory.
-    fn flush_if_due(&mut self) -> Result<()> {
+    fn flush_if_due(&mut self, disk: &dyn Disk) -> Result<()> {
         if self.log.wants_flush() {
             let below = self.acked_below();
             self.log.flush(below)?;
             for cursor in self.cursors.values_mut() {
-                cursor.journal.flush()?;
+                cursor.write_journal(disk, &self.log)?;
             }
         }
         Ok(())
@@ -281,6 +289,8 @@ pub struct Partition {
     disk: Arc<dyn Disk>,
     inner: Mutex<Inner>,
     commit: GroupCommit,
+    /// Held while dead letters of the partition are put back: what one call is putting back another would as well.
+    redriving: Mutex<()>,
 }
 
 impl Partition {
@@ -309,6 +319,7 @@ impl Partition {
                 flushed: false,
             }),
             commit: GroupCommit::default(),
+            redriving: Mutex::default(),
         })
     }
 
@@ -336,8 +347,12 @@ impl Partition {
     /// Changes how the log is kept.
     pub fn configure(&self, options: LogOptions) -> Result<()> {
         let mut inner = self.open_inner()?;
+        let leaves_memory = inner.log.durability() == Durability::Memory && options.durability != Durability::Memory;
         inner.log.configure(options);
-        inner.flush_if_due()?;
+        inner.flush_if_due(&*self.disk)?;
+        if leaves_memory {
+            inner.log.keep_end()?;
+        }
         // A log that becomes `fsync` shows only what is synced.
         self.settle(inner)
     }
@@ -387,10 +402,23 @@ impl Partition {
         if wait { self.wait_synced(ticket) } else { Ok(()) }
     }
 
+    /// As [`Self::settle`], for what was written to journals: a group's, or all.
+    fn settle_journals(&self, inner: MutexGuard<'_, Inner>, group: Option<&str>) -> Result<()> {
+        let waited = inner.log.durability() == Durability::Fsync;
+        self.settle(inner)?;
+        if !waited {
+            return Ok(());
+        }
+        // A rewrite may have taken the entries out of the file that was synced, and have failed to bring them to the disk.
+        let inner = self.inner.lock();
+        let mut meant = inner.cursors.iter().filter(|(name, _)| group.is_none_or(|group| group == *name));
+        meant.try_for_each(|(_, cursor)| cursor.journal.check())
+    }
+
     /// Appends a batch and returns once the durability holds. `producer` is a name and a sequence.
     pub fn append(&self, records: &Records<'_>, producer: Option<(&str, u64)>, now_ns: i64) -> Result<Appended> {
         let mut inner = self.open_inner()?;
-        inner.flush_if_due()?;
+        inner.flush_if_due(&*self.disk)?;
         let producer = producer.map(|(name, sequence)| (producer_id(name), sequence));
         let appended = inner.log.append(records.bytes(), records.count(), producer, now_ns)?;
         if let Appended::At { .. } = appended {
@@ -425,7 +453,13 @@ impl Partition {
             return Ok(());
         }
         let start = start.map_or(inner.log.start(), |start| start.clamp(inner.log.start(), inner.log.end()));
-        let (journal, progress) = Journal::open(&*self.disk, &self.dir.join("groups"), group, inner.log.id(), start)?;
+        let (mut journal, progress) =
+            Journal::open(&*self.disk, &self.dir.join("groups"), group, inner.log.id(), start)?;
+        if mode == Mode::Ordered && progress.has_acked_above_floor() {
+            // An entry before them was lost, and all of it is given again: then it is open again, also after a restart.
+            journal.reset(progress.floor, progress.seek_grant);
+            progress.open.iter().filter(|given| given.attempt > 0).for_each(|given| journal.leased(given));
+        }
         let queue = Queue::new(mode, &progress, first_grant);
         inner.cursors.insert(group.to_owned(), Cursor { queue, journal, redelivered: 0 });
         Ok(())
@@ -463,8 +497,9 @@ impl Partition {
         self.with_cursor(group, |inner, cursor| {
             let visible_end = inner.log.visible_end();
             while let Some(candidate) = cursor.queue.candidate(consumer, now_ns, visible_end) {
+                let max_attempts = max_attempts.filter(|_| cursor.queue.mode() == Mode::Shared);
                 // The last attempt is made alone: what kills its consumer must not take its neighbours along.
-                let last = candidate.attempt > 1 && max_attempts == Some(candidate.attempt);
+                let last = max_attempts == Some(candidate.attempt);
                 let bounds = Bounds { records: if last { 1 } else { bounds.records }, ..bounds };
                 let chunks = inner.collect(&(candidate.start..candidate.end), bounds)?;
                 let from = chunks.first().map_or(candidate.end, |chunk| chunk.from);
@@ -477,7 +512,7 @@ impl Partition {
                 }
                 let range = from..chunks.last().map_or(from, |chunk| chunk.to);
                 let (records, attempt) = (range.end - range.start, candidate.attempt);
-                if cursor.queue.mode() == Mode::Shared && max_attempts.is_some_and(|max| attempt > max) {
+                if max_attempts.is_some_and(|max| attempt > max) {
                     let grant = cursor.queue.grant(&NOBODY.into(), range.clone(), deadline_ns);
                     return Ok(Received::Exhausted { grant, range, attempts: attempt - 1 });
                 }
@@ -516,9 +551,19 @@ impl Partition {
             cursor.journal.acked(&outcome.done);
             settled.push(outcome);
         }
-        cursor.write_journal(&*self.disk, log)?;
-        self.settle(inner)?;
+        cursor.write_journal_unless_in_memory(&*self.disk, log)?;
+        self.settle_journals(inner, Some(group))?;
         Ok(settled)
+    }
+
+    /// Whether the group was kept short since the last call, see [`Queue::take_withheld`].
+    pub fn take_withheld(&self, group: &str) -> bool {
+        self.inner.lock().cursors.get_mut(group).is_some_and(|cursor| cursor.queue.take_withheld())
+    }
+
+    /// Keeps other redrives of the partition out.
+    pub fn redriving(&self) -> MutexGuard<'_, ()> {
+        self.redriving.lock()
     }
 
     /// What a group has not acked, up to the end of the log.
@@ -582,8 +627,8 @@ impl Partition {
         let cursor = cursors.get_mut(group).ok_or_else(|| group_not_found(group))?;
         let seek_grant = cursor.queue.seek(offset);
         cursor.journal.reset(offset, seek_grant);
-        cursor.write_journal(&*self.disk, log)?;
-        self.settle(inner)
+        cursor.write_journal_unless_in_memory(&*self.disk, log)?;
+        self.settle_journals(inner, Some(group))
     }
 
     /// Records from `offset` on, without leasing them; a gap begins a new list. Also where to read on.
@@ -627,15 +672,16 @@ impl Partition {
         self.between_syncs(|inner| {
             records = inner.records();
             inner.log.purge()?;
-            let end = inner.log.end();
-            for cursor in inner.cursors.values_mut() {
+            let Inner { log, cursors, .. } = inner;
+            let end = log.end();
+            for cursor in cursors.values_mut() {
                 let seek_grant = cursor.queue.seek(end);
                 cursor.journal.reset(end, seek_grant);
-                cursor.journal.flush()?;
+                cursor.write_journal(&*self.disk, log)?;
             }
             Ok(())
         })?;
-        self.settle(self.open_inner()?)?;
+        self.settle_journals(self.open_inner()?, None)?;
         Ok(records)
     }
 
@@ -732,7 +778,8 @@ impl Partition {
             }
             let below = inner.acked_below();
             let log = inner.log.close(below);
-            let journals: Vec<Result<()>> = inner.cursors.values_mut().map(|cursor| cursor.close(&self.dir)).collect();
+            let Inner { log: of, cursors, .. } = &mut *inner;
+            let journals: Vec<Result<()>> = cursors.values_mut().map(|cursor| cursor.close(&*self.disk, of)).collect();
             log.and(journals.into_iter().collect::<Result<()>>())?;
             inner.flushed = true;
             Ok(())

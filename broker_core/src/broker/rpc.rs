@@ -221,13 +221,15 @@ impl Broker {
 
     fn rpc_ack(&self, request: v1::AckRequest) -> Result<Vec<u8>> {
         let (topic, group_id) = self.known_group(&request.topic, &request.group)?;
+        let mut was_withheld = false;
         let settled = on_leases(&topic, group_id, request.leases, |partition, ranges| {
             let settled = partition.ack(&request.group, ranges)?;
             self.written(partition);
+            was_withheld |= partition.take_withheld(&request.group);
             Ok(settled)
         });
-        if topic.group_mode(&request.group) == Some(Mode::Ordered) {
-            // The hold may have become free.
+        if was_withheld || topic.group_mode(&request.group) == Some(Mode::Ordered) {
+            // The hold may have become free, or there is room for more in flight.
             self.inner.wakeups.signal(topic.name());
         }
         let (acked, stale) = settled?;
@@ -329,7 +331,7 @@ impl Broker {
     fn rpc_configure_topic(&self, request: &v1::ConfigureTopicRequest) -> Result<Vec<u8>> {
         let topic = self.topic(&request.name)?;
         let wish = request.config.unwrap_or_default();
-        topic.configure(request.if_version, self.first_grant(), |config| config.with(&wish))?;
+        self.configure_topic(&topic, request.if_version, |config| config.with(&wish))?;
         self.inner.wakeups.signal(topic.name());
         Ok(v1::ConfigureTopicResponse { topic: Some(self.topic_to_wire(&topic)) }.encode_to_vec())
     }

@@ -2,8 +2,12 @@
 //!
 //! A consumer counts while it waits for records (as long as it said, and a second more) or has some in flight. Each has a
 //! quota: the partitions divided by the consumers, the remainder going to the first by name. A consumer is served from
-//! the partitions it owns; it claims free ones up to its quota and gives up what is above it. Who owns a partition only
-//! decides who is asked first: that two never hold records of one partition is the queue's promise, not this one's.
+//! the partitions it owns; it claims free ones up to its quota. What somebody owns above it is surplus, idle partitions
+//! first: an idle one is free at once, of one with records in flight its owner gets no more, so that it becomes idle
+//! when these are acked or expire, however busy its owner is. Who owns a partition only decides who is asked first: that
+//! two never hold records of one partition is the queue's promise, not this one's.
+//!
+//! Nobody has surplus once all own their quota, and nothing moves then.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +17,7 @@ use std::sync::Arc;
 pub struct Share {
     /// Partitions it is served from.
     pub own: Vec<u32>,
-    /// Whether it gave some up: others should look again.
+    /// Whether some became free that it did not claim: others should look again.
     pub gave_up: bool,
     /// When another consumer stops counting, if it says nothing until then.
     pub next_change_ns: Option<u64>,
@@ -42,29 +46,34 @@ impl Spread {
                 self.owners.insert(*partition, name.clone());
             }
         }
-        let rank = consumers.keys().position(|name| name == consumer).unwrap_or(0);
-        let quota = holders.len() / consumers.len() + usize::from(rank < holders.len() % consumers.len());
-        let mut own: Vec<u32> = self.owners.iter().filter(|(_, owner)| *owner == consumer).map(|(&at, _)| at).collect();
-        let surplus: Vec<u32> = holders
-            .iter()
-            .filter(|(partition, holder)| holder.is_empty() && own.contains(partition))
-            .map(|(partition, _)| *partition)
-            .take(own.len().saturating_sub(quota))
-            .collect();
-        own.retain(|partition| !surplus.contains(partition));
-        for partition in &surplus {
-            self.owners.remove(partition);
+        let quota = |rank: usize| holders.len() / consumers.len() + usize::from(rank < holders.len() % consumers.len());
+        let (mut withheld, mut freed) = (Vec::new(), Vec::new());
+        for (rank, name) in consumers.keys().enumerate() {
+            let owned = holders.iter().filter(|(partition, _)| self.owners.get(partition) == Some(name));
+            let (idle, busy): (Vec<_>, Vec<_>) = owned.partition(|(_, holder)| holder.is_empty());
+            let surplus = (idle.len() + busy.len()).saturating_sub(quota(rank));
+            for (partition, holder) in idle.into_iter().chain(busy).take(surplus) {
+                if holder.is_empty() {
+                    self.owners.remove(partition);
+                    freed.push(*partition);
+                } else if name == consumer {
+                    withheld.push(*partition);
+                }
+            }
         }
-        let free =
-            holders.iter().map(|(partition, _)| *partition).filter(|partition| !self.owners.contains_key(partition));
-        let claimed: Vec<u32> =
-            free.filter(|partition| !surplus.contains(partition)).take(quota.saturating_sub(own.len())).collect();
+        let quota = consumers.keys().position(|name| name == consumer).map_or(0, quota);
+        let owned = self.owners.iter().filter(|(_, owner)| *owner == consumer).map(|(&partition, _)| partition);
+        let mut own: Vec<u32> = owned.filter(|partition| !withheld.contains(partition)).collect();
+        let partitions = holders.iter().map(|(partition, _)| *partition);
+        let free = partitions.filter(|partition| !self.owners.contains_key(partition));
+        let claimed: Vec<u32> = free.take(quota.saturating_sub(own.len() + withheld.len())).collect();
         for &partition in &claimed {
             self.owners.insert(partition, consumer.clone());
         }
+        let gave_up = freed.iter().any(|partition| !claimed.contains(partition));
         own.extend(claimed);
         let others = self.consumers.iter().filter(|(name, until)| *name != consumer && **until > now_ns);
-        Share { own, gave_up: !surplus.is_empty(), next_change_ns: others.map(|(_, &until)| until).min() }
+        Share { own, gave_up, next_change_ns: others.map(|(_, &until)| until).min() }
     }
 
     /// Forgets a consumer that has left.
@@ -123,6 +132,38 @@ mod tests {
         settle(&mut spread, &["a", "b"], 2);
         assert_eq!(spread.share(&"a".into(), 9, 20, &idle(2)).own.len(), 1);
         assert_eq!(spread.share(&"a".into(), 10, 20, &idle(2)).own.len(), 2);
+    }
+
+    #[test]
+    fn one_who_always_has_records_in_flight_keeps_no_more_than_its_share() {
+        let mut spread = Spread::default();
+        let busy = |names: [&str; 4]| (0..).zip(names.map(str::to_owned)).collect::<Vec<(u32, String)>>();
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let all = busy(["a", "a", "a", "a"]);
+        assert_eq!(spread.share(&a, 0, 10, &all).own, [0, 1, 2, 3], "alone");
+        assert_eq!(spread.share(&b, 0, 10, &all).own, [0; 0]);
+        assert_eq!(spread.share(&a, 0, 10, &all).own, [2, 3], "nothing more of what is surplus");
+        // One that it would have kept becomes idle first: that one moves, and what it is left with is its share again.
+        let some = busy(["a", "a", "", "a"]);
+        let share = spread.share(&b, 0, 10, &some);
+        assert_eq!((share.own, share.gave_up), (vec![2], false));
+        assert_eq!(spread.share(&a, 0, 10, &busy(["a", "a", "b", "a"])).own, [1, 3]);
+        assert_eq!(spread.share(&b, 0, 10, &busy(["", "a", "b", "a"])).own, [2, 0]);
+        let settled = busy(["b", "a", "b", "a"]);
+        for _ in 0..3 {
+            assert_eq!(spread.share(&a, 0, 10, &settled).own, [1, 3]);
+            assert_eq!(spread.share(&b, 0, 10, &settled).own, [0, 2]);
+        }
+    }
+
+    #[test]
+    fn what_nobody_claims_is_told_of_once() {
+        let mut spread = Spread::default();
+        let busy: Vec<(u32, String)> = (0..4).map(|partition| (partition, "a".to_owned())).collect();
+        spread.share(&"a".into(), 0, 10, &busy);
+        spread.share(&"b".into(), 0, 10, &busy);
+        assert!(spread.share(&"a".into(), 0, 10, &idle(4)).gave_up);
+        assert!(!spread.share(&"a".into(), 0, 10, &idle(4)).gave_up, "or it would wake itself for ever");
     }
 
     #[test]

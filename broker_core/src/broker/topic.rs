@@ -3,7 +3,8 @@
 //! `<topic>/topic.json` holds configuration and groups, replaced as a whole and synced with every change. A folder is a
 //! topic's exactly when it has one.
 //!
-//! Locks: `Topic::meta` before `Topic::partitions` before a partition's own.
+//! Locks: `Topic::meta` before `Topic::partitions` before a partition's own. A dead-letter topic's `meta` before that of
+//! the topic that the letters come from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -28,6 +29,10 @@ use crate::queue::Mode;
 const MAX_GROUPS: usize = 1000;
 /// How long a group is kept without a consumer: 7 days.
 const GROUP_IDLE_NS: i64 = 7 * 86_400 * 1_000_000_000;
+/// How long a group is left, once it was found idle, for consumers to say that they are there: 10 min.
+///
+/// Those who wait are woken and ask at once; others come back after a stop of the broker or a sleep of the machine.
+const GROUP_GRACE_NS: u64 = 600 * 1_000_000_000;
 /// How exactly it is known when a group was last used: 1 h.
 const SEEN_STEP_NS: i64 = 3_600 * 1_000_000_000;
 const META_FILE: &str = "topic.json";
@@ -72,6 +77,17 @@ pub struct Topic {
     turn: AtomicU32,
     /// Of the ordered groups.
     spreads: Mutex<BTreeMap<String, Spread>>,
+    /// Groups found idle, and since when by the monotonic clock.
+    idle: Mutex<BTreeMap<String, u64>>,
+}
+
+/// What became of the groups that nobody used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expiry {
+    /// How many were deleted.
+    pub deleted: u64,
+    /// Whether others are about to be: consumers that wait should ask again.
+    pub doubted: bool,
 }
 
 impl Topic {
@@ -97,6 +113,7 @@ impl Topic {
             partitions: RwLock::default(),
             turn: AtomicU32::new(0),
             spreads: Mutex::default(),
+            idle: Mutex::default(),
         };
         let made = topic.make(root, &meta);
         if made.is_err() {
@@ -154,6 +171,7 @@ impl Topic {
             partitions: RwLock::default(),
             turn: AtomicU32::new(0),
             spreads: Mutex::default(),
+            idle: Mutex::default(),
         };
         let there = topic.open_partitions(&meta, first_grant)?;
         topic.partitions.write().extend(there);
@@ -373,24 +391,39 @@ impl Topic {
         let _ = self.store(&meta);
     }
 
-    /// Deletes the groups that had no consumer for 7 days. Returns how many.
-    pub fn expire_groups(&self, now_ns: i64) -> u64 {
-        let idle: Vec<String> = {
+    /// Deletes the groups that had no consumer for 7 days, by the wall clock, and were found so before, by the monotonic.
+    pub fn expire_groups(&self, wall_ns: i64, monotonic_ns: u64) -> Expiry {
+        let found: BTreeSet<String> = {
             let mut meta = self.meta.lock();
-            // One that never had a consumer counts from when it is first looked at.
+            let mut is_first_look = false;
+            // One that never had a consumer counts from when it is first looked at; stored, so that a restart changes nothing.
             for group in meta.groups.values_mut().filter(|group| group.seen_ns == 0) {
-                group.seen_ns = now_ns;
+                group.seen_ns = wall_ns;
+                is_first_look = true;
             }
-            let is_idle = |group: &GroupMeta| now_ns.saturating_sub(group.seen_ns) > GROUP_IDLE_NS;
+            if is_first_look {
+                // Not stored, it is looked at anew by the next broker.
+                let _ = self.store(&meta);
+            }
+            let is_idle = |group: &GroupMeta| wall_ns.saturating_sub(group.seen_ns) > GROUP_IDLE_NS;
             // What keeps the dead letters has no consumers, and must not let them go.
             let is_kept = |name: &str| self.name.ends_with(names::DEAD_LETTER_SUFFIX) && name == names::REDRIVE_GROUP;
-            meta.groups
-                .iter()
-                .filter(|(name, group)| is_idle(group) && !is_kept(name))
-                .map(|(name, _)| name.clone())
-                .collect()
+            let idle = meta.groups.iter().filter(|(name, group)| is_idle(group) && !is_kept(name));
+            idle.map(|(name, _)| name.clone()).collect()
         };
-        idle.iter().filter(|group| self.delete_group(group).is_ok()).count() as u64
+        let (doomed, doubted) = {
+            let mut idle = self.idle.lock();
+            idle.retain(|group, _| found.contains(group));
+            for group in &found {
+                idle.entry(group.clone()).or_insert(monotonic_ns);
+            }
+            let is_over = |since: u64| monotonic_ns.saturating_sub(since) >= GROUP_GRACE_NS;
+            let doomed: Vec<String> =
+                idle.iter().filter(|(_, since)| is_over(**since)).map(|(name, _)| name.clone()).collect();
+            let doubted = idle.len() > doomed.len();
+            (doomed, doubted)
+        };
+        Expiry { deleted: doomed.iter().filter(|group| self.delete_group(group).is_ok()).count() as u64, doubted }
     }
 
     /// Deletes a group.

@@ -7,7 +7,7 @@ mod memory;
 mod real;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use memory::MemoryDisk;
@@ -76,17 +76,23 @@ pub trait Disk: Send + Sync {
 
     /// Replaces a file as a whole, durably: after a crash it has the old bytes or the new ones.
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let (aside, _) = self.write_aside(path, bytes)?;
+        self.rename(&aside, path)?;
+        path.parent().map_or(Ok(()), |dir| self.sync_dir(dir))
+    }
+
+    /// Writes and syncs the file that is to take the name `path`, under another one, and returns both.
+    fn write_aside(&self, path: &Path, bytes: &[u8]) -> io::Result<(PathBuf, Arc<dyn File>)> {
         // A leading dot: no topic can have that name.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = path.with_file_name(format!(".{name}.tmp"));
-        match self.remove_file(&temporary) {
+        let aside = path.with_file_name(format!(".{name}.tmp"));
+        match self.remove_file(&aside) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
             _ => {}
         }
-        let file = self.create(&temporary)?;
+        let file = self.create(&aside)?;
         file.write_at(0, bytes)?;
         file.sync()?;
-        self.rename(&temporary, path)?;
-        path.parent().map_or(Ok(()), |dir| self.sync_dir(dir))
+        Ok((aside, file))
     }
 }

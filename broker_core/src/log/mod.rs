@@ -231,6 +231,11 @@ impl Log {
         self.synced_end
     }
 
+    /// Behind the last record that is in a segment.
+    pub fn written_end(&self) -> u64 {
+        self.tail.unwritten().next().map_or(self.chain_end, |frame| frame.header().base_offset)
+    }
+
     /// Behind the last record that consumers may see.
     pub fn visible_end(&self) -> u64 {
         match self.options.durability {
@@ -405,6 +410,15 @@ impl Log {
             self.tail.mark_written();
         }
         self.tail.evict(self.options.tail_records);
+        Ok(())
+    }
+
+    /// Makes sure that the next life goes on at `end` at least, also where no frame tells of the offsets before it: what is
+    /// acked in memory is not written, and only a `memory` log begins its lives at the ceiling.
+    pub fn keep_end(&mut self) -> Result<()> {
+        let state = State { begin: self.end, ..self.state.clone() };
+        state.store(&*self.disk, &self.dir)?;
+        self.state = state;
         Ok(())
     }
 

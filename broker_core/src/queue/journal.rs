@@ -9,6 +9,13 @@
 //! an embedded broker with it, is counted. Entries wait in memory until they are written, so an ack whose write failed
 //! is written with the next one. Space is reserved ahead ([`RESERVE_BYTES`]), so that acks go on when the disk is full.
 //! When dead entries outweigh the live ones the file is rewritten.
+//!
+//! Invariants (tests: `tests/regressions.rs`)
+//! - J1 Entries go into the file that has the journal's name: a rewrite keeps the handle that it wrote, and does not look
+//!   the name up again.
+//! - J2 Where a sync of the file or of its name failed, or it is not sure which file has the name, the journal is suspect:
+//!   nothing counts as written until a new file, written as a whole from what the group knows, has taken its place. A
+//!   sync that failed is never repeated as if nothing had happened.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +25,7 @@ use std::sync::Arc;
 
 use super::{Given, Progress};
 use crate::disk::{Disk, File};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, is_disk_full};
 use crate::log::LogId;
 use crate::log::state::FORMAT;
 
@@ -28,8 +35,8 @@ const HEADER_BYTES: u64 = 32;
 pub const ENTRY_BYTES: usize = 32;
 /// Entries below which a journal is not worth rewriting.
 const COMPACT_ENTRIES: u64 = 4096;
-/// Bytes that wait in memory before they are boiled down to what is still true.
-const MAX_PENDING_BYTES: usize = 64 << 10;
+/// Bytes that wait in memory, at least, before they are boiled down to what is still true.
+const MIN_PENDING_BYTES: usize = 64 << 10;
 /// Space kept ahead of the last entry: enough to lease and ack 4,000 batches on a full disk.
 const RESERVE_BYTES: u64 = 256 << 10;
 
@@ -45,7 +52,11 @@ pub struct Journal {
     /// Bytes of the file for which space is sure.
     reserved: u64,
     pending: Vec<u8>,
+    /// Bytes of `pending` at which it is boiled down next: twice what was left of it the last time.
+    pending_bound: usize,
     unsynced: bool,
+    /// See J2: what failed.
+    suspect: Option<Error>,
     /// Entries at which a rewrite is thought of next.
     compact_at: u64,
     /// Bytes that could not be read when it was opened.
@@ -196,13 +207,15 @@ impl Replay {
         }
     }
 
-    /// Takes the open parts of `range` out.
-    fn take(&mut self, range: &Range<u64>) {
+    /// Takes the open parts of `range` out and returns them, joined where they touch.
+    fn take(&mut self, range: &Range<u64>) -> Vec<Range<u64>> {
         let first = self.open.range(..range.start).next_back().filter(|(_, given)| given.range.end > range.start);
         let from = first.map_or(range.start, |(&start, _)| start);
         let touched: Vec<u64> = self.open.range(from..range.end.max(from)).map(|(&start, _)| start).collect();
+        let mut taken = Vec::new();
         for start in touched {
             let Some(given) = self.open.remove(&start) else { continue };
+            super::push_range(&mut taken, super::intersect(&given.range, range));
             if given.range.start < range.start {
                 let before = given.range.start..range.start;
                 self.open.insert(before.start, Given { range: before, ..given.clone() });
@@ -212,6 +225,7 @@ impl Replay {
                 self.open.insert(behind.start, Given { range: behind, ..given });
             }
         }
+        taken
     }
 
     fn apply(&mut self, entry: &Entry) {
@@ -227,10 +241,7 @@ impl Replay {
             _ => {
                 self.reach(range.end);
                 // Only what is still open can have been given: an entry behind an ack is out of date.
-                let open: Vec<Range<u64>> =
-                    self.open.values().map(|given| super::intersect(&given.range, &range)).collect();
-                self.take(&range);
-                for part in open.into_iter().filter(|part| !part.is_empty()) {
+                for part in self.take(&range) {
                     let given = Given { range: part, attempt: entry.attempt.into(), grant: entry.grant };
                     self.open.insert(given.range.start, given);
                 }
@@ -321,15 +332,24 @@ impl Journal {
     }
 
     fn on(path: PathBuf, file: Arc<dyn File>, len: u64, bad_bytes: u64, unsynced: bool) -> Journal {
-        let (pending, compact_at) = (Vec::new(), COMPACT_ENTRIES);
-        let mut journal = Journal { path, file, len, reserved: 0, pending, unsynced, compact_at, bad_bytes };
+        let mut journal = Journal {
+            path,
+            file,
+            len,
+            reserved: 0,
+            pending: Vec::new(),
+            pending_bound: MIN_PENDING_BYTES,
+            unsynced,
+            suspect: None,
+            compact_at: COMPACT_ENTRIES,
+            bad_bytes,
+        };
         journal.reserve();
         journal
     }
 
     fn create(disk: &dyn Disk, path: PathBuf, log_id: LogId, progress: &Progress, bad_bytes: u64) -> Result<Journal> {
-        let mut bytes = header(log_id);
-        put_progress(&mut bytes, progress);
+        let bytes = Self::whole(log_id, progress);
         let replace = || -> io::Result<Arc<dyn File>> {
             if let Some(dir) = path.parent() {
                 disk.create_dir(dir)?;
@@ -337,11 +357,44 @@ impl Journal {
                     disk.sync_dir(above)?;
                 }
             }
-            disk.replace(&path, &bytes)?;
-            disk.open(&path)
+            let (aside, file) = disk.write_aside(&path, &bytes)?;
+            disk.rename(&aside, &path)?;
+            path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))?;
+            Ok(file)
         };
         let file = replace().map_err(|err| Error::io("write", &path, &err))?;
         Ok(Self::on(path, file, bytes.len() as u64, bad_bytes, false))
+    }
+
+    /// A journal that says just `progress`.
+    fn whole(log_id: LogId, progress: &Progress) -> Vec<u8> {
+        let mut bytes = header(log_id);
+        put_progress(&mut bytes, progress);
+        bytes
+    }
+
+    /// Puts a new file in the place of this one. Where that fails before the new one may have the name, nothing changes.
+    fn rewrite(&mut self, disk: &dyn Disk, log_id: LogId, progress: &Progress) -> Result<()> {
+        let bytes = Self::whole(log_id, progress);
+        let written = disk.write_aside(&self.path, &bytes);
+        let (aside, file) = written.map_err(|err| Error::io("write", &self.path, &err))?;
+        if let Err(err) = disk.rename(&aside, &self.path) {
+            let failed = Error::io("rename a file to", &self.path, &err);
+            // A full disk refuses; of anything else it is not sure that it was not done.
+            if !is_disk_full(&err) {
+                self.suspect = Some(failed.clone());
+            }
+            return Err(failed);
+        }
+        *self = Self::on(std::mem::take(&mut self.path), file, bytes.len() as u64, self.bad_bytes, false);
+        let synced = self.path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir));
+        self.suspect = synced.err().map(|err| Error::io("sync the folder of", &self.path, &err));
+        self.check()
+    }
+
+    /// Fails while it is not sure that what was written stays, see J2.
+    pub fn check(&self) -> Result<()> {
+        self.suspect.clone().map_or(Ok(()), Err)
     }
 
     /// Keeps space ahead. Without room now it is tried again with the next entry, while what is reserved is used up.
@@ -387,14 +440,26 @@ impl Journal {
 
     /// Keeps what waits in memory bounded: it is boiled down to how far the group is.
     pub fn bound_pending(&mut self, progress: impl FnOnce() -> Progress) {
-        if self.pending.len() > MAX_PENDING_BYTES {
+        if self.pending.len() > self.pending_bound {
             self.pending.clear();
             put_progress(&mut self.pending, &progress());
+            // What is left may itself be large: boiled down at each doubling, an entry costs the same however much it is.
+            self.pending_bound = MIN_PENDING_BYTES.max(2 * self.pending.len());
         }
     }
 
-    /// Writes what was added. After an error it is still to be written.
+    /// Writes what was added, and keeps the file small and sure. After an error it is still to be written.
+    pub fn write(&mut self, disk: &dyn Disk, log_id: LogId, progress: impl FnOnce() -> Progress) -> Result<()> {
+        if self.suspect.is_some() {
+            return self.rewrite(disk, log_id, &progress());
+        }
+        self.flush()?;
+        self.compact(disk, log_id, progress)
+    }
+
+    /// Writes what was added and nothing else.
     pub fn flush(&mut self) -> Result<()> {
+        self.check()?;
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -402,6 +467,7 @@ impl Journal {
             Ok(()) => {
                 self.len += self.pending.len() as u64;
                 self.pending.clear();
+                self.pending_bound = MIN_PENDING_BYTES;
                 self.unsynced = true;
                 self.reserve();
                 Ok(())
@@ -411,21 +477,29 @@ impl Journal {
     }
 
     /// Rewrites the file when most of its entries are dead.
-    pub fn compact(&mut self, disk: &dyn Disk, log_id: LogId, progress: impl FnOnce() -> Progress) -> Result<()> {
+    fn compact(&mut self, disk: &dyn Disk, log_id: LogId, progress: impl FnOnce() -> Progress) -> Result<()> {
         let entries = (self.len - HEADER_BYTES) / ENTRY_BYTES as u64;
-        if entries < self.compact_at || !self.pending.is_empty() {
+        if entries < self.compact_at {
             return Ok(());
         }
         self.compact_at = 2 * entries;
         let progress = progress();
-        if entries > 4 * (progress.open.len() as u64 + 1) {
-            match Self::create(disk, self.path.clone(), log_id, &progress, self.bad_bytes) {
-                // A full disk is no reason to refuse an ack: the old file serves on.
-                Err(err) if err.code() == Code::LogFull => {}
-                created => *self = created?,
-            }
+        if entries <= 4 * (progress.open.len() as u64 + 1) {
+            return Ok(());
         }
-        Ok(())
+        match self.rewrite(disk, log_id, &progress) {
+            Err(err) if self.suspect.is_some() => Err(err),
+            // No reason to refuse an ack that is written: the old file serves on.
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes and syncs everything; what failed is written anew by the next call.
+    pub fn close(&mut self, disk: &dyn Disk, log_id: LogId, progress: impl FnOnce() -> Progress) -> Result<()> {
+        self.write(disk, log_id, progress)?;
+        let Some(file) = self.take_unsynced() else { return Ok(()) };
+        self.suspect = file.sync().err().map(|err| Error::io("sync", &self.path, &err));
+        self.check()
     }
 
     /// The file, if something was written since the last call.

@@ -17,6 +17,12 @@ use std::sync::Arc;
 pub use self::ordered::OrderedQueue;
 pub use self::shared::SharedQueue;
 
+/// Leases of a group in a partition, at most. Behind them nothing is given until some are acked or end.
+pub const MAX_LEASES: usize = 1_000_000;
+/// Records that a group has in flight in a partition, at most: 16,777,216. Behind them nothing is given until some are
+/// acked or their leases end.
+pub const MAX_IN_FLIGHT: u64 = 1 << 24;
+
 /// How a group's records are given to its consumers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -86,6 +92,11 @@ impl Progress {
     pub fn at(offset: u64) -> Progress {
         Progress { floor: offset, next: offset, ..Progress::default() }
     }
+
+    /// Whether something between the floor and `next` is acked.
+    pub fn has_acked_above_floor(&self) -> bool {
+        self.open.iter().map(|given| given.range.end - given.range.start).sum::<u64>() < self.next - self.floor
+    }
 }
 
 /// A group's cursor, of either mode.
@@ -116,9 +127,16 @@ impl Queue {
         }
     }
 
-    /// What `consumer` may be given next of the records below `visible_end`; expires what is due first.
+    /// What `consumer` may be given next of the records below `visible_end`; expires what is due first. Nothing while the
+    /// group has [`MAX_LEASES`] or [`MAX_IN_FLIGHT`] open.
     pub fn candidate(&mut self, consumer: &Arc<str>, now_ns: u64, visible_end: u64) -> Option<Candidate> {
         either!(self, queue => queue.candidate(consumer, now_ns, visible_end))
+    }
+
+    /// Whether `candidate` kept something back since the last call, because the group has too much in flight: once there
+    /// is room, those who wait should ask again.
+    pub fn take_withheld(&mut self) -> bool {
+        either!(self, queue => queue.take_withheld())
     }
 
     /// Leases the range, which must begin a candidate, and returns the grant.

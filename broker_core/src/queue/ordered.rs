@@ -4,12 +4,14 @@
 //! - O1 Leases are contiguous from `floor` (or the acked middle of the first one) to `next`, in order, all the holder's.
 //! - O2 An ack is cumulative; a nack or an expiry ends its lease and all behind it, and `next` goes back to its start.
 //! - O3 A hold moves only when nothing is in flight.
+//! - O4 At most [`MAX_LEASES`] leases are open, over at most [`MAX_IN_FLIGHT`] offsets.
+//! - O5 No lease ends before `earliest_ns`, so that nobody looks through them for one that is due.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Candidate, Given, Progress, Settled, push_range};
+use super::{Candidate, Given, MAX_IN_FLIGHT, MAX_LEASES, Progress, Settled, push_range};
 
 /// Runs of grants that a rewind ended: remembered so that late acks are refused even when all is acked by now.
 const REMEMBERED: usize = 1_000;
@@ -28,6 +30,9 @@ pub struct OrderedQueue {
     next: u64,
     holder: Option<Arc<str>>,
     leases: VecDeque<Lease>,
+    earliest_ns: u64,
+    /// Records were ready and not given, by O4, since somebody asked about it.
+    withheld: bool,
     /// Nothing is given out before this time.
     not_before_ns: u64,
     /// Behind the last record given in this life.
@@ -53,6 +58,8 @@ impl OrderedQueue {
             next: progress.floor,
             holder: None,
             leases: VecDeque::new(),
+            earliest_ns: u64::MAX,
+            withheld: false,
             not_before_ns: 0,
             given_end: progress.floor,
             again_end: progress.next,
@@ -79,8 +86,11 @@ impl OrderedQueue {
     }
 
     pub(super) fn expire(&mut self, now_ns: u64) {
-        if let Some(index) = self.leases.iter().position(|lease| lease.deadline_ns <= now_ns) {
-            self.rewind(index, self.leases[index].range.start);
+        if self.earliest_ns <= now_ns {
+            if let Some(index) = self.leases.iter().position(|lease| lease.deadline_ns <= now_ns) {
+                self.rewind(index, self.leases[index].range.start);
+            }
+            self.earliest_ns = self.leases.iter().map(|lease| lease.deadline_ns).min().unwrap_or(u64::MAX);
         }
         if self.not_before_ns <= now_ns {
             self.not_before_ns = 0;
@@ -94,9 +104,26 @@ impl OrderedQueue {
         if held_by_other || self.not_before_ns > 0 || self.next >= visible_end {
             return None;
         }
+        let flying = self.leases.front().map_or(0, |first| self.next - first.range.start);
+        let room = MAX_IN_FLIGHT.saturating_sub(flying);
+        if room == 0 || self.leases.len() >= MAX_LEASES {
+            self.withheld = true;
+            return None;
+        }
         let again = self.next < self.again_end;
         let end = if again { visible_end.min(self.again_end) } else { visible_end };
+        let end = end.min(self.next.saturating_add(room));
         Some(Candidate { start: self.next, end, attempt: if again { self.rewinds + 1 } else { 1 } })
+    }
+
+    /// See [`super::Queue::take_withheld`].
+    pub fn take_withheld(&mut self) -> bool {
+        std::mem::take(&mut self.withheld)
+    }
+
+    /// Where a lease stands in `leases`: grants rise along them.
+    fn index_of(&self, grant: u64) -> Option<usize> {
+        self.leases.binary_search_by_key(&grant, |lease| lease.grant).ok()
     }
 
     /// See [`super::Queue::grant`].
@@ -113,6 +140,7 @@ impl OrderedQueue {
         self.next = range.end;
         self.given_end = self.given_end.max(range.end);
         self.leases.push_back(Lease { grant, range, deadline_ns });
+        self.earliest_ns = self.earliest_ns.min(deadline_ns);
         grant
     }
 
@@ -138,7 +166,7 @@ impl OrderedQueue {
         if self.superseded.iter().any(|ended| ended.contains(&grant)) {
             return None;
         }
-        let end = match self.leases.iter().find(|lease| lease.grant == grant) {
+        let end = match self.index_of(grant).map(|index| &self.leases[index]) {
             // A nack may have cut it short.
             Some(lease) => range.end.min(lease.range.end),
             None if range.end <= self.floor || self.rewound.as_ref().is_some_and(|ended| ended.contains(&grant)) => {
@@ -187,7 +215,7 @@ impl OrderedQueue {
 
     /// See [`super::Queue::nack`]. The group goes on at the start of `range`.
     pub fn nack(&mut self, grant: u64, range: Range<u64>, due_ns: u64) -> Settled {
-        let Some(index) = self.leases.iter().position(|lease| lease.grant == grant) else {
+        let Some(index) = self.index_of(grant) else {
             // An ended lease has nothing to give back; only records that others have by now are worth a word.
             let stale = range.end > self.floor && self.valid(grant, &range, u64::MAX).is_none();
             return Settled { done: Vec::new(), stale: if stale { vec![range] } else { Vec::new() } };
@@ -210,11 +238,10 @@ impl OrderedQueue {
 
     /// See [`super::Queue::extend`].
     pub fn extend(&mut self, grant: u64, deadline_ns: u64) -> bool {
-        let lease = self.leases.iter_mut().find(|lease| lease.grant == grant);
-        lease.is_some_and(|lease| {
-            lease.deadline_ns = deadline_ns;
-            true
-        })
+        let Some(index) = self.index_of(grant) else { return false };
+        self.leases[index].deadline_ns = deadline_ns;
+        self.earliest_ns = self.earliest_ns.min(deadline_ns);
+        true
     }
 
     /// See [`super::Queue::release`].

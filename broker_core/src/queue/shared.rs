@@ -3,7 +3,11 @@
 //! Invariants (test: `tests/queue_model.rs`)
 //! - S1 `runs` are disjoint ranges below `next`; an offset below `next` is acked, or a gap, exactly when no run has it.
 //! - S2 A run is leased (its grant is in `leases`) or given back (it is in `available` or in `delayed`).
-//! - S3 A lease exists exactly while it has open records, and has one entry in `deadlines`.
+//! - S3 A lease exists exactly while it has open records, and has one entry in `deadlines`; `in_flight` is the sum of them.
+//! - S4 At most [`MAX_LEASES`] leases and [`MAX_IN_FLIGHT`] records are given out at once, and nothing new while there are
+//!   as many runs as leases may be: what a queue costs is bounded, whatever its consumers leave lying.
+//!
+//! Runs and leases are kept small, as there is one of each for every batch in flight (`benches/queue.rs` weighs them).
 //!
 //! A run remembers its last grant after it was given back, so a late ack is taken unless someone else got the records.
 
@@ -11,33 +15,48 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Candidate, Given, Progress, Settled, intersect, push_range};
+use super::{Candidate, Given, MAX_IN_FLIGHT, MAX_LEASES, Progress, Settled, intersect, push_range};
 
 /// Ranges acked after a redelivery whose grant is remembered, so that the earlier leases are refused.
 const REMEMBERED_ACKS: usize = 10_000;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Leased,
     Available,
-    Delayed(u64),
+    /// Until when says `due`.
+    Delayed,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Run {
     end: u64,
-    attempt: u32,
     /// The last lease; 0: none in this life of the queue.
     grant: u64,
+    attempt: u32,
     state: State,
 }
 
 #[derive(Debug)]
 struct Lease {
-    range: Range<u64>,
-    open: u64,
+    start: u64,
     deadline_ns: u64,
     consumer: Arc<str>,
+    /// Offsets, and how many of them are open: no more than a lease id can tell of.
+    count: u32,
+    open: u32,
+}
+
+fn to_count(records: u64) -> u32 {
+    u32::try_from(records).unwrap_or(u32::MAX)
+}
+
+/// What becomes of a part of a run.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Acked,
+    Available,
+    Delayed(u64),
 }
 
 /// Parts of runs, each with the start of its run.
@@ -50,8 +69,14 @@ pub struct SharedQueue {
     runs: BTreeMap<u64, Run>,
     available: BTreeSet<u64>,
     delayed: BTreeSet<(u64, u64)>,
+    /// When a delayed run is ready again, by its start.
+    due: BTreeMap<u64, u64>,
     leases: BTreeMap<u64, Lease>,
     deadlines: BTreeSet<(u64, u64)>,
+    /// Records in leases.
+    in_flight: u64,
+    /// Records were ready and not given, by S4, since somebody asked about it.
+    withheld: bool,
     redelivered_acks: BTreeMap<u64, (u64, u64)>,
     first_grant: u64,
     next_grant: u64,
@@ -67,8 +92,11 @@ impl SharedQueue {
             runs: BTreeMap::new(),
             available: BTreeSet::new(),
             delayed: BTreeSet::new(),
+            due: BTreeMap::new(),
             leases: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            in_flight: 0,
+            withheld: false,
             redelivered_acks: BTreeMap::new(),
             first_grant,
             next_grant: first_grant,
@@ -90,30 +118,34 @@ impl SharedQueue {
     }
 
     fn put(&mut self, range: Range<u64>, run: Run) {
-        match run.state {
-            State::Leased => {}
-            State::Available => {
-                self.available.insert(range.start);
-            }
-            State::Delayed(due) => {
-                self.delayed.insert((due, range.start));
-            }
+        debug_assert!(run.state != State::Delayed, "delayed runs are put by put_delayed");
+        if run.state == State::Available {
+            self.available.insert(range.start);
         }
         self.runs.insert(range.start, Run { end: range.end, ..run });
     }
 
-    fn take(&mut self, start: u64) -> Option<Run> {
+    fn put_delayed(&mut self, range: Range<u64>, run: Run, due_ns: u64) {
+        self.delayed.insert((due_ns, range.start));
+        self.due.insert(range.start, due_ns);
+        self.runs.insert(range.start, Run { end: range.end, state: State::Delayed, ..run });
+    }
+
+    /// Takes a run out, and says until when it was delayed.
+    fn take(&mut self, start: u64) -> Option<(Run, Option<u64>)> {
         let run = self.runs.remove(&start)?;
+        let mut due = None;
         match run.state {
             State::Leased => {}
             State::Available => {
                 self.available.remove(&start);
             }
-            State::Delayed(due) => {
-                self.delayed.remove(&(due, start));
+            State::Delayed => {
+                due = self.due.remove(&start);
+                self.delayed.remove(&(due.unwrap_or_default(), start));
             }
         }
-        Some(run)
+        Some((run, due))
     }
 
     /// Runs that overlap `range`, in order.
@@ -123,20 +155,23 @@ impl SharedQueue {
         self.runs.range(from..range.end.max(from)).map(|(&start, run)| (start..run.end, *run))
     }
 
-    /// Replaces the part of a run inside `range`; None takes it out, as acked.
-    fn change(&mut self, start: u64, range: &Range<u64>, state: Option<State>) {
-        let Some(run) = self.take(start) else { return };
+    /// Changes the part of a run inside `range`.
+    fn change(&mut self, start: u64, range: &Range<u64>, to: Change) {
+        let Some((run, due)) = self.take(start) else { return };
         let inside = intersect(&(start..run.end), range);
-        if start < inside.start {
-            self.put(start..inside.start, run);
+        for rest in [start..inside.start, inside.end..run.end] {
+            match due {
+                _ if rest.is_empty() => {}
+                Some(due_ns) => self.put_delayed(rest, run, due_ns),
+                None => self.put(rest, run),
+            }
         }
-        if inside.end < run.end {
-            self.put(inside.end..run.end, run);
+        match to {
+            Change::Acked => {}
+            Change::Available => self.put(inside.clone(), Run { state: State::Available, ..run }),
+            Change::Delayed(due_ns) => self.put_delayed(inside.clone(), run, due_ns),
         }
-        if let Some(state) = state {
-            self.put(inside.clone(), Run { state, ..run });
-        }
-        if matches!(run.state, State::Leased) && !matches!(state, Some(State::Leased)) {
+        if run.state == State::Leased {
             self.close(run.grant, inside.end - inside.start);
         }
     }
@@ -144,7 +179,8 @@ impl SharedQueue {
     /// Counts records of a lease as no longer open.
     fn close(&mut self, grant: u64, records: u64) {
         let Some(lease) = self.leases.get_mut(&grant) else { return };
-        lease.open = lease.open.saturating_sub(records);
+        self.in_flight = self.in_flight.saturating_sub(records);
+        lease.open = lease.open.saturating_sub(to_count(records));
         if lease.open == 0 {
             self.deadlines.remove(&(lease.deadline_ns, grant));
             self.leases.remove(&grant);
@@ -154,14 +190,14 @@ impl SharedQueue {
     /// Gives back what is open of a lease.
     fn end_lease(&mut self, grant: u64) {
         let Some(lease) = self.leases.get(&grant) else { return };
-        let range = lease.range.clone();
+        let range = lease.start..lease.start + u64::from(lease.count);
         let open: Vec<u64> = self
             .overlapping(&range)
-            .filter(|(_, run)| run.grant == grant && matches!(run.state, State::Leased))
+            .filter(|(_, run)| run.grant == grant && run.state == State::Leased)
             .map(|(range, _)| range.start)
             .collect();
         for start in open {
-            self.change(start, &range, Some(State::Available));
+            self.change(start, &range, Change::Available);
         }
     }
 
@@ -175,13 +211,12 @@ impl SharedQueue {
             && due <= now_ns
         {
             let range = start..self.runs.get(&start).map_or(start, |run| run.end);
-            self.change(start, &range, Some(State::Available));
+            self.change(start, &range, Change::Available);
         }
     }
 
-    /// See [`super::Queue::candidate`].
-    pub fn candidate(&mut self, _consumer: &Arc<str>, now_ns: u64, visible_end: u64) -> Option<Candidate> {
-        self.expire(now_ns);
+    /// What is ready: records that were given before, then new ones.
+    fn ready(&self, visible_end: u64) -> Option<Candidate> {
         if let Some(&start) = self.available.first()
             && start < visible_end
         {
@@ -191,12 +226,38 @@ impl SharedQueue {
         (self.next < visible_end).then_some(Candidate { start: self.next, end: visible_end, attempt: 1 })
     }
 
+    /// See [`super::Queue::candidate`].
+    pub fn candidate(&mut self, _consumer: &Arc<str>, now_ns: u64, visible_end: u64) -> Option<Candidate> {
+        self.expire(now_ns);
+        let ready = self.ready(visible_end)?;
+        let room = MAX_IN_FLIGHT.saturating_sub(self.in_flight);
+        let is_new = ready.start == self.next;
+        if room == 0 || self.leases.len() >= MAX_LEASES || (is_new && self.runs.len() >= MAX_LEASES) {
+            self.withheld = true;
+            return None;
+        }
+        Some(Candidate { end: ready.end.min(ready.start.saturating_add(room)), ..ready })
+    }
+
+    /// See [`super::Queue::take_withheld`].
+    pub fn take_withheld(&mut self) -> bool {
+        std::mem::take(&mut self.withheld)
+    }
+
+    /// Notes a lease of `range` whose `open` records are leased already.
+    fn lease(&mut self, grant: u64, range: &Range<u64>, open: u64, deadline_ns: u64, consumer: Arc<str>) {
+        self.deadlines.insert((deadline_ns, grant));
+        self.in_flight += open;
+        let (count, open) = (to_count(range.end - range.start), to_count(open));
+        self.leases.insert(grant, Lease { start: range.start, deadline_ns, consumer, count, open });
+    }
+
     /// See [`super::Queue::grant`].
     pub fn grant(&mut self, consumer: &Arc<str>, range: Range<u64>, deadline_ns: u64) -> u64 {
         let grant = self.next_grant;
         self.next_grant += 1;
         let attempt = match self.take(range.start) {
-            Some(run) => {
+            Some((run, _)) => {
                 if range.end < run.end {
                     self.put(range.end..run.end, run);
                 }
@@ -206,9 +267,7 @@ impl SharedQueue {
         };
         self.next = self.next.max(range.end);
         self.put(range.clone(), Run { end: range.end, attempt, grant, state: State::Leased });
-        self.deadlines.insert((deadline_ns, grant));
-        let open = range.end - range.start;
-        self.leases.insert(grant, Lease { range, open, deadline_ns, consumer: consumer.clone() });
+        self.lease(grant, &range, range.end - range.start, deadline_ns, consumer.clone());
         grant
     }
 
@@ -220,15 +279,14 @@ impl SharedQueue {
         let parts: Vec<u64> = self.overlapping(range).map(|(run, _)| run.start).collect();
         let mut open = 0;
         for start in parts {
-            self.change(start, range, Some(State::Available));
+            self.change(start, range, Change::Available);
             let inside = start.max(range.start);
-            let Some(run) = self.take(inside) else { continue };
+            let Some((run, _)) = self.take(inside) else { continue };
             open += run.end - inside;
             self.put(inside..run.end, Run { grant, state: State::Leased, ..run });
         }
         if open > 0 {
-            self.deadlines.insert((0, grant));
-            self.leases.insert(grant, Lease { range: range.clone(), open, deadline_ns: 0, consumer: "".into() });
+            self.lease(grant, range, open, 0, "".into());
         }
         grant
     }
@@ -236,7 +294,7 @@ impl SharedQueue {
     /// See [`super::Queue::skip_gap`].
     pub fn skip_gap(&mut self, gap: Range<u64>) {
         if self.runs.contains_key(&gap.start) {
-            self.change(gap.start, &gap, None);
+            self.change(gap.start, &gap, Change::Acked);
         } else {
             self.next = self.next.max(gap.end);
         }
@@ -294,7 +352,7 @@ impl SharedQueue {
         for (start, part) in ours {
             // Parts of one run do not occur twice, but a run that was cut before it now begins elsewhere.
             let attempt = self.runs.get(&start).map_or(0, |run| run.attempt);
-            self.change(start, &part, None);
+            self.change(start, &part, Change::Acked);
             if attempt > 1 {
                 self.redelivered_acks.insert(part.start, (part.end, grant));
                 if self.redelivered_acks.len() > REMEMBERED_ACKS {
@@ -312,7 +370,7 @@ impl SharedQueue {
         let mut done = Vec::new();
         for (start, part) in ours {
             // A lease that has ended by itself may still be given a delay, as long as nobody else got the records.
-            self.change(start, &part, Some(if due_ns == 0 { State::Available } else { State::Delayed(due_ns) }));
+            self.change(start, &part, if due_ns == 0 { Change::Available } else { Change::Delayed(due_ns) });
             push_range(&mut done, part);
         }
         Settled { done, stale }
@@ -378,6 +436,6 @@ impl SharedQueue {
 
     /// See [`super::Queue::in_flight`].
     pub fn in_flight(&self) -> (u64, u64) {
-        (self.leases.len() as u64, self.leases.values().map(|lease| lease.open).sum())
+        (self.leases.len() as u64, self.in_flight)
     }
 }

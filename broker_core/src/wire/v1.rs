@@ -89,7 +89,9 @@ pub struct TopicConfig {
     /// Size at which a segment is closed and the next one begun. Default 64 MiB; 1 MiB to 1 GiB.
     #[prost(uint64, optional, tag = "7")]
     pub segment_bytes: ::core::option::Option<u64>,
-    /// Deliveries of a record in a shared group before it is dead-lettered. Default 20; 1 to 1,000; 0: never.
+    /// Deliveries of a record in a shared group before it is dead-lettered. Default 20; 1 to 1,000; 0: never. The last
+    /// delivery of a record holds nothing else, so that one that kills its consumer takes no other along; with 1 that is
+    /// every delivery.
     #[prost(uint32, optional, tag = "8")]
     pub max_attempts: ::core::option::Option<u32>,
     /// Length of a lease that asks for none. Default: the broker's VISIBILITY_TIMEOUT (30,000); 1 to 43,200,000 (12 h).

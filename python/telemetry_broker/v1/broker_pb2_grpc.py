@@ -184,6 +184,9 @@ class BrokerServiceServicer:
 
     def ConfigureTopic(self, request, context):
         """Changes the given fields of a topic's configuration; partitions can only be added.
+
+        A topic's dead-letter topic follows: it is never less durable nor has fewer partitions, and a configuration of it that
+        would drop letters is refused with INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -225,7 +228,9 @@ class BrokerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Receive(self, request, context):
-        """Leases records to a consumer of a group; waits up to `wait_ms` for the first one. Empty when there is none.
+        """Leases records to a consumer of a group; waits up to `wait_ms` for the first one. Empty when there is none, and while
+        the group has 16,777,216 records or 1,000,000 leases open in each partition that has some: acks, nacks and the ends of
+        leases make room.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -309,7 +314,8 @@ class BrokerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RedriveDeadLetters(self, request, context):
-        """Appends dead letters to their topic again and acks them in the dead-letter topic.
+        """Appends dead letters to their topic again and acks them in the dead-letter topic. Calls at the same time put each back
+        once. Refused, as Produce is, while the broker is draining or has too little space.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,7 +50,11 @@ class BrokerServiceStub:
     DescribeTopic: _grpc.UnaryUnaryMultiCallable[_broker_pb2.DescribeTopicRequest, _broker_pb2.DescribeTopicResponse]
     """Configuration and state of one topic, partition by partition. NOT_FOUND (`topic.not_found`) when there is none."""
     ConfigureTopic: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ConfigureTopicRequest, _broker_pb2.ConfigureTopicResponse]
-    """Changes the given fields of a topic's configuration; partitions can only be added."""
+    """Changes the given fields of a topic's configuration; partitions can only be added.
+
+    A topic's dead-letter topic follows: it is never less durable nor has fewer partitions, and a configuration of it that
+    would drop letters is refused with INVALID_ARGUMENT.
+    """
     DeleteTopic: _grpc.UnaryUnaryMultiCallable[_broker_pb2.DeleteTopicRequest, _broker_pb2.DeleteTopicResponse]
     """Deletes a topic, its records and its groups. Not undone by anything."""
     PurgeTopic: _grpc.UnaryUnaryMultiCallable[_broker_pb2.PurgeTopicRequest, _broker_pb2.PurgeTopicResponse]
@@ -62,7 +66,10 @@ class BrokerServiceStub:
     ProduceStream: _grpc.StreamStreamMultiCallable[_broker_pb2.ProduceStreamRequest, _broker_pb2.ProduceStreamResponse]
     """Produce over a stream: answers come in the order of the requests, many may be in flight."""
     Receive: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ReceiveRequest, _broker_pb2.ReceiveResponse]
-    """Leases records to a consumer of a group; waits up to `wait_ms` for the first one. Empty when there is none."""
+    """Leases records to a consumer of a group; waits up to `wait_ms` for the first one. Empty when there is none, and while
+    the group has 16,777,216 records or 1,000,000 leases open in each partition that has some: acks, nacks and the ends of
+    leases make room.
+    """
     Consume: _grpc.StreamStreamMultiCallable[_broker_pb2.ConsumeRequest, _broker_pb2.ConsumeResponse]
     """Receive over a stream with credit: the broker sends while credit lasts. The stream's death gives its leases back."""
     Ack: _grpc.UnaryUnaryMultiCallable[_broker_pb2.AckRequest, _broker_pb2.AckResponse]
@@ -86,7 +93,9 @@ class BrokerServiceStub:
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListDeadLettersRequest, _broker_pb2.ListDeadLettersResponse]
     """Records in the dead-letter topic of a topic, with reason, attempts, group and origin; nothing is leased."""
     RedriveDeadLetters: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RedriveDeadLettersRequest, _broker_pb2.RedriveDeadLettersResponse]
-    """Appends dead letters to their topic again and acks them in the dead-letter topic."""
+    """Appends dead letters to their topic again and acks them in the dead-letter topic. Calls at the same time put each back
+    once. Refused, as Produce is, while the broker is draining or has too little space.
+    """
     DescribeBroker: _grpc.UnaryUnaryMultiCallable[_broker_pb2.DescribeBrokerRequest, _broker_pb2.DescribeBrokerResponse]
     """Identity, version, limits and disk of the broker."""
     DrainBroker: _grpc.UnaryUnaryMultiCallable[_broker_pb2.DrainBrokerRequest, _broker_pb2.DrainBrokerResponse]
@@ -104,7 +113,11 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     DescribeTopic: _aio.UnaryUnaryMultiCallable[_broker_pb2.DescribeTopicRequest, _broker_pb2.DescribeTopicResponse]  # type: ignore[assignment]
     """Configuration and state of one topic, partition by partition. NOT_FOUND (`topic.not_found`) when there is none."""
     ConfigureTopic: _aio.UnaryUnaryMultiCallable[_broker_pb2.ConfigureTopicRequest, _broker_pb2.ConfigureTopicResponse]  # type: ignore[assignment]
-    """Changes the given fields of a topic's configuration; partitions can only be added."""
+    """Changes the given fields of a topic's configuration; partitions can only be added.
+
+    A topic's dead-letter topic follows: it is never less durable nor has fewer partitions, and a configuration of it that
+    would drop letters is refused with INVALID_ARGUMENT.
+    """
     DeleteTopic: _aio.UnaryUnaryMultiCallable[_broker_pb2.DeleteTopicRequest, _broker_pb2.DeleteTopicResponse]  # type: ignore[assignment]
     """Deletes a topic, its records and its groups. Not undone by anything."""
     PurgeTopic: _aio.UnaryUnaryMultiCallable[_broker_pb2.PurgeTopicRequest, _broker_pb2.PurgeTopicResponse]  # type: ignore[assignment]
@@ -116,7 +129,10 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     ProduceStream: _aio.StreamStreamMultiCallable[_broker_pb2.ProduceStreamRequest, _broker_pb2.ProduceStreamResponse]  # type: ignore[assignment]
     """Produce over a stream: answers come in the order of the requests, many may be in flight."""
     Receive: _aio.UnaryUnaryMultiCallable[_broker_pb2.ReceiveRequest, _broker_pb2.ReceiveResponse]  # type: ignore[assignment]
-    """Leases records to a consumer of a group; waits up to `wait_ms` for the first one. Empty when there is none."""
+    """Leases records to a consumer of a group; waits up to `wait_ms` for the first one. Empty when there is none, and while
+    the group has 16,777,216 records or 1,000,000 leases open in each partition that has some: acks, nacks and the ends of
+    leases make room.
+    """
     Consume: _aio.StreamStreamMultiCallable[_broker_pb2.ConsumeRequest, _broker_pb2.ConsumeResponse]  # type: ignore[assignment]
     """Receive over a stream with credit: the broker sends while credit lasts. The stream's death gives its leases back."""
     Ack: _aio.UnaryUnaryMultiCallable[_broker_pb2.AckRequest, _broker_pb2.AckResponse]  # type: ignore[assignment]
@@ -140,7 +156,9 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListDeadLettersRequest, _broker_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """Records in the dead-letter topic of a topic, with reason, attempts, group and origin; nothing is leased."""
     RedriveDeadLetters: _aio.UnaryUnaryMultiCallable[_broker_pb2.RedriveDeadLettersRequest, _broker_pb2.RedriveDeadLettersResponse]  # type: ignore[assignment]
-    """Appends dead letters to their topic again and acks them in the dead-letter topic."""
+    """Appends dead letters to their topic again and acks them in the dead-letter topic. Calls at the same time put each back
+    once. Refused, as Produce is, while the broker is draining or has too little space.
+    """
     DescribeBroker: _aio.UnaryUnaryMultiCallable[_broker_pb2.DescribeBrokerRequest, _broker_pb2.DescribeBrokerResponse]  # type: ignore[assignment]
     """Identity, version, limits and disk of the broker."""
     DrainBroker: _aio.UnaryUnaryMultiCallable[_broker_pb2.DrainBrokerRequest, _broker_pb2.DrainBrokerResponse]  # type: ignore[assignment]
@@ -179,7 +197,11 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.ConfigureTopicRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.ConfigureTopicResponse, _abc.Awaitable[_broker_pb2.ConfigureTopicResponse]]:
-        """Changes the given fields of a topic's configuration; partitions can only be added."""
+        """Changes the given fields of a topic's configuration; partitions can only be added.
+
+        A topic's dead-letter topic follows: it is never less durable nor has fewer partitions, and a configuration of it that
+        would drop letters is refused with INVALID_ARGUMENT.
+        """
 
     @_abc_1.abstractmethod
     def DeleteTopic(
@@ -227,7 +249,10 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.ReceiveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.ReceiveResponse, _abc.Awaitable[_broker_pb2.ReceiveResponse]]:
-        """Leases records to a consumer of a group; waits up to `wait_ms` for the first one. Empty when there is none."""
+        """Leases records to a consumer of a group; waits up to `wait_ms` for the first one. Empty when there is none, and while
+        the group has 16,777,216 records or 1,000,000 leases open in each partition that has some: acks, nacks and the ends of
+        leases make room.
+        """
 
     @_abc_1.abstractmethod
     def Consume(
@@ -323,7 +348,9 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.RedriveDeadLettersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.RedriveDeadLettersResponse, _abc.Awaitable[_broker_pb2.RedriveDeadLettersResponse]]:
-        """Appends dead letters to their topic again and acks them in the dead-letter topic."""
+        """Appends dead letters to their topic again and acks them in the dead-letter topic. Calls at the same time put each back
+        once. Refused, as Produce is, while the broker is draining or has too little space.
+        """
 
     @_abc_1.abstractmethod
     def DescribeBroker(
