@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from telemetry_broker import _core
 from telemetry_broker.admin import Mode
@@ -17,10 +17,9 @@ from telemetry_broker.ahead import Ahead
 from telemetry_broker.batch import Batch
 from telemetry_broker.errors import ClosedError, UnavailableError
 from telemetry_broker.leases import Lease, Leases
+from telemetry_broker.pace import MAX_BYTES_AHEAD
 from telemetry_broker.receiving import Demand, Outage, check_wait
 from telemetry_broker.transport import Transport, forked_error
-
-_MAX_BYTES_AHEAD: Final = 1024 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +74,7 @@ class Consumer:
         self._ahead: Ahead | None = None
         # An ordered group rewinds at a nack, and what was taken ahead of it would then come out of order.
         # Nor do deliveries of more than 1 MiB fit into one message in numbers.
-        if transport.prefetches and mode == "shared" and max_bytes <= _MAX_BYTES_AHEAD:
+        if transport.prefetches and mode == "shared" and max_bytes <= MAX_BYTES_AHEAD:
             self._ahead = Ahead(
                 transport,
                 self._leases,
