@@ -15,10 +15,13 @@ Words: a **topic** has **partitions**, each a log of **records** with rising **o
 every record of a topic; its consumers share the work. A consumer gets a **batch** under a **lease** that lasts for the
 **visibility timeout**: what it has not **acked** by then, somebody gets again. So each record is handled at least once.
 
+``telemetry_broker.aio`` has the same words for asyncio programs.
+
 Durations are float seconds, times nanoseconds since the epoch, sizes bytes. Every error is a ``BrokerError`` with a
 stable ``code``.
 """
 
+from telemetry_broker import aio
 from telemetry_broker._core import HashRing, __version__, partition_for_key
 from telemetry_broker.admin import (
     BrokerState,
@@ -55,9 +58,9 @@ from telemetry_broker.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from telemetry_broker.outbox import Appended
 from telemetry_broker.positions import END, START, AtTime, Offset, Position, at_time
 from telemetry_broker.producer import Producer
-from telemetry_broker.sender import Appended
 
 __all__ = [
     "END",
@@ -101,6 +104,7 @@ __all__ = [
     "UnavailableError",
     "UnsupportedError",
     "__version__",
+    "aio",
     "at_time",
     "connect",
     "partition_for_key",

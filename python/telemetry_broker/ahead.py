@@ -12,12 +12,9 @@ from typing import Final
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError, StaleLeaseError
 from telemetry_broker.leases import Lease, Leases
+from telemetry_broker.pace import Pace
 from telemetry_broker.transport import Transport
 
-MOST_DELIVERIES: Final = 8
-"""Deliveries of one Receive: at the default of 1 MiB each, half of gRPC's bound on a message."""
-
-_SECONDS: Final = 1.0
 _REQUEST_TIMEOUT: Final = 30.0
 _CLOSE_TIMEOUT: Final = 5.0
 
@@ -50,7 +47,7 @@ class Ahead:
         self._ready: deque[Taken] = deque()
         self._in_flight = False
         self._dry = True  # the last answer was empty
-        self._handed_at: float | None = None
+        self._pace = Pace()
         self._closed = False
 
     def next(self, wait: float | None) -> Taken | None:
@@ -63,7 +60,7 @@ class Ahead:
             if taken is None or self._is_fresh(taken[1]):
                 break
         if taken is None:
-            deliveries = self._fetch(self._depth(called_at, None), wait)
+            deliveries = self._fetch(self._pace.depth(called_at), wait)
             if not deliveries:
                 return None
             entries = [(delivery, self._leases.add(delivery)) for delivery in deliveries]
@@ -71,8 +68,8 @@ class Ahead:
             with self._changed:
                 self._ready.extend(entries[1:])
                 self._dry = False
-        self._go_on(self._depth(called_at, taken[1]))
-        self._handed_at = time.monotonic()
+        self._go_on(self._pace.depth(called_at, taken[1].timeout))
+        self._pace.handed_out()
         return taken
 
     def close(self) -> None:
@@ -81,13 +78,6 @@ class Ahead:
             self._closed = True
             self._changed.wait_for(lambda: not self._in_flight, _CLOSE_TIMEOUT)
             self._ready.clear()
-
-    def _depth(self, called_at: float, lease: Lease | None) -> int:
-        if self._handed_at is None:
-            return 1
-        pace = max(called_at - self._handed_at, 1e-6)
-        budget = _SECONDS if lease is None else min(_SECONDS, lease.timeout / 10)
-        return max(1, min(MOST_DELIVERIES, int(budget / pace)))
 
     def _is_fresh(self, lease: Lease) -> bool:
         """Whether there is time enough to handle the records; makes time if not."""

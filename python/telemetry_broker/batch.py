@@ -96,17 +96,12 @@ class Records:
         return f"<{type(self).__name__} {self.topic}/{self.partition}: {self._length} records from {self.base_offset}>"
 
 
-class Batch(Records):
-    """One delivery: records of one partition under one lease, or none at all.
+class Leased(Records):
+    """Records under a lease: what the batches of both faces know."""
 
-    Until the visibility timeout ends, no other consumer of the group gets these records. Ack what was handled; what is
-    not acked by then is given out again. With ``offsets``, ack and nack mean these records only.
-    """
-
-    def __init__(self, delivery: _core.Delivery, lease: Lease, leases: Leases) -> None:
+    def __init__(self, delivery: _core.Delivery, lease: Lease) -> None:
         super().__init__(delivery)
         self._lease = lease
-        self._leases = leases
 
     @property
     def attempt(self) -> int:
@@ -122,6 +117,26 @@ class Batch(Records):
     def lease_id(self) -> bytes:
         """Opaque; names the lease on the wire."""
         return self._delivery.lease_id
+
+    def part(self, offsets: Iterable[int] | None = None) -> tuple[Lease, Sequence[range] | None]:
+        """The lease with these offsets of it, as ``Consumer.ack`` wants it."""
+        return self._lease, None if offsets is None else self._lease.ranges(offsets)
+
+    def _timeout_ms(self, timeout: float | None) -> int:
+        """What ``extend`` asks for."""
+        return milliseconds("extend's timeout", self._lease.timeout if timeout is None else timeout, least=0.001)
+
+
+class Batch(Leased):
+    """One delivery: records of one partition under one lease, or none at all.
+
+    Until the visibility timeout ends, no other consumer of the group gets these records. Ack what was handled; what is
+    not acked by then is given out again. With ``offsets``, ack and nack mean these records only.
+    """
+
+    def __init__(self, delivery: _core.Delivery, lease: Lease, leases: Leases) -> None:
+        super().__init__(delivery, lease)
+        self._leases = leases
 
     def ack(self, offsets: Iterable[int] | None = None) -> int:
         """Marks records as handled: the group never gets them again, also after a restart of the broker.
@@ -175,12 +190,7 @@ class Batch(Records):
         Raises:
             StaleLeaseError: the lease had ended.
         """
-        seconds = self._lease.timeout if timeout is None else timeout
-        self._leases.extend([self._lease], milliseconds("extend's timeout", seconds, least=0.001))
-
-    def part(self, offsets: Iterable[int] | None = None) -> tuple[Lease, Sequence[range] | None]:
-        """The lease with these offsets of it, as ``Consumer.ack`` wants it."""
-        return self._lease, None if offsets is None else self._lease.ranges(offsets)
+        self._leases.extend([self._lease], self._timeout_ms(timeout))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,8 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
-from google.protobuf.message import Message
-
-from telemetry_broker import _core
+from telemetry_broker import calls
 from telemetry_broker.admin import (
-    MODES,
     BrokerState,
     Durability,
     FullPolicy,
@@ -21,20 +18,15 @@ from telemetry_broker.admin import (
     Mode,
     Topic,
     TopicState,
-    decode_broker,
-    decode_group,
-    decode_group_partition,
-    decode_partition,
-    decode_topic,
     encode_config,
 )
-from telemetry_broker.batch import Page, Records
+from telemetry_broker.batch import Page
 from telemetry_broker.consumer import Consumer
-from telemetry_broker.errors import BrokerError, InvalidArgumentError
-from telemetry_broker.positions import START, Offset, Position, encode_position, unsigned
+from telemetry_broker.errors import BrokerError
+from telemetry_broker.positions import START, Position
 from telemetry_broker.producer import Producer
+from telemetry_broker.steps import Steps, T, run
 from telemetry_broker.transport import Transport
-from telemetry_broker.v1 import broker_pb2 as pb
 
 
 class Broker:
@@ -101,18 +93,15 @@ class Broker:
             max_attempts=max_attempts,
             visibility_timeout=visibility_timeout,
         )
-        answer = self._call("CreateTopic", pb.CreateTopicRequest(name=name, config=config))
-        return decode_topic(pb.CreateTopicResponse.FromString(answer).topic)
+        return self._run(calls.create_topic(name, config))
 
     def topics(self) -> list[Topic]:
         """All topics, in the order of their names."""
-        answer = self._call("ListTopics", pb.ListTopicsRequest())
-        return [decode_topic(topic) for topic in pb.ListTopicsResponse.FromString(answer).topics]
+        return self._run(calls.topics())
 
     def describe_topic(self, name: str) -> TopicState:
         """Configuration and partitions of a topic; raises NotFoundError when there is none."""
-        answer = pb.DescribeTopicResponse.FromString(self._call("DescribeTopic", pb.DescribeTopicRequest(name=name)))
-        return TopicState(decode_topic(answer.topic), tuple(map(decode_partition, answer.partitions)))
+        return self._run(calls.describe_topic(name))
 
     def configure_topic(
         self,
@@ -155,17 +144,15 @@ class Broker:
             max_attempts=max_attempts,
             visibility_timeout=visibility_timeout,
         )
-        request = pb.ConfigureTopicRequest(name=name, config=config, if_version=if_version)
-        return decode_topic(pb.ConfigureTopicResponse.FromString(self._call("ConfigureTopic", request)).topic)
+        return self._run(calls.configure_topic(name, config, if_version))
 
     def delete_topic(self, name: str) -> None:
         """Deletes a topic with its records and groups, for good."""
-        self._call("DeleteTopic", pb.DeleteTopicRequest(name=name))
+        self._run(calls.delete_topic(name))
 
     def purge_topic(self, name: str, partitions: Iterable[int] = ()) -> int:
         """Deletes the records of a topic (or of these partitions) and returns how many; its offsets go on."""
-        request = pb.PurgeTopicRequest(name=name, partitions=_numbers(partitions))
-        return pb.PurgeTopicResponse.FromString(self._call("PurgeTopic", request)).records
+        return self._run(calls.purge_topic(name, partitions))
 
     # Groups
 
@@ -183,22 +170,15 @@ class Broker:
             ConflictError: there is one of another mode (``group.exists``).
             NotFoundError: no such topic, or a position of another log.
         """
-        if mode not in MODES:
-            raise InvalidArgumentError(f"mode={mode!r}: give 'shared' or 'ordered'")
-        request = pb.CreateGroupRequest(topic=topic, group=group, mode=MODES[mode])
-        getattr(request, "from").CopyFrom(encode_position(start))
-        return decode_group(pb.CreateGroupResponse.FromString(self._call("CreateGroup", request)).group)
+        return self._run(calls.create_group(topic, group, mode, start))
 
     def groups(self, topic: str) -> list[Group]:
         """The groups of a topic, in the order of their names."""
-        answer = self._call("ListGroups", pb.ListGroupsRequest(topic=topic))
-        return [decode_group(group) for group in pb.ListGroupsResponse.FromString(answer).groups]
+        return self._run(calls.groups(topic))
 
     def describe_group(self, topic: str, group: str) -> GroupState:
         """Where a group is in each partition; raises NotFoundError when there is none."""
-        request = pb.DescribeGroupRequest(topic=topic, group=group)
-        answer = pb.DescribeGroupResponse.FromString(self._call("DescribeGroup", request))
-        return GroupState(decode_group(answer.group), tuple(map(decode_group_partition, answer.partitions)))
+        return self._run(calls.describe_group(topic, group))
 
     def seek(self, topic: str, group: str, to: Position, partitions: Iterable[int] = ()) -> tuple[GroupPartition, ...]:
         """Moves a group, forwards or back. Its leases there end; acks of them are refused as stale.
@@ -212,13 +192,11 @@ class Broker:
         Returns:
             The partitions that were moved, as they are now.
         """
-        request = pb.SeekGroupRequest(topic=topic, group=group, partitions=_numbers(partitions), to=encode_position(to))
-        answer = pb.SeekGroupResponse.FromString(self._call("SeekGroup", request))
-        return tuple(map(decode_group_partition, answer.partitions))
+        return self._run(calls.seek(topic, group, to, partitions))
 
     def delete_group(self, topic: str, group: str) -> None:
         """Deletes a group and what it had acked."""
-        self._call("DeleteGroup", pb.DeleteGroupRequest(topic=topic, group=group))
+        self._run(calls.delete_group(topic, group))
 
     # Records
 
@@ -327,26 +305,13 @@ class Broker:
         Returns:
             A page; ``page.next`` is where to read on, an empty page is the end.
         """
-        request = pb.ReadRequest(
-            topic=topic,
-            partition=unsigned("the partition", partition, bits=32),
-            max_records=unsigned("max_records", max_records, bits=32),
-            max_bytes=unsigned("max_bytes", max_bytes, bits=32),
-        )
-        getattr(request, "from").CopyFrom(encode_position(start))
-        answer = self._call("Read", request)
-        ranges = tuple(map(Records, _core.Delivery.parse(answer)))
-        if ranges:
-            return Page(ranges, ranges[-1].end)
-        end = pb.ReadResponse.FromString(answer)
-        return Page((), Offset(end.log_id, end.next_offset))
+        return self._run(calls.read(topic, partition, start, max_records, max_bytes))
 
     # The broker itself
 
     def describe(self) -> BrokerState:
         """Identity, version, limits and disk of the broker."""
-        answer = self._call("DescribeBroker", pb.DescribeBrokerRequest())
-        return decode_broker(pb.DescribeBrokerResponse.FromString(answer))
+        return self._run(calls.describe())
 
     def close(self, *, flush: bool = True) -> None:
         """Closes the producers and consumers made here and lets go of the broker; repeating it is fine.
@@ -383,9 +348,5 @@ class Broker:
     def __repr__(self) -> str:
         return f"<Broker at {self.url}>"
 
-    def _call(self, method: str, request: Message) -> bytes:
-        return self._transport.call(method, request.SerializeToString())
-
-
-def _numbers(partitions: Iterable[int]) -> list[int]:
-    return [unsigned("a partition", partition, bits=32) for partition in partitions]
+    def _run(self, steps: Steps[T]) -> T:
+        return run(steps, self._transport.call)

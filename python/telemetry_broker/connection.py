@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from telemetry_broker import _core
@@ -23,7 +24,7 @@ _ACCEPTED: Final = "mem://, mem://name, file:///path, grpc://host:port or grpc+u
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
+class Options:
     """What a broker in this process can be told; a remote one has its own settings."""
 
     queue_size: int = 2000
@@ -33,6 +34,7 @@ class _Options:
     clock: _core.ManualClock | None = None
 
     def open(self, data_dir: str | None) -> _core.Broker:
+        """Opens the folder, or a broker in memory."""
         visibility_timeout_ms = milliseconds("visibility_timeout", self.visibility_timeout, least=0.001)
         try:
             return _core.Broker(
@@ -47,12 +49,20 @@ class _Options:
             raise InvalidArgumentError(f"{self}: a number is negative or too large") from error
 
 
+class Found(NamedTuple):
+    """A broker that was opened in this process."""
+
+    core: _core.Broker
+    release: Callable[[bool], None]
+    """Lets go of it and is told whether to flush."""
+
+
 @dataclass(slots=True)
 class _Shared:
     """A ``mem://name`` broker and how many connections it has."""
 
     core: _core.Broker
-    options: _Options
+    options: Options
     connections: int = 0
 
 
@@ -95,7 +105,14 @@ def connect(
         StorageError, CorruptError: the folder cannot be read.
         UnsupportedError: a kind of broker that this version does not know.
     """
-    options = _Options(queue_size, visibility_timeout, partitions, durability, clock)
+    found = find(url, Options(queue_size, visibility_timeout, partitions, durability, clock))
+    if isinstance(found, str):
+        return Broker(RemoteTransport(url, found))
+    return Broker(EmbeddedTransport(url, found.core, found.release))
+
+
+def find(url: str, options: Options) -> Found | str:
+    """The broker of a URL, opened in this process, or the address of a remote one; see ``connect``."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -104,17 +121,17 @@ def connect(
         raise _invalid(url, "it takes no ? or #; options are arguments of connect(), and a path says %3F and %23")
     match parts.scheme:
         case "mem":
-            return Broker(_open_memory(url, parts, options))
+            return _open_memory(url, parts, options)
         case "file":
             core = options.open(_path(url, parts))
-            return Broker(EmbeddedTransport(url, core, core.close))
+            return Found(core, core.close)
         case "grpc" | "grpc+unix":
-            if options != _Options():
+            if options != Options():
                 raise InvalidArgumentError(
                     f"{url} has its own settings: queue_size, visibility_timeout, partitions, durability and clock are "
                     "for a broker in this process"
                 )
-            return Broker(RemoteTransport(url, _target(url, parts)))
+            return _target(url, parts)
         case "nats":
             raise UnsupportedError(f"{url}: NATS JetStream is not supported by this version; give {_ACCEPTED}")
     raise _invalid(url, f"it begins with {parts.scheme}:" if parts.scheme else "it has no scheme")
@@ -124,23 +141,23 @@ def _invalid(url: str, why: str) -> InvalidArgumentError:
     return InvalidArgumentError(f"{url!r} names no broker: {why}. Give {_ACCEPTED}", code="invalid.url")
 
 
-def _open_memory(url: str, parts: SplitResult, options: _Options) -> EmbeddedTransport:
+def _open_memory(url: str, parts: SplitResult, options: Options) -> Found:
     if parts.path:
         raise _invalid(url, "mem:// takes a name, not a path")
     if not parts.netloc:
         core = options.open(None)
-        return EmbeddedTransport(url, core, core.close)
+        return Found(core, core.close)
     name = parts.netloc
     with _shared_lock:
         shared = _shared.get(name)
         if shared is None:
             shared = _shared[name] = _Shared(options.open(None), options)
-        elif options not in (shared.options, _Options()):
+        elif options not in (shared.options, Options()):
             raise InvalidArgumentError(
                 f"{url} is open in this process with other options ({shared.options}): leave them out to share it"
             )
         shared.connections += 1
-    return EmbeddedTransport(url, shared.core, partial(_leave, name))
+    return Found(shared.core, partial(_leave, name))
 
 
 def _leave(name: str, flush: bool = True) -> None:

@@ -6,27 +6,20 @@ import logging
 import os
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from telemetry_broker import _core
-from telemetry_broker.admin import MODES, Mode
+from telemetry_broker.admin import Mode
 from telemetry_broker.ahead import Ahead
 from telemetry_broker.batch import Batch
-from telemetry_broker.errors import ClosedError, InvalidArgumentError, UnavailableError
+from telemetry_broker.errors import ClosedError, UnavailableError
 from telemetry_broker.leases import Lease, Leases
-from telemetry_broker.positions import milliseconds, unsigned
-from telemetry_broker.transport import Transport
-from telemetry_broker.v1 import broker_pb2 as pb
-
-_MAX_RECORDS: Final = 65_536
-_MAX_BYTES: Final = 8 * 1024 * 1024
-_MAX_BYTES_AHEAD: Final = 1024 * 1024
-_FIRST_BACKOFF: Final = 0.1
-_LONGEST_BACKOFF: Final = 2.0
+from telemetry_broker.pace import MAX_BYTES_AHEAD
+from telemetry_broker.receiving import Demand, Outage, check_wait
+from telemetry_broker.transport import Transport, forked_error
 
 _log = logging.getLogger(__name__)
 
@@ -58,42 +51,34 @@ class Consumer:
         reconnect_timeout: float = 120.0,
         name: str | None = None,
     ) -> None:
-        if mode not in MODES:
-            raise InvalidArgumentError(f"mode={mode!r}: give 'shared' or 'ordered'")
-        if not 1 <= max_bytes <= _MAX_BYTES:
-            raise InvalidArgumentError(f"max_bytes={max_bytes}: give 1 to {_MAX_BYTES}")
+        self._demand = Demand(
+            topic,
+            group,
+            mode=mode,
+            visibility_timeout=visibility_timeout,
+            partitions=partitions,
+            max_records=max_records,
+            max_bytes=max_bytes,
+            name=name,
+        )
         self.topic = topic
         self.group = group
-        self.name = name if name is not None else f"consumer-{uuid.uuid4().hex}"
+        self.name = self._demand.name
         self._transport = transport
         self._idle_timeout = idle_timeout
         self._reconnect_timeout = reconnect_timeout
-        self._max_records = _bounded_records(max_records)
-        self._request = pb.ReceiveRequest(
-            topic=topic,
-            group=group,
-            consumer=self.name,
-            partitions=[unsigned("a partition", partition, bits=32) for partition in partitions or ()],
-            max_bytes=max_bytes,
-            visibility_timeout_ms=0
-            if visibility_timeout is None
-            else milliseconds("visibility_timeout", visibility_timeout, least=0.001),
-            mode=MODES[mode],
-        )
-        self._empty = _core.Delivery.parse(
-            pb.ReceiveResponse(deliveries=[pb.Delivery(topic=topic)]).SerializeToString()
-        )[0]
+        self._max_records = self._demand.max_records
         self._leases = Leases(transport, topic, group)
         self._receiver = transport.receiver(topic)
         self._closed = threading.Event()
         self._ahead: Ahead | None = None
         # An ordered group rewinds at a nack, and what was taken ahead of it would then come out of order.
         # Nor do deliveries of more than 1 MiB fit into one message in numbers.
-        if transport.prefetches and mode == "shared" and max_bytes <= _MAX_BYTES_AHEAD:
+        if transport.prefetches and mode == "shared" and max_bytes <= MAX_BYTES_AHEAD:
             self._ahead = Ahead(
                 transport,
                 self._leases,
-                partial(self._encode, self._max_records),
+                partial(self._demand.encode, self._max_records),
                 partial(self._fetch, self._max_records),
             )
         self._pid = os.getpid()
@@ -121,10 +106,9 @@ class Consumer:
                 ``wait``, at most ``reconnect_timeout``.
         """
         if self._closed.is_set():
-            raise ClosedError(f"this consumer of {self.topic} was closed; make another with broker.consumer()")
-        if wait is not None and not wait >= 0:
-            raise InvalidArgumentError(f"wait={wait}: give 0 or more seconds, or None for no bound")
-        return self._receive(self._max_records if max_records is None else _bounded_records(max_records), wait)
+            raise self._demand.closed_error()
+        check_wait(wait)
+        return self._receive(self._demand.records(max_records), wait)
 
     def ack(self, batches: Iterable[Batch]) -> int:
         """Acks several batches of this consumer at once: one call, and one write per partition. See ``Batch.ack``."""
@@ -169,9 +153,7 @@ class Consumer:
 
     def _receive(self, max_records: int, wait: float | None) -> Batch:
         if os.getpid() != self._pid:
-            raise UnavailableError(
-                f"this consumer of {self.topic} was made before this process was forked: connect in the new process"
-            )
+            raise forked_error(f"this consumer of {self.topic}")
         taken = None
         if self._ahead is not None and max_records == self._max_records:
             taken = self._ahead.next(wait)
@@ -179,37 +161,19 @@ class Consumer:
             deliveries = self._fetch(max_records, 1, wait)
             if deliveries:
                 taken = deliveries[0], self._leases.add(deliveries[0])
-        delivery, lease = taken or (self._empty, Lease(self._empty))
+        delivery, lease = taken or (self._demand.empty, Lease(self._demand.empty))
         return Batch(delivery, lease, self._leases)
 
     def _fetch(self, max_records: int, max_deliveries: int, wait: float | None) -> list[_core.Delivery]:
         """Runs one Receive, and sits out a broker that is away as long as the wait allows."""
-        request = self._encode(max_records, max_deliveries)
-        started = time.monotonic()
-        end = None if wait is None else started + wait
-        away_from: float | None = None
-        pause = _FIRST_BACKOFF
+        request = self._demand.encode(max_records, max_deliveries)
+        end = None if wait is None else time.monotonic() + wait
+        outage = Outage(end, self._reconnect_timeout)
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
             try:
                 return self._receiver.receive(request, left)
-            except UnavailableError:
-                now = time.monotonic()
-                away_from = now if away_from is None else away_from
-                until = away_from + self._reconnect_timeout
-                if now + pause > (until if end is None else min(until, end)):
-                    raise
+            except UnavailableError as error:
+                pause = outage.pause(error)
             if self._closed.wait(pause):
                 return []
-            pause = min(_LONGEST_BACKOFF, pause * 2)
-
-    def _encode(self, max_records: int, max_deliveries: int) -> bytes:
-        request = pb.ReceiveRequest(max_records=max_records, max_deliveries=max_deliveries)
-        request.MergeFrom(self._request)
-        return request.SerializeToString()
-
-
-def _bounded_records(max_records: int) -> int:
-    if not 1 <= max_records <= _MAX_RECORDS:
-        raise InvalidArgumentError(f"max_records={max_records}: give 1 to {_MAX_RECORDS}")
-    return max_records

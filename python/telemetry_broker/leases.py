@@ -9,6 +9,7 @@ from typing import Final
 
 from telemetry_broker import _core
 from telemetry_broker.errors import InvalidArgumentError, StaleLeaseError
+from telemetry_broker.steps import Steps, run
 from telemetry_broker.transport import Transport
 from telemetry_broker.v1 import broker_pb2 as pb
 
@@ -60,11 +61,10 @@ class Lease:
         return found
 
 
-class Leases:
-    """Every open lease of one consumer. Thread-safe."""
+class LeaseBook:
+    """Every open lease of one consumer, and the calls that change them. Thread-safe; what calls need are ``Steps``."""
 
-    def __init__(self, transport: Transport, topic: str, group: str) -> None:
-        self._transport = transport
+    def __init__(self, topic: str, group: str) -> None:
         self._topic = topic
         self._group = group
         self._lock = threading.Lock()
@@ -81,19 +81,21 @@ class Leases:
             self._open[lease.id] = lease
         return lease
 
-    def ack(self, parts: Iterable[Part]) -> int:
+    def ack(self, parts: Iterable[Part]) -> Steps[int]:
         """Acks; returns the number of records newly acked. Raises StaleLeaseError once the rest is acked."""
         acked = 0
         stale: list[str] = []
         for chunk in _chunks(parts):
             request = pb.AckRequest(topic=self._topic, group=self._group, leases=map(_encode, chunk))
-            response = pb.AckResponse.FromString(self._transport.call("Ack", request.SerializeToString()))
+            response = pb.AckResponse.FromString((yield "Ack", request))
             acked += response.acked
             stale += self._settled(chunk, response.stale)
         _raise_if_stale(stale, "acked")
         return acked
 
-    def nack(self, parts: Iterable[Part], *, delay_ms: int = 0, dead_letter: bool = False, reason: str = "") -> int:
+    def nack(
+        self, parts: Iterable[Part], *, delay_ms: int = 0, dead_letter: bool = False, reason: str = ""
+    ) -> Steps[int]:
         """Gives back; returns the number of records. Raises StaleLeaseError once the rest is given back."""
         nacked = 0
         stale: list[str] = []
@@ -106,13 +108,13 @@ class Leases:
                 dead_letter=dead_letter,
                 reason=reason,
             )
-            response = pb.NackResponse.FromString(self._transport.call("Nack", request.SerializeToString()))
+            response = pb.NackResponse.FromString((yield "Nack", request))
             nacked += response.nacked
             stale += self._settled(chunk, response.stale)
         _raise_if_stale(stale, "given back")
         return nacked
 
-    def extend(self, leases: Iterable[Lease], timeout_ms: int) -> None:
+    def extend(self, leases: Iterable[Lease], timeout_ms: int) -> Steps[None]:
         """Restarts the leases' timeouts; 0: at the topic's length. Raises StaleLeaseError once the rest is extended."""
         stale: list[str] = []
         for chunk in _chunks((lease, None) for lease in leases):
@@ -123,7 +125,7 @@ class Leases:
                 visibility_timeout_ms=timeout_ms,
             )
             now = time.monotonic()
-            response = pb.ExtendResponse.FromString(self._transport.call("Extend", request.SerializeToString()))
+            response = pb.ExtendResponse.FromString((yield "Extend", request))
             ended = {entry.lease_id for entry in response.stale}
             for lease, _ in chunk:
                 lease.received = now
@@ -131,12 +133,12 @@ class Leases:
             stale += self._settled([part for part in chunk if part[0].id in ended], response.stale)
         _raise_if_stale(stale, "extended")
 
-    def give_back(self) -> None:
+    def give_back(self) -> Steps[None]:
         """Nacks all that is open. What is stale by now belongs to somebody else already, which is as good."""
         with self._lock:
             parts = [(lease, lease.open) for lease in self._open.values()]
         try:
-            self.nack(parts)
+            yield from self.nack(parts)
         except StaleLeaseError:
             pass
         finally:
@@ -160,6 +162,34 @@ class Leases:
                 or [(places[entry.lease_id].offsets.start, places[entry.lease_id].offsets.stop)]
             )
         ]
+
+
+class Leases:
+    """The book of a synchronous consumer: its calls are made here and now. Thread-safe."""
+
+    def __init__(self, transport: Transport, topic: str, group: str) -> None:
+        self._call = transport.call
+        self._book = LeaseBook(topic, group)
+
+    def add(self, delivery: _core.Delivery) -> Lease:
+        """See LeaseBook, here and below."""
+        return self._book.add(delivery)
+
+    def ack(self, parts: Iterable[Part]) -> int:
+        """Acks; returns the number of records newly acked."""
+        return run(self._book.ack(parts), self._call)
+
+    def nack(self, parts: Iterable[Part], *, delay_ms: int = 0, dead_letter: bool = False, reason: str = "") -> int:
+        """Gives back; returns the number of records."""
+        return run(self._book.nack(parts, delay_ms=delay_ms, dead_letter=dead_letter, reason=reason), self._call)
+
+    def extend(self, leases: Iterable[Lease], timeout_ms: int) -> None:
+        """Restarts the leases' timeouts."""
+        run(self._book.extend(leases, timeout_ms), self._call)
+
+    def give_back(self) -> None:
+        """Nacks all that is open."""
+        run(self._book.give_back(), self._call)
 
 
 def _encode(part: Part) -> pb.LeaseRange:

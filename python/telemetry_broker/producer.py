@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
-from telemetry_broker import _core
-from telemetry_broker.errors import BrokerError, InvalidArgumentError
-from telemetry_broker.positions import unsigned
-from telemetry_broker.sender import Appended, Sender
+from telemetry_broker.errors import BrokerError
+from telemetry_broker.outbox import Appended
+from telemetry_broker.producing import (
+    append_requests,
+    bad_numbers,
+    check_keys,
+    check_times,
+    make_buffer,
+    open_producer,
+    producer_name,
+)
+from telemetry_broker.sender import Sender
+from telemetry_broker.steps import run
 from telemetry_broker.transport import Transport
-from telemetry_broker.v1 import broker_pb2 as pb
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
-
-MAX_BUFFER_BYTES: Final = 64 * 1024 * 1024
-"""Bound of the records that wait in one producer; as much again can be on its way."""
-
-_BATCH_RECORDS: Final = 65_536
 
 
 class Producer:
@@ -51,26 +53,13 @@ class Producer:
         delivery_timeout: float = 120.0,
         on_error: Callable[[BrokerError], None] | None = None,
     ) -> None:
-        if not (linger >= 0 and max_block >= 0 and delivery_timeout > 0):
-            raise InvalidArgumentError(
-                f"linger={linger}, max_block={max_block}, delivery_timeout={delivery_timeout}: give seconds, "
-                "0 or more for the first two, more than 0 for the last"
-            )
+        check_times(linger, max_block, delivery_timeout)
         self.topic = topic
-        self.name = name if name is not None else f"producer-{uuid.uuid4().hex}"
+        self.name = producer_name(name)
         self._url = transport.url
         self._max_block = max_block
-        opened = pb.OpenProducerResponse.FromString(
-            transport.call("OpenProducer", pb.OpenProducerRequest(topic=topic, producer=self.name).SerializeToString())
-        )
-        self._sequences = {state.partition: state.sequence for state in opened.partitions}
-        self._buffer = _core.ProducerBuffer(
-            topic,
-            self.name,
-            list(self._sequences.values()),
-            min(unsigned("batch_bytes", batch_bytes), MAX_BUFFER_BYTES // max(1, len(self._sequences))),
-            _BATCH_RECORDS,
-        )
+        self._sequences = run(open_producer(topic, self.name), transport.call)
+        self._buffer = make_buffer(topic, self.name, self._sequences, batch_bytes)
         self._add = self._buffer.send
         self._sender = Sender(
             transport,
@@ -81,6 +70,7 @@ class Producer:
             delivery_timeout=delivery_timeout,
             on_error=on_error,
         )
+        self._outbox = self._sender.outbox
 
     @property
     def sequences(self) -> dict[int, int]:
@@ -90,12 +80,12 @@ class Producer:
     @property
     def failed_records(self) -> int:
         """Records that were sent and not stored, or of which nobody knows whether they are."""
-        return self._sender.failed_records
+        return self._outbox.failed_records
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
-        return self._sender.closed
+        return self._outbox.closed or self._outbox.forked
 
     def send(
         self,
@@ -120,14 +110,12 @@ class Producer:
             TimedOutError: the buffer stayed full for ``max_block`` seconds; the record was not added.
             BrokerError: an earlier batch could not be stored (see the class); this record was not added.
         """
-        if self._sender.halted:
+        if self._outbox.halted:
             self._sender.make_way(self._max_block)
         try:
             full = self._add(value, key, partition, timestamp_ns, headers)
         except OverflowError as error:
-            raise InvalidArgumentError(
-                f"partition={partition}, timestamp_ns={timestamp_ns}: give 0 or more, and a time that fits 64 bits"
-            ) from error
+            raise bad_numbers(partition, timestamp_ns) from error
         if full != -1:
             if full == -2:
                 self._sender.linger_on(was_empty=True)
@@ -144,11 +132,10 @@ class Producer:
         Raises:
             BrokerError: as ``send``; the records before the refused one were added.
         """
-        if keys is not None and len(keys) != len(values):
-            raise InvalidArgumentError(f"{len(values)} values and {len(keys)} keys: give a key or None for each")
+        check_keys(values, keys)
         start = 0
         while start < len(values):
-            if self._sender.halted:
+            if self._outbox.halted:
                 self._sender.make_way(self._max_block)
             try:
                 start, full = self._buffer.send_many(values, keys, start)
@@ -203,19 +190,7 @@ class Producer:
         Raises:
             BrokerError: as ``append``, once all are settled. The others may be stored; repeating the call is safe.
         """
-        requests: dict[int, bytes] = {}
-        for partition, records in batches:
-            if partition in requests:
-                raise InvalidArgumentError(f"partition {partition} is given twice: one sequence is one batch there")
-            head = pb.ProduceRequest(
-                topic=self.topic,
-                partition=unsigned("a partition", partition, bits=32),
-                producer=self.name,
-                sequence=unsigned("the sequence", sequence),
-            )
-            # Protobuf fields may stand in any order: the encoded records follow the others as they are.
-            requests[partition] = b"".join((head.SerializeToString(), records))
-        return self._sender.append(list(requests.items()))
+        return self._sender.append(append_requests(self.topic, self.name, batches, sequence))
 
     def close(self, *, flush: bool = True) -> None:
         """Flushes, unless told not to, and ends the producer; repeating it is fine.

@@ -21,9 +21,9 @@ from telemetry_broker.v1 import broker_pb2 as pb
 CALL_TIMEOUT: Final = 30.0
 """Seconds until a call without a wait is given up."""
 
-_SERVICE: Final = "/telemetry_broker.v1.BrokerService/"
+SERVICE: Final = "/telemetry_broker.v1.BrokerService/"
 _MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024  # a request or a response is at most 8 MiB of records and their frame
-_OPTIONS: Final = (
+OPTIONS: Final = (
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     # A dead peer is noticed after 40 s at most; servers refuse pings that come more often than each 10 s.
@@ -57,6 +57,35 @@ _MAYBE_DONE: Final = frozenset(
 )
 
 
+def closed_error(url: str) -> ClosedError:
+    """What every call on a closed connection answers."""
+    return ClosedError(f"the connection to {url} was closed; call connect() again")
+
+
+def broker_error(
+    url: str, method: str, error: grpc.RpcError, closed: ClosedError | None, maybe_done: bool
+) -> BrokerError:
+    """The one place where a gRPC error becomes ours; ``maybe_done`` wraps the open ones into UnansweredError."""
+    call = cast("grpc.Call", error)
+    status = call.code()
+    trailers = {key: str(value) for key, value in call.trailing_metadata() or ()}
+    details = call.details() or ""
+    code = trailers.get("telemetry-code")
+    if code is not None:
+        retry_after_ms = trailers.get("telemetry-retry-after-ms")
+        return error_from_code(code, details, int(retry_after_ms) / 1000 if retry_after_ms else None)
+    if closed is not None:
+        return UnansweredError(closed) if maybe_done else closed
+    known = error_from_code(
+        _CODE_BY_STATUS.get(status, "internal"),
+        f"{url} did not answer {method}: {status.name}, {details}",
+        retry_after=0.25 if status is grpc.StatusCode.UNAVAILABLE else None,
+    )
+    # gRPC's own text for a request that never left, the one case in which a broken connection is no riddle.
+    never_sent = status is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details
+    return UnansweredError(known) if maybe_done and status in _MAYBE_DONE and not never_sent else known
+
+
 class RemoteTransport:
     """Drives a gRPC channel; it connects at the first call and again after every break.
 
@@ -68,7 +97,7 @@ class RemoteTransport:
 
     def __init__(self, url: str, target: str) -> None:
         self.url = url
-        self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+        self._channel = grpc.insecure_channel(target, options=OPTIONS)
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
         self._lock = threading.Lock()
         self._caller: threading.Thread | None = None
@@ -135,33 +164,16 @@ class RemoteTransport:
             raise self.closed_error()
         known = self._methods.get(method)
         if known is None:
-            known = self._methods[method] = self._channel.unary_unary(_SERVICE + method)
+            known = self._methods[method] = self._channel.unary_unary(SERVICE + method)
         return known
 
     def closed_error(self) -> ClosedError:
         """What every call after ``close`` raises."""
-        return ClosedError(f"the connection to {self.url} was closed; call connect() again")
+        return closed_error(self.url)
 
     def broker_error(self, method: str, error: grpc.RpcError, *, maybe_done: bool = False) -> BrokerError:
-        """The one place where a gRPC error becomes ours; ``maybe_done`` wraps the open ones into UnansweredError."""
-        call = cast("grpc.Call", error)
-        status = call.code()
-        trailers = {key: str(value) for key, value in call.trailing_metadata() or ()}
-        details = call.details() or ""
-        code = trailers.get("telemetry-code")
-        if code is not None:
-            retry_after_ms = trailers.get("telemetry-retry-after-ms")
-            return error_from_code(code, details, int(retry_after_ms) / 1000 if retry_after_ms else None)
-        if self._closed:
-            return UnansweredError(self.closed_error()) if maybe_done else self.closed_error()
-        known = error_from_code(
-            _CODE_BY_STATUS.get(status, "internal"),
-            f"{self.url} did not answer {method}: {status.name}, {details}",
-            retry_after=0.25 if status is grpc.StatusCode.UNAVAILABLE else None,
-        )
-        # gRPC's own text for a request that never left, the one case in which a broken connection is no riddle.
-        never_sent = status is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details
-        return UnansweredError(known) if maybe_done and status in _MAYBE_DONE and not never_sent else known
+        """See the function."""
+        return broker_error(self.url, method, error, self.closed_error() if self._closed else None, maybe_done)
 
 
 class RemoteCall:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from telemetry_broker import _core
-from telemetry_broker.errors import BrokerError
+from telemetry_broker.errors import BrokerError, UnavailableError
 
 MAX_WAIT_MS: Final = 60_000
 """The longest wait that one Receive may ask a server for."""
@@ -22,6 +22,11 @@ class UnansweredError(BrokerError):
     def __init__(self, cause: BrokerError) -> None:
         super().__init__(cause.message, code=cause.code, retry_after=cause.retry_after)
         self.cause = cause
+
+
+def forked_error(what: str) -> UnavailableError:
+    """What everything that was made before a fork answers in the child."""
+    return UnavailableError(f"{what} was made before this process was forked: connect in the new process")
 
 
 Done = Callable[[bytes | BrokerError], None]

@@ -23,12 +23,12 @@ from starlette.applications import Starlette
 
 import telemetry_broker as tb
 from telemetry_broker import _core
+from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import CODES, error_from_code
 from telemetry_services.broker.compat import CompatibilityEndpoints
 from telemetry_services.broker.compat.errors import status_of
 from telemetry_services.broker.compat.events import EventId
 from telemetry_services.broker.compat.on_demand import MAX_PARTITIONS_ON_DEMAND
-from telemetry_services.broker.waiting import Waiters
 from telemetry_services.serving.http_server import HttpServer
 from telemetry_services.serving.sockets import listen
 from tests.integration.service_processes import BrokerProcess, Service

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from telemetry_broker import _core
+from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError, InvalidArgumentError
 from telemetry_broker.v1 import broker_pb2 as pb
-from telemetry_services.broker.waiting import Waiters
 
 HEARTBEAT_SECONDS: Final = 10.0
 MAX_CREDIT: Final = 1_000_000

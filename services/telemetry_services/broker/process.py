@@ -8,12 +8,12 @@ from typing import Any, Final
 from starlette.applications import Starlette
 
 from telemetry_broker import _core
+from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_services.broker.compat import CompatibilityEndpoints
 from telemetry_services.broker.metering import read_partitions
 from telemetry_services.broker.servicer import SERVICE, BrokerServicer
-from telemetry_services.broker.waiting import Waiters
 from telemetry_services.config import BrokerSettings
 from telemetry_services.observability.metrics import BrokerMetrics
 from telemetry_services.serving.grpc_server import GrpcServer

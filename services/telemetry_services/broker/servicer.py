@@ -8,10 +8,10 @@ from typing import Any, Final
 import grpc
 
 from telemetry_broker import _core
+from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError, InvalidArgumentError
 from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_services.broker.consume import consume
-from telemetry_services.broker.waiting import Waiters
 from telemetry_services.broker.wire import first_field, wrap
 from telemetry_services.observability import metrics
 from telemetry_services.serving.grpc_server import abort_with

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from telemetry_broker import _core
+from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import collector_pb2_grpc
 from telemetry_services.api.app import build_app
@@ -20,7 +21,6 @@ from telemetry_services.broker.metering import read_partitions
 from telemetry_services.broker.process import describe_broker, open_core, why_unready
 from telemetry_services.broker.servicer import SERVICE as BROKER_SERVICE
 from telemetry_services.broker.servicer import BrokerServicer
-from telemetry_services.broker.waiting import Waiters
 from telemetry_services.collector.process import shown_url
 from telemetry_services.collector.servicer import SERVICE as COLLECTOR_SERVICE
 from telemetry_services.collector.servicer import CollectorServicer

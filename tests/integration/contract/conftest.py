@@ -5,6 +5,24 @@ import pytest
 
 import telemetry_broker as tb
 from tests.integration.contract.engines import BrokerProcess, Engine, FileEngine, GrpcEngine, MemoryEngine
+from tests.integration.contract.portal import Connect, Portal
+
+
+@pytest.fixture(scope="session")
+def portal() -> Iterator[Portal]:
+    """The event loop of the asynchronous face."""
+    portal = Portal()
+    yield portal
+    portal.stop()
+
+
+@pytest.fixture(params=["sync", "async"])
+def connect(request: pytest.FixtureRequest) -> Connect:
+    """Each face of the library, for tests that hold both to the same promises."""
+    if request.param == "sync":
+        return tb.connect
+    portal: Portal = request.getfixturevalue("portal")
+    return portal.connect
 
 
 @pytest.fixture(scope="session")
@@ -16,16 +34,16 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerPr
 
 
 @pytest.fixture(params=["mem", "file", "grpc"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """Each broker that the contract holds for."""
+def engine(request: pytest.FixtureRequest, tmp_path: Path, connect: Connect) -> Iterator[Engine]:
+    """Each broker that the contract holds for, behind each face."""
     engine: Engine
     match request.param:
         case "mem":
-            engine = MemoryEngine()
+            engine = MemoryEngine(connect)
         case "file":
-            engine = FileEngine(tmp_path / "data")
+            engine = FileEngine(connect, tmp_path / "data")
         case _:
-            engine = GrpcEngine(request.getfixturevalue("shared_server"))
+            engine = GrpcEngine(connect, request.getfixturevalue("shared_server"))
     yield engine
     engine.close()
 

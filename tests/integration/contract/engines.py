@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import telemetry_broker as tb
 from telemetry_broker.testing import ManualClock
+from tests.integration.contract.portal import Connect
 
 TIMEOUT = 30.0
 """Bound of every wait that is expected to end by itself."""
@@ -21,6 +22,7 @@ class Engine(ABC):
     """One broker and a connection to it.
 
     Attributes:
+        connect: makes connections, synchronous ones or such that look so.
         broker: the connection; a new one after each restart.
         lease: a visibility timeout that ``end_leases`` lets pass, in seconds.
     """
@@ -29,7 +31,8 @@ class Engine(ABC):
     lease: ClassVar[float] = 30.0
     clock: ManualClock | None
 
-    def __init__(self) -> None:
+    def __init__(self, connect: Connect) -> None:
+        self.connect = connect
         self.clock = ManualClock()
         self.broker = self.open()
 
@@ -55,16 +58,16 @@ class MemoryEngine(Engine):
     restarts = False
 
     def open(self) -> tb.Broker:
-        return tb.connect("mem://", clock=self.clock)
+        return self.connect("mem://", clock=self.clock)
 
 
 class FileEngine(Engine):
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, connect: Connect, folder: Path) -> None:
         self.url = f"file://{folder}"
-        super().__init__()
+        super().__init__(connect)
 
     def open(self) -> tb.Broker:
-        return tb.connect(self.url, clock=self.clock)
+        return self.connect(self.url, clock=self.clock)
 
 
 class GrpcEngine(Engine):
@@ -72,13 +75,13 @@ class GrpcEngine(Engine):
 
     lease = 0.3  # real time: this one's clock cannot be moved
 
-    def __init__(self, server: BrokerProcess) -> None:
+    def __init__(self, connect: Connect, server: BrokerProcess) -> None:
         self.server = server
-        super().__init__()
+        super().__init__(connect)
         self.clock = None
 
     def open(self) -> tb.Broker:
-        return tb.connect(self.server.url)
+        return self.connect(self.server.url)
 
     def restart(self, *, kill: bool = False) -> None:
         self.broker.close(flush=not kill)

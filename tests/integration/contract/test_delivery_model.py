@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 
 import telemetry_broker as tb
 from telemetry_broker.testing import ManualClock
+from tests.integration.contract.portal import Connect, Portal
 
 LEASE = 30.0
 
@@ -45,8 +46,11 @@ class DeliveryMachine(RuleBasedStateMachine):
     def url(self) -> str:
         return "mem://"
 
+    def connect(self) -> Connect:
+        return tb.connect
+
     def open(self) -> None:
-        self.broker = tb.connect(self.url(), clock=self.clock)
+        self.broker = self.connect()(self.url(), clock=self.clock)
         self.consumer = self.broker.consumer("t", "g", visibility_timeout=LEASE)
         self.holder.clear()
         self.leased_until.clear()  # leases do not outlive the broker: every unacked record is ready again
@@ -157,7 +161,25 @@ class FolderMachine(DeliveryMachine):
             shutil.rmtree(self.folder)
 
 
+class AsyncMachine(DeliveryMachine):
+    """The same over the asynchronous face."""
+
+    def __init__(self) -> None:
+        self.portal = Portal()
+        super().__init__()
+
+    def connect(self) -> Connect:
+        return self.portal.connect
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.portal.stop()
+
+
 TestDeliveryInMemory = DeliveryMachine.TestCase
 TestDeliveryInAFolder = FolderMachine.TestCase
+TestDeliveryToAsyncio = AsyncMachine.TestCase
 # Topics and restarts of this one wait for the disk.
 TestDeliveryInAFolder.settings = settings(max_examples=max(5, settings().max_examples // 10))

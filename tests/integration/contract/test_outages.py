@@ -8,6 +8,7 @@ import pytest
 
 import telemetry_broker as tb
 from tests.integration.contract.engines import TIMEOUT, BrokerProcess
+from tests.integration.contract.portal import Connect
 
 
 @pytest.fixture
@@ -18,8 +19,10 @@ def server(tmp_path: Path) -> Iterator[BrokerProcess]:
     server.end(kill=True)
 
 
-def test_records_sent_while_the_server_is_away_are_stored_once_and_in_order(server: BrokerProcess) -> None:
-    with tb.connect(server.url) as broker:
+def test_records_sent_while_the_server_is_away_are_stored_once_and_in_order(
+    server: BrokerProcess, connect: Connect
+) -> None:
+    with connect(server.url) as broker:
         broker.create_topic("t", partitions=2)
         with broker.producer("t", linger=0.001, batch_bytes=500) as producer:
             for number in range(6000):
@@ -31,8 +34,8 @@ def test_records_sent_while_the_server_is_away_are_stored_once_and_in_order(serv
             assert [int(value) for value in values] == list(range(partition, 6000, 2))
 
 
-def test_an_iterating_consumer_survives_a_restart(server: BrokerProcess) -> None:
-    with tb.connect(server.url) as broker:
+def test_an_iterating_consumer_survives_a_restart(server: BrokerProcess, connect: Connect) -> None:
+    with connect(server.url) as broker:
         broker.create_topic("t", partitions=1)
         consumer = broker.consumer("t", "g")
         values: list[bytes] = []
@@ -47,7 +50,7 @@ def test_an_iterating_consumer_survives_a_restart(server: BrokerProcess) -> None
         thread = threading.Thread(target=work)
         thread.start()
         server.restart(kill=True)
-        with tb.connect(server.url) as other, other.producer("t") as producer:
+        with connect(server.url) as other, other.producer("t") as producer:
             producer.send(b"first")
             producer.send(b"last")
         thread.join(TIMEOUT)
@@ -55,8 +58,8 @@ def test_an_iterating_consumer_survives_a_restart(server: BrokerProcess) -> None
         consumer.close()
 
 
-def test_without_a_server_calls_fail_at_once_and_name_the_address(server: BrokerProcess) -> None:
-    with tb.connect(server.url) as broker:
+def test_without_a_server_calls_fail_at_once_and_name_the_address(server: BrokerProcess, connect: Connect) -> None:
+    with connect(server.url) as broker:
         broker.create_topic("t")
         producer = broker.producer("t", delivery_timeout=0.5)
         server.end(kill=True)
@@ -74,8 +77,10 @@ def test_without_a_server_calls_fail_at_once_and_name_the_address(server: Broker
         assert producer.failed_records == 1
 
 
-def test_a_producer_pushes_back_while_the_server_is_away_and_goes_on_when_it_returns(server: BrokerProcess) -> None:
-    with tb.connect(server.url) as broker:
+def test_a_producer_pushes_back_while_the_server_is_away_and_goes_on_when_it_returns(
+    server: BrokerProcess, connect: Connect
+) -> None:
+    with connect(server.url) as broker:
         broker.create_topic("t", partitions=1)
         with broker.producer("t", batch_bytes=10_000, max_block=0.2) as producer:
             server.end(kill=True)
@@ -97,6 +102,6 @@ def test_a_producer_pushes_back_while_the_server_is_away_and_goes_on_when_it_ret
         assert broker.describe_topic("t").partitions[0].end_offset == accepted
 
 
-def test_a_socket_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
-    with tb.connect(f"grpc+unix://{tmp_path}/nobody.sock") as broker, pytest.raises(tb.UnavailableError):
+def test_a_socket_that_is_not_there_is_unavailable(tmp_path: Path, connect: Connect) -> None:
+    with connect(f"grpc+unix://{tmp_path}/nobody.sock") as broker, pytest.raises(tb.UnavailableError):
         broker.topics()

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from telemetry_broker import _core
+from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError, InvalidArgumentError, NotFoundError, StaleLeaseError
 from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_services.broker.compat.access import RefuseWebPages
@@ -28,7 +29,6 @@ from telemetry_services.broker.compat.requests import (
     text_parameter,
 )
 from telemetry_services.broker.compat.sse import HEARTBEAT_SECONDS, EventStream
-from telemetry_services.broker.waiting import Waiters
 
 log = logging.getLogger(__name__)
 

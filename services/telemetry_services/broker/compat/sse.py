@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from telemetry_broker import _core
+from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_services.broker.compat.events import HEARTBEAT, MAX_LINE_BYTES, EventId, encode, longest_line
-from telemetry_services.broker.waiting import Waiters
 
 log = logging.getLogger(__name__)
 

@@ -34,8 +34,8 @@ class Waiters:
             if not events:
                 del self._by_topic[topic]
 
-    async def wait(self, event: asyncio.Event, seconds: float) -> None:
-        """Waits for a change, the end of the time, or the end of all waiting."""
+    async def wait(self, event: asyncio.Event, seconds: float | None) -> None:
+        """Waits for a change, the end of the time (None: never), or the end of all waiting."""
         if self.closed:
             return
         try:

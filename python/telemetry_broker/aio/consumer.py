@@ -1,0 +1,185 @@
+"""Asynchronous consumers: leased batches of a group, waited for on the event loop without polling."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from telemetry_broker import _core
+from telemetry_broker.admin import Mode
+from telemetry_broker.aio.batch import Batch
+from telemetry_broker.aio.feed import Feed
+from telemetry_broker.aio.home import Home
+from telemetry_broker.aio.transport import Transport, run
+from telemetry_broker.errors import ClosedError, UnavailableError
+from telemetry_broker.leases import Lease, LeaseBook
+from telemetry_broker.pace import MAX_BYTES_AHEAD
+from telemetry_broker.receiving import Demand, Outage, check_wait
+
+_log = logging.getLogger(__name__)
+
+
+class Consumer:
+    """Gets records for one group of a topic. Made by ``Broker.consumer``; used on the event loop where it was made.
+
+    ``async for batch in consumer`` waits for records until the consumer is closed or nothing came for ``idle_timeout``
+    seconds. Leaving the ``async with`` block (or ``close``) gives back at once what is neither acked nor nacked.
+
+    Several tasks may receive from one consumer. A cancelled ``receive`` loses nothing: what the broker leased for it is
+    for the next one, or is given back after a few seconds.
+
+    Attributes:
+        topic: what is read.
+        group: for whom.
+        name: identifies this consumer to an ordered group, where it can hold partitions.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        topic: str,
+        group: str,
+        *,
+        mode: Mode = "shared",
+        visibility_timeout: float | None = None,
+        partitions: Iterable[int] | None = None,
+        max_records: int = 500,
+        max_bytes: int = 1024 * 1024,
+        idle_timeout: float | None = None,
+        reconnect_timeout: float = 120.0,
+        name: str | None = None,
+    ) -> None:
+        self._demand = Demand(
+            topic,
+            group,
+            mode=mode,
+            visibility_timeout=visibility_timeout,
+            partitions=partitions,
+            max_records=max_records,
+            max_bytes=max_bytes,
+            name=name,
+        )
+        self.topic = topic
+        self.group = group
+        self.name = self._demand.name
+        self._transport = transport
+        self._idle_timeout = idle_timeout
+        self._reconnect_timeout = reconnect_timeout
+        self._home = Home(f"this consumer of {topic}")
+        self._leases = LeaseBook(topic, group)
+        self._receiver = transport.receiver(topic)
+        self._feed: Feed | None = None
+        if transport.prefetches:
+            # An ordered group rewinds at a nack, and what was taken ahead of it would then come out of order.
+            ahead = self._demand.max_records if mode == "shared" and max_bytes <= MAX_BYTES_AHEAD else None
+            self._feed = Feed(transport, self._leases, self._fetch, ordered=mode == "ordered", ahead=ahead)
+        self._closing = asyncio.Event()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closing.is_set()
+
+    async def receive(self, max_records: int | None = None, wait: float | None = 0.0) -> Batch:
+        """Leases records: one batch, of one partition.
+
+        Args:
+            max_records: 1 to 65,536; None: as the consumer was made.
+            wait: seconds to wait for a first record; 0: not at all; None: until there is one.
+
+        Returns:
+            A batch; an empty one (``not batch``) when nothing came in time or the consumer was closed meanwhile.
+
+        Raises:
+            ClosedError: the consumer was closed before.
+            NotFoundError: there is no such topic or partition.
+            ConflictError: the group has another mode.
+            UnavailableError: the broker cannot be reached: at once with ``wait=0``, else when it stays away for
+                ``wait``, at most ``reconnect_timeout``.
+        """
+        self._home.check()
+        if self.closed:
+            raise self._demand.closed_error()
+        check_wait(wait)
+        return await self._receive(self._demand.records(max_records), wait)
+
+    async def ack(self, batches: Iterable[Batch]) -> int:
+        """Acks several batches of this consumer at once: one call, and one write per partition. See ``Batch.ack``."""
+        return await run(self._leases.ack([batch.part() for batch in batches]), self._transport)
+
+    async def close(self, *, give_back: bool = True) -> None:
+        """Ends every wait and, unless told not to, gives back what is open; repeating it is fine.
+
+        When the broker cannot be reached, that is logged, and the leases end with their visibility timeouts.
+        """
+        if self.closed or self._home.forked:
+            return
+        self._home.check()
+        self._closing.set()
+        self._receiver.close()
+        if self._feed is not None:
+            await self._feed.close()
+        if not give_back:
+            return
+        try:
+            await run(self._leases.give_back(), self._transport)
+        except (UnavailableError, ClosedError) as error:
+            _log.warning("%r could not give back its leases, they end with their visibility timeouts: %s", self, error)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        self._home.check()
+        while not self.closed:
+            batch = await self._receive(self._demand.max_records, self._idle_timeout)
+            if batch:
+                return batch
+            if self._idle_timeout is not None:
+                break
+        raise StopAsyncIteration
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<Consumer {self.name!r} of {self.topic!r} for {self.group!r} at {self._transport.url}>"
+
+    async def _receive(self, max_records: int, wait: float | None) -> Batch:
+        taken = None
+        if self._feed is not None:
+            taken = await self._feed.next(max_records, wait)
+        else:
+            # From a lease to the return nothing is awaited: a cancelled receive has leased nothing.
+            deliveries = await self._fetch(max_records, 1, wait)
+            if deliveries:
+                taken = deliveries[0], self._leases.add(deliveries[0])
+        delivery, lease = taken or (self._demand.empty, Lease(self._demand.empty))
+        return Batch(delivery, lease, self._leases, self._transport)
+
+    async def _fetch(self, max_records: int, max_deliveries: int, wait: float | None) -> list[_core.Delivery]:
+        """Runs one Receive, and sits out a broker that is away as long as the wait allows."""
+        request = self._demand.encode(max_records, max_deliveries)
+        end = None if wait is None else time.monotonic() + wait
+        outage = Outage(end, self._reconnect_timeout)
+        while True:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            try:
+                return await self._receiver.receive(request, left)
+            except UnavailableError as error:
+                pause = outage.pause(error)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._closing.wait()
+                return []
+            except TimeoutError:
+                pass

@@ -1,0 +1,146 @@
+"""The broker in this process on an event loop, behind ``file://`` and ``mem://``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from telemetry_broker import _core
+from telemetry_broker.aio.home import Home
+from telemetry_broker.aio.waiting import Waiters
+from telemetry_broker.errors import BrokerError, ClosedError
+from telemetry_broker.transport import UnansweredError
+from telemetry_broker.v1 import broker_pb2 as pb
+
+_QUICK: Final = frozenset(
+    {
+        "OpenProducer",
+        "Receive",
+        "Extend",
+        "Read",
+        "ListTopics",
+        "DescribeTopic",
+        "ListGroups",
+        "DescribeGroup",
+        "DescribeBroker",
+    }
+)
+"""Calls of microseconds, made on the loop: a thread would take longer. The others may wait for the disk."""
+
+_QUICK_WITHOUT_SYNC: Final = frozenset({"Produce", "Ack", "Nack"})
+"""Those that wait for the disk where the topic's durability is ``fsync``."""
+
+
+class EmbeddedTransport:
+    """Drives ``_core.Broker``: what is quick on the loop, what waits for the disk in a thread.
+
+    Waits for records sleep until the core signals a file descriptor that the loop watches; nothing polls.
+    """
+
+    prefetches: Final = False  # a receive is made in one go, so that a cancelled one has leased nothing
+
+    def __init__(self, url: str, core: _core.Broker, release: Callable[[bool], None]) -> None:
+        """``release`` lets go of the core and is told whether to flush; one core may serve several connections."""
+        self.url = url
+        self._core = core
+        self._release = release
+        self._home = Home(f"the connection to {url}")
+        self._waiters: Waiters | None = None
+        self._closed = False
+
+    async def call(self, method: str, request: bytes, topic: str = "") -> bytes:
+        """See Transport."""
+        self._home.check()
+        if method in _QUICK or (method in _QUICK_WITHOUT_SYNC and not self._core.produce_waits(topic)):
+            return self.look(method, request)
+        self._refuse_closed()
+        return await asyncio.to_thread(self._core.call, method, request)
+
+    async def produce(self, request: bytes, topic: str, timeout: float) -> bytes | BrokerError:  # noqa: ARG002, ASYNC109
+        """See Transport; the core answers by itself, without a timeout."""
+        try:
+            return await self.call("Produce", request, topic)
+        except ClosedError as error:
+            return UnansweredError(error)
+        except BrokerError as error:
+            return error
+
+    def look(self, method: str, request: bytes) -> bytes:
+        """Makes a quick call."""
+        self._refuse_closed()
+        return self._core.call(method, request)
+
+    def waiters(self) -> Waiters:
+        """Who waits for records here."""
+        self._refuse_closed()
+        if self._waiters is None:
+            self._waiters = Waiters(self._core)
+        return self._waiters
+
+    def receiver(self, topic: str) -> EmbeddedReceiver:
+        """See Transport."""
+        return EmbeddedReceiver(self, topic)
+
+    async def close(self, *, flush: bool = True) -> None:
+        """See Transport; ``flush=False`` leaves behind what kill -9 would, for tests of recovery."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._waiters is not None:
+            self._waiters.close()
+        await asyncio.to_thread(self._release, flush)
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.url} was closed; call connect() again")
+
+
+class EmbeddedReceiver:
+    """Looks for records and sleeps until there may be some."""
+
+    def __init__(self, transport: EmbeddedTransport, topic: str) -> None:
+        self._transport = transport
+        self._topic = topic
+        self._waits: set[asyncio.Event] = set()
+        self._closed = False
+
+    async def receive(self, request: bytes, wait: float | None) -> list[_core.Delivery]:
+        """See Receiver. Between a look that leases and the return nothing is awaited, so nothing can be lost."""
+        await asyncio.sleep(0)  # a consumer that always finds records leaves turns to the other tasks
+        if self._closed:
+            return []
+        deliveries, _ = self._look(request)
+        if deliveries or wait == 0:
+            return deliveries
+        end = None if wait is None else time.monotonic() + wait
+        waiters = self._transport.waiters()
+        with waiters.waiting(self._topic) as changed:
+            self._waits.add(changed)
+            try:
+                while not self._closed:
+                    changed.clear()  # first clear, then look, then wait: what changes from here on ends the wait
+                    deliveries, due = self._look(request)
+                    left = None if end is None else max(0.0, end - time.monotonic())
+                    if deliveries or left == 0:
+                        return deliveries
+                    await waiters.wait(changed, min((s for s in (left, due) if s is not None), default=None))
+            finally:
+                self._waits.discard(changed)
+        return []
+
+    def _look(self, request: bytes) -> tuple[list[_core.Delivery], float | None]:
+        """What is ready now, or else the seconds until a lease or a delay ends, None when there is none."""
+        answer = self._transport.look("Receive", request)
+        deliveries = _core.Delivery.parse(answer)
+        if deliveries:
+            return deliveries, None
+        due_ms = pb.ReceiveResponse.FromString(answer).next_due_ms
+        return deliveries, due_ms / 1000 if due_ms else None
+
+    def close(self) -> None:
+        """See Receiver."""
+        self._closed = True
+        for changed in self._waits:
+            changed.set()

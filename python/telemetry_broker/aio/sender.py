@@ -1,0 +1,172 @@
+"""The asynchronous way from a producer's buffer to the broker: a task for each batch that is on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from telemetry_broker import _core
+from telemetry_broker.aio.transport import Transport
+from telemetry_broker.errors import BrokerError
+from telemetry_broker.outbox import Appended, Outbox, Outcome, SentBatch, all_appended, no_room, not_flushed, not_free
+
+
+class Sender:
+    """Sends the batches of one producer. Used on one event loop.
+
+    Batches belong to the sender: a caller that is cancelled while it waits takes nothing back.
+
+    Attributes:
+        watched: whether a timer will send what is in the buffer; else who adds a record calls ``linger_on``.
+    """
+
+    def __init__(self, transport: Transport, outbox: Outbox, buffer: _core.ProducerBuffer, linger: float) -> None:
+        self.watched = False
+        self._transport = transport
+        self._outbox = outbox
+        self._buffer = buffer
+        self._linger = linger
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._settled: set[asyncio.Future[None]] = set()  # of those who wait for a batch to be settled
+
+    async def make_way(self, max_block: float) -> None:
+        """Leaves a turn to other tasks, waits until there is room for a record, or says why none is taken."""
+        outbox = self._outbox
+        outbox.refuse_record()
+        await asyncio.sleep(0)
+        await self._await(
+            lambda: not outbox.stalled or outbox.error is not None, time.monotonic() + max_block, no_room(max_block)
+        )
+        outbox.refuse_record()
+        outbox.look_again()
+
+    def linger_on(self) -> None:
+        """Lets the buffer's records leave ``linger`` from now."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.watched = True
+        self._timer = self._loop.call_later(self._linger, self._lingered)
+
+    def _lingered(self) -> None:
+        self.watched = False
+        for partition in self._buffer.waiting():
+            self.dispatch(partition)
+
+    def dispatch(self, partition: int, *, stall: bool = False) -> bool:
+        """Sends the partition's batch now, or leaves it to follow the one that is on its way; then returns False.
+
+        ``stall``: the batch is full, so that no record is taken until it has left.
+        """
+        if not self._outbox.is_free(partition):
+            self._outbox.follow(partition, stall=stall)
+            return False
+        batch = self._outbox.take(partition)
+        if batch is not None:
+            self._start(batch)
+        if stall:
+            self._outbox.halted = True  # before the next record: who sends without a pause leaves turns to others
+        return True
+
+    async def flush(self, timeout: float | None) -> None:  # noqa: ASYNC109
+        """Sends what is in the buffer and returns when all of it, and all before it, is settled."""
+        end = None if timeout is None else time.monotonic() + timeout
+        late = not_flushed(timeout)
+        for partition in self._buffer.waiting():
+            while not self.dispatch(partition):
+                await self._await(partial(self._outbox.is_free, partition), end, late)
+        sent = set(self._outbox.batches.values())
+        await self._await(lambda: sent.isdisjoint(self._outbox.batches.values()), end, late)
+
+    async def append(self, requests: Sequence[tuple[int, bytes]]) -> list[Appended]:
+        """Sends complete Produce requests, each to its partition, side by side; returns when all are settled."""
+        waiters: list[asyncio.Future[Outcome]] = []
+        for partition, request in requests:
+            waiter: asyncio.Future[Outcome] = self._loop.create_future()
+            batch = self._outbox.append(partition, request, partial(_tell, waiter))
+            late = not_free(self._outbox.delivery_timeout, partition)
+            await self._await(partial(self._outbox.claim, batch), batch.deadline, late)
+            self._start(batch)
+            waiters.append(waiter)
+        return all_appended([await waiter for waiter in waiters])
+
+    async def close(self) -> None:
+        """Gives up what is not settled, and counts it."""
+        if self._outbox.closed:
+            return
+        self._give_up()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _give_up(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for batch in self._outbox.close():
+            if batch.waiter is not None:
+                batch.waiter(self._outbox.closed_error())
+        self._wake()
+
+    async def _await(self, condition: Callable[[], bool], end: float | None, late: str) -> None:
+        """Sleeps until the condition holds; it is looked at whenever a batch was settled."""
+        while not condition():
+            if self._outbox.closed:
+                raise self._outbox.closed_error()
+            settled = self._loop.create_future()
+            self._settled.add(settled)
+            try:
+                async with asyncio.timeout(None if end is None else max(0.0, end - time.monotonic())):
+                    await settled
+            except TimeoutError:
+                if not condition():
+                    raise self._outbox.late_error(late) from None
+            finally:
+                self._settled.discard(settled)
+
+    def _wake(self) -> None:
+        for settled in self._settled:
+            if not settled.done():
+                settled.set_result(None)
+
+    def _start(self, batch: SentBatch) -> None:
+        task = self._loop.create_task(self._deliver(batch))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _deliver(self, batch: SentBatch) -> None:
+        """Sends a batch until it is settled, and then those that waited for that."""
+        following: SentBatch | None = batch
+        try:
+            while following is not None:
+                batch = following
+                outcome = await self._send(batch)
+                if self._outbox.closed:
+                    return  # close() has counted it
+                following = self._outbox.settle(batch, outcome)
+                self._wake()
+                self._outbox.tell(batch, outcome)
+        except asyncio.CancelledError:
+            # By close(), or by an event loop that ends and takes the producer with it.
+            if not self._outbox.closed:
+                self._give_up()
+            raise
+
+    async def _send(self, batch: SentBatch) -> Outcome:
+        while True:
+            answer: bytes | BrokerError = await self._transport.produce(
+                batch.request, self._outbox.topic, batch.attempt()
+            )
+            outcome = self._outbox.answered(batch, answer)
+            if outcome is not None:
+                return outcome
+            await asyncio.sleep((batch.retry_at or 0.0) - time.monotonic())
+            batch.retry_at = None
+
+
+def _tell(waiter: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not waiter.done():  # else whoever called append was cancelled
+        waiter.set_result(outcome)

@@ -1,0 +1,67 @@
+"""What a broker must be able to do for the asynchronous face: the seam of ``telemetry_broker.transport``, awaited."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from telemetry_broker import _core
+from telemetry_broker.errors import BrokerError
+from telemetry_broker.steps import Steps, T
+
+
+class Receiver(Protocol):
+    """One consumer's way to wait for records. Several tasks may wait at once."""
+
+    async def receive(self, request: bytes, wait: float | None) -> list[_core.Delivery]:
+        """Runs an encoded ReceiveRequest; waits up to ``wait`` seconds for a first record, None: as long as it takes.
+
+        Returns an empty list when nothing came in time, or once the receiver is closed. Whether a cancelled one leaves
+        no lease behind is said by ``Transport.prefetches``.
+        """
+
+    def close(self) -> None:
+        """Ends every wait."""
+
+
+class Transport(Protocol):
+    """A broker, wherever it is. Used on one event loop."""
+
+    url: str
+    """What ``connect`` was given."""
+
+    async def call(self, method: str, request: bytes, topic: str = "") -> bytes:
+        """Runs one unary call of BrokerService and returns its encoded answer; raises a BrokerError.
+
+        ``topic`` is the request's, where it has one: a call that waits for that topic's disk is made in a thread.
+        """
+
+    async def produce(self, request: bytes, topic: str, timeout: float) -> bytes | BrokerError:  # noqa: ASYNC109
+        """Runs a Produce and returns its encoded answer, or the error.
+
+        An error after which the broker may still have done the work comes as ``UnansweredError``. Raises nothing else
+        than CancelledError.
+        """
+
+    def receiver(self, topic: str) -> Receiver:
+        """A way to wait for records of a topic."""
+
+    @property
+    def prefetches(self) -> bool:
+        """Whether a receive is a round trip: then asking ahead pays, and a cancelled one may have leased records."""
+
+    async def close(self, *, flush: bool = True) -> None:
+        """Lets go of the broker; every later call raises ClosedError. Repeating it is fine."""
+
+
+async def run(steps: Steps[T], transport: Transport) -> T:
+    """Carries out the steps; what a call raises ends them."""
+    try:
+        method, request = next(steps)
+        while True:
+            answer = await transport.call(method, request.SerializeToString(), getattr(request, "topic", ""))
+            method, request = steps.send(answer)
+    except StopIteration as end:
+        done: T = end.value
+        return done
+    finally:
+        steps.close()

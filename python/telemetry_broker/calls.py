@@ -1,0 +1,123 @@
+"""Topics, groups and reading: the calls of both faces that are one request and one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from telemetry_broker import _core
+from telemetry_broker.admin import (
+    MODES,
+    BrokerState,
+    Group,
+    GroupPartition,
+    GroupState,
+    Mode,
+    Topic,
+    TopicState,
+    decode_broker,
+    decode_group,
+    decode_group_partition,
+    decode_partition,
+    decode_topic,
+)
+from telemetry_broker.batch import Page, Records
+from telemetry_broker.errors import InvalidArgumentError
+from telemetry_broker.positions import Offset, Position, encode_position, unsigned
+from telemetry_broker.steps import Steps
+from telemetry_broker.v1 import broker_pb2 as pb
+
+
+def create_topic(name: str, config: pb.TopicConfig) -> Steps[Topic]:
+    """See Broker, here and below."""
+    answer = yield "CreateTopic", pb.CreateTopicRequest(name=name, config=config)
+    return decode_topic(pb.CreateTopicResponse.FromString(answer).topic)
+
+
+def topics() -> Steps[list[Topic]]:
+    """All topics."""
+    answer = yield "ListTopics", pb.ListTopicsRequest()
+    return [decode_topic(topic) for topic in pb.ListTopicsResponse.FromString(answer).topics]
+
+
+def describe_topic(name: str) -> Steps[TopicState]:
+    """One topic."""
+    answer = pb.DescribeTopicResponse.FromString((yield "DescribeTopic", pb.DescribeTopicRequest(name=name)))
+    return TopicState(decode_topic(answer.topic), tuple(map(decode_partition, answer.partitions)))
+
+
+def configure_topic(name: str, config: pb.TopicConfig, if_version: int | None) -> Steps[Topic]:
+    """Changes one."""
+    answer = yield "ConfigureTopic", pb.ConfigureTopicRequest(name=name, config=config, if_version=if_version)
+    return decode_topic(pb.ConfigureTopicResponse.FromString(answer).topic)
+
+
+def delete_topic(name: str) -> Steps[None]:
+    """Deletes one."""
+    yield "DeleteTopic", pb.DeleteTopicRequest(name=name)
+
+
+def purge_topic(name: str, partitions: Iterable[int]) -> Steps[int]:
+    """Deletes its records."""
+    answer = yield "PurgeTopic", pb.PurgeTopicRequest(name=name, partitions=_numbers(partitions))
+    return pb.PurgeTopicResponse.FromString(answer).records
+
+
+def create_group(topic: str, group: str, mode: Mode, start: Position) -> Steps[Group]:
+    """Makes a group."""
+    if mode not in MODES:
+        raise InvalidArgumentError(f"mode={mode!r}: give 'shared' or 'ordered'")
+    request = pb.CreateGroupRequest(topic=topic, group=group, mode=MODES[mode])
+    getattr(request, "from").CopyFrom(encode_position(start))
+    return decode_group(pb.CreateGroupResponse.FromString((yield "CreateGroup", request)).group)
+
+
+def groups(topic: str) -> Steps[list[Group]]:
+    """The groups of a topic."""
+    answer = yield "ListGroups", pb.ListGroupsRequest(topic=topic)
+    return [decode_group(group) for group in pb.ListGroupsResponse.FromString(answer).groups]
+
+
+def describe_group(topic: str, group: str) -> Steps[GroupState]:
+    """One group."""
+    request = pb.DescribeGroupRequest(topic=topic, group=group)
+    answer = pb.DescribeGroupResponse.FromString((yield "DescribeGroup", request))
+    return GroupState(decode_group(answer.group), tuple(map(decode_group_partition, answer.partitions)))
+
+
+def seek(topic: str, group: str, to: Position, partitions: Iterable[int]) -> Steps[tuple[GroupPartition, ...]]:
+    """Moves a group."""
+    request = pb.SeekGroupRequest(topic=topic, group=group, partitions=_numbers(partitions), to=encode_position(to))
+    answer = pb.SeekGroupResponse.FromString((yield "SeekGroup", request))
+    return tuple(map(decode_group_partition, answer.partitions))
+
+
+def delete_group(topic: str, group: str) -> Steps[None]:
+    """Deletes a group."""
+    yield "DeleteGroup", pb.DeleteGroupRequest(topic=topic, group=group)
+
+
+def read(topic: str, partition: int, start: Position, max_records: int, max_bytes: int) -> Steps[Page]:
+    """Records without a lease."""
+    request = pb.ReadRequest(
+        topic=topic,
+        partition=unsigned("the partition", partition, bits=32),
+        max_records=unsigned("max_records", max_records, bits=32),
+        max_bytes=unsigned("max_bytes", max_bytes, bits=32),
+    )
+    getattr(request, "from").CopyFrom(encode_position(start))
+    answer = yield "Read", request
+    ranges = tuple(map(Records, _core.Delivery.parse(answer)))
+    if ranges:
+        return Page(ranges, ranges[-1].end)
+    end = pb.ReadResponse.FromString(answer)
+    return Page((), Offset(end.log_id, end.next_offset))
+
+
+def describe() -> Steps[BrokerState]:
+    """The broker."""
+    answer = yield "DescribeBroker", pb.DescribeBrokerRequest()
+    return decode_broker(pb.DescribeBrokerResponse.FromString(answer))
+
+
+def _numbers(partitions: Iterable[int]) -> list[int]:
+    return [unsigned("a partition", partition, bits=32) for partition in partitions]

@@ -1,0 +1,267 @@
+"""What a producer has sent and what became of it: the decisions of both faces, with no I/O, no thread and no lock."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from telemetry_broker import _core
+from telemetry_broker.errors import (
+    BrokerError,
+    ClosedError,
+    ConflictError,
+    InvalidArgumentError,
+    ProduceUnknownError,
+    TimedOutError,
+    UnavailableError,
+)
+from telemetry_broker.transport import UnansweredError, forked_error
+from telemetry_broker.v1 import broker_pb2 as pb
+
+_REQUEST_TIMEOUT: Final = 30.0
+_FIRST_BACKOFF: Final = 0.05
+_LONGEST_BACKOFF: Final = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where a batch of a producer went."""
+
+    partition: int
+    log_id: bytes
+    """16 bytes."""
+    base_offset: int
+    """Offset of the first record, the rest follow without a gap; 0 for a duplicate."""
+    count: int
+    """Records appended; 0 for a duplicate."""
+    duplicate: bool
+    """The partition had this sequence or a higher one already: nothing was appended."""
+
+
+Outcome = Appended | BrokerError
+"""What became of a batch."""
+
+
+@dataclass(slots=True, eq=False)
+class SentBatch:
+    """One Produce request until it is settled: the same bytes, and so the same sequence, at every attempt."""
+
+    partition: int
+    request: bytes
+    count: int
+    deadline: float
+    waiter: Callable[[Outcome], None] | None = None  # set where somebody waits for this batch alone
+    attempts: int = 0
+    maybe_stored: bool = False  # an attempt was sent and not answered
+    retry_at: float | None = None  # None: on its way
+
+    def attempt(self) -> float:
+        """Counts an attempt and returns its timeout in seconds."""
+        self.attempts += 1
+        return min(_REQUEST_TIMEOUT, max(0.1, self.deadline - time.monotonic()))
+
+
+class Outbox:
+    """The books of one producer. Who calls sees to it that one thread at a time does.
+
+    At most one batch a partition is unanswered: a second one could overtake a first one that must be sent again, and
+    its higher sequence would make the first a duplicate. What comes meanwhile stays in the buffer and follows.
+
+    Attributes:
+        halted: a record must not be added before somebody looked why: there is an error to raise, a partition is
+            stalled, the producer appends, was closed, or came through a fork.
+        failed_records: records of batches that were given up.
+        batches: the unanswered batch of each partition.
+        stalled: partitions whose next batch is full and waits for the one above.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        producer: str,
+        buffer: _core.ProducerBuffer,
+        *,
+        delivery_timeout: float,
+        on_error: Callable[[BrokerError], None] | None,
+    ) -> None:
+        self.topic = topic
+        self.producer = producer
+        self.halted = False
+        self.failed_records = 0
+        self.batches: dict[int, SentBatch] = {}
+        self.stalled: set[int] = set()
+        self.error: BrokerError | None = None  # of a batch that nobody waits for; raised once
+        self.closed = False
+        self.forked = False
+        self.delivery_timeout = delivery_timeout
+        self._buffer = buffer
+        self._on_error = on_error
+        self._followed: set[int] = set()  # partitions whose next batch leaves when the one above is settled
+        self._appends = False
+
+    def refuse_fork(self) -> None:
+        """Raises in the child of a fork."""
+        if self.forked:
+            raise forked_error(f"this producer of {self.topic}")
+
+    def refuse_record(self) -> None:
+        """Says why no record is taken, ever; being stalled passes."""
+        self.refuse_fork()
+        self.raise_error()
+        if self.closed:
+            raise self.closed_error()
+        if self._appends:
+            raise InvalidArgumentError(
+                f"{self.topic}: append() was called on this producer and send() would mix up its sequences: "
+                "use a producer of its own for each"
+            )
+
+    def raise_error(self) -> None:
+        """Raises what befell a batch since the last time."""
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
+    def look_again(self) -> None:
+        """Sets ``halted`` anew."""
+        self.halted = bool(self.stalled) or self.error is not None or self._appends or self.closed or self.forked
+
+    def closed_error(self) -> ClosedError:
+        """What a closed producer answers."""
+        return ClosedError(f"this producer of {self.topic} was closed; make another with broker.producer()")
+
+    def late_error(self, late: str) -> TimedOutError:
+        """What a wait that took too long answers; ``late`` says for how long and for what it was."""
+        waiting = len(self._buffer) + sum(batch.count for batch in self.batches.values())
+        return TimedOutError(f"{self.topic}: after {late}; {waiting} records wait for the broker")
+
+    # The way of a batch: taken or claimed, answered, settled.
+
+    def is_free(self, partition: int) -> bool:
+        """Whether no batch of the partition is on its way."""
+        return partition not in self.batches
+
+    def follow(self, partition: int, *, stall: bool) -> None:
+        """Lets the partition's next batch leave when the present one is settled; ``stall``: it is full."""
+        self._followed.add(partition)
+        if stall:
+            self.stalled.add(partition)
+            self.halted = True
+
+    def take(self, partition: int) -> SentBatch | None:
+        """Moves the records of a free partition out of the buffer; None when there are none, or nobody sends them."""
+        taken = None if self.closed else self._buffer.take(partition)
+        if taken is None:
+            return None
+        request, count = taken
+        batch = self.batches[partition] = SentBatch(partition, request, count, time.monotonic() + self.delivery_timeout)
+        return batch
+
+    def append(self, partition: int, request: bytes, waiter: Callable[[Outcome], None]) -> SentBatch:
+        """A complete request as a batch, to be claimed; from now on no record is taken."""
+        self.refuse_fork()
+        if self.closed:
+            raise self.closed_error()
+        self._appends = self.halted = True
+        return SentBatch(partition, request, 0, time.monotonic() + self.delivery_timeout, waiter)
+
+    def claim(self, batch: SentBatch) -> bool:
+        """Makes this the partition's batch if it has none."""
+        return self.batches.setdefault(batch.partition, batch) is batch
+
+    def answered(self, batch: SentBatch, answer: bytes | BrokerError) -> Outcome | None:
+        """What the broker's answer means; None: try again at ``batch.retry_at``."""
+        if isinstance(answer, bytes):
+            return self._stored(batch, answer)
+        if isinstance(answer, UnansweredError):
+            batch.maybe_stored = True
+            error, retryable = answer.cause, not isinstance(answer.cause, ClosedError)
+        else:
+            error, retryable = answer, isinstance(answer, UnavailableError) or answer.retry_after is not None
+        pause = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** min(batch.attempts, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+        retry_at = time.monotonic() + max(pause, error.retry_after or 0.0)
+        if retryable and retry_at < batch.deadline:
+            batch.retry_at = retry_at
+            return None
+        return self._failure(batch, error)
+
+    def settle(self, batch: SentBatch, outcome: Outcome) -> SentBatch | None:
+        """Frees the partition and returns the batch that waited for that, if any. Not once closed: that has counted."""
+        del self.batches[batch.partition]
+        following = None
+        if batch.partition in self._followed:
+            self._followed.discard(batch.partition)
+            self.stalled.discard(batch.partition)
+            following = self.take(batch.partition)
+        if isinstance(outcome, BrokerError):
+            self.failed_records += batch.count
+            if batch.waiter is None and self._on_error is None:
+                self.error = self.error or outcome
+                self.halted = True
+        return following
+
+    def tell(self, batch: SentBatch, outcome: Outcome) -> None:
+        """Passes the outcome on to whom it concerns."""
+        if batch.waiter is not None:
+            batch.waiter(outcome)
+        elif isinstance(outcome, BrokerError) and self._on_error is not None:
+            try:
+                self._on_error(outcome)
+            except Exception:  # noqa: BLE001 - the caller's code must not end what stores its records
+                _log.exception("on_error of producer %r failed", self.producer)
+
+    def close(self) -> list[SentBatch]:
+        """Gives up what is not settled, counts it, and returns it."""
+        self.closed = self.halted = True
+        left = list(self.batches.values())
+        self.failed_records += len(self._buffer) + sum(batch.count for batch in left)
+        return left
+
+    def _stored(self, batch: SentBatch, answer: bytes) -> Outcome:
+        entry = pb.ProduceResponse.FromString(answer).appended[0]
+        if entry.duplicate and batch.waiter is None and batch.attempts == 1:
+            return ConflictError(
+                f"{self.topic}/{batch.partition}: another producer named {self.producer!r} is at work and had used "
+                f"the sequence of these {batch.count} records, so the broker took them for its duplicates and did not "
+                "store them: give each running producer a name of its own",
+                code="producer.name",
+            )
+        return Appended(entry.partition, entry.log_id, entry.base_offset, entry.count, entry.duplicate)
+
+    def _failure(self, batch: SentBatch, error: BrokerError) -> BrokerError:
+        what = f"{self.topic}/{batch.partition}: a batch" + (f" of {batch.count} records" if batch.count else "")
+        tries = f", in {batch.attempts} attempts" if batch.attempts > 1 else ""
+        if batch.maybe_stored:
+            return ProduceUnknownError(
+                f"{what} was sent and not answered{tries}, so it may or may not be stored. The last answer was {error}"
+            )
+        return type(error)(f"{what} was not stored{tries}: {error.message}", code=error.code)
+
+
+def all_appended(outcomes: Sequence[Outcome]) -> list[Appended]:
+    """The outcomes of an append; raises the first error among them."""
+    for outcome in outcomes:
+        if isinstance(outcome, BrokerError):
+            raise outcome
+    return [outcome for outcome in outcomes if isinstance(outcome, Appended)]
+
+
+def no_room(max_block: float) -> str:
+    """What ``late_error`` says of a record that found no room."""
+    return f"{max_block:g} s (max_block) there was no room for another record, which was not added"
+
+
+def not_flushed(timeout: float | None) -> str:
+    """What ``late_error`` says of a flush."""
+    return f"{timeout} s (flush's timeout) not everything is stored; it is still on its way"
+
+
+def not_free(delivery_timeout: float, partition: int) -> str:
+    """What ``late_error`` says of an append behind another one."""
+    return f"{delivery_timeout:g} s (delivery_timeout) partition {partition} was not free"

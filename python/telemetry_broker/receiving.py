@@ -1,0 +1,112 @@
+"""What a consumer asks a broker for, and how long it sits out one that is away: the decisions of both faces."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Final
+
+from telemetry_broker import _core
+from telemetry_broker.admin import MODES, Mode
+from telemetry_broker.errors import ClosedError, InvalidArgumentError, UnavailableError
+from telemetry_broker.positions import milliseconds, unsigned
+from telemetry_broker.v1 import broker_pb2 as pb
+
+_MAX_RECORDS: Final = 65_536
+_MAX_BYTES: Final = 8 * 1024 * 1024
+_FIRST_BACKOFF: Final = 0.1
+_LONGEST_BACKOFF: Final = 2.0
+
+
+class Demand:
+    """The Receive requests of one consumer.
+
+    Attributes:
+        name: the consumer's, given or made up.
+        max_records: of a batch, where a receive says nothing else.
+        empty: a delivery of no records.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        group: str,
+        *,
+        mode: Mode,
+        visibility_timeout: float | None,
+        partitions: Iterable[int] | None,
+        max_records: int,
+        max_bytes: int,
+        name: str | None,
+    ) -> None:
+        if mode not in MODES:
+            raise InvalidArgumentError(f"mode={mode!r}: give 'shared' or 'ordered'")
+        if not 1 <= max_bytes <= _MAX_BYTES:
+            raise InvalidArgumentError(f"max_bytes={max_bytes}: give 1 to {_MAX_BYTES}")
+        self.name = name if name is not None else f"consumer-{uuid.uuid4().hex}"
+        self.max_records = self.records(max_records)
+        self._topic = topic
+        self._request = pb.ReceiveRequest(
+            topic=topic,
+            group=group,
+            consumer=self.name,
+            partitions=[unsigned("a partition", partition, bits=32) for partition in partitions or ()],
+            max_bytes=max_bytes,
+            visibility_timeout_ms=0
+            if visibility_timeout is None
+            else milliseconds("visibility_timeout", visibility_timeout, least=0.001),
+            mode=MODES[mode],
+        )
+        self.empty = _core.Delivery.parse(
+            pb.ReceiveResponse(deliveries=[pb.Delivery(topic=topic)]).SerializeToString()
+        )[0]
+
+    def records(self, max_records: int | None) -> int:
+        """How many records a receive means."""
+        if max_records is None:
+            return self.max_records
+        if not 1 <= max_records <= _MAX_RECORDS:
+            raise InvalidArgumentError(f"max_records={max_records}: give 1 to {_MAX_RECORDS}")
+        return max_records
+
+    def encode(self, max_records: int, max_deliveries: int) -> bytes:
+        """A Receive for so many."""
+        request = pb.ReceiveRequest(max_records=max_records, max_deliveries=max_deliveries)
+        request.MergeFrom(self._request)
+        return request.SerializeToString()
+
+    def closed_error(self) -> ClosedError:
+        """What a closed consumer answers."""
+        return ClosedError(f"this consumer of {self._topic} was closed; make another with broker.consumer()")
+
+
+def check_wait(wait: float | None) -> None:
+    """Refuses what is no time to wait."""
+    if wait is not None and not wait >= 0:
+        raise InvalidArgumentError(f"wait={wait}: give 0 or more seconds, or None for no bound")
+
+
+class Outage:
+    """A broker that cannot be reached while somebody waits for records: asked again with growing pauses.
+
+    Args:
+        end: when the wait ends, by ``time.monotonic``; None: never.
+        reconnect_timeout: seconds after which it is no use.
+    """
+
+    def __init__(self, end: float | None, reconnect_timeout: float) -> None:
+        self._end = end
+        self._reconnect_timeout = reconnect_timeout
+        self._since: float | None = None
+        self._pause = _FIRST_BACKOFF
+
+    def pause(self, error: UnavailableError) -> float:
+        """Seconds until the broker may be asked again; raises the error when the time is over."""
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        until = self._since + self._reconnect_timeout
+        if now + self._pause > (until if self._end is None else min(until, self._end)):
+            raise error
+        pause, self._pause = self._pause, min(_LONGEST_BACKOFF, self._pause * 2)
+        return pause
