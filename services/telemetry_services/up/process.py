@@ -31,8 +31,9 @@ from telemetry_services.serving.http_server import Health, HttpServer
 from telemetry_services.serving.sockets import listen, listen_nearby
 from telemetry_services.store import Store, open_store
 from telemetry_services.streamer import Progress
+from telemetry_services.text import counted
 from telemetry_services.up.display import Display
-from telemetry_services.up.pipeline import Pipeline, embedded
+from telemetry_services.up.pipeline import Pipeline, Stored, embedded
 
 _DRAIN_SECONDS: Final = 1.0
 _LIVE_SECONDS: Final = 1.0
@@ -42,7 +43,9 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
     """Runs until the dump is stored (`--once`) or until `stopping` is set; returns the exit status."""
     csv = _dump(settings)
     if csv is not None:
-        _core.CsvReader(csv, partitions=1)  # a file that is no dump is refused before anything is opened
+        await asyncio.to_thread(
+            _core.CsvReader, csv, partitions=1
+        )  # a file that is no dump is refused before anything is opened
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(_listen(settings, "port", "PORT", "--port")))
         grpc_port = _free_grpc_port(settings)
@@ -53,7 +56,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         await asyncio.to_thread(store.positions, ())  # a store that cannot be written says so now
         broker = stack.enter_context(embedded(core, settings.data_dir))
         pipeline = Pipeline(broker, store, settings, csv)
-        await asyncio.to_thread(pipeline.make_topic)
+        await asyncio.to_thread(pipeline.prepare)
         key = obtain_key(settings)
         health = Health(
             "up",
@@ -61,7 +64,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
             ready=lambda: why_unready(core) or why_unreadable(store),
             refresh=BrokerMetrics("broker", lambda: read_partitions(core)).refresh,
         )
-        publisher = Publisher(lambda: broker, settings.msg_queue_topic, settings.partitions_per_topic)
+        publisher = Publisher(lambda: broker, store, settings.msg_queue_topic, settings.partitions_per_topic)
         http = HttpServer(build_app(store, publisher, key, health), listener)
         grpc_address = await stack.enter_async_context(_serving(settings, core, pipeline, http, health, grpc_port))
         display = stack.enter_context(Display())
@@ -138,9 +141,15 @@ async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: 
     try:
         await _first_of(stored, collecting)
         display.end()
-        _say_stored(pipeline, display, streamed, await asyncio.to_thread(pipeline.count_stored, streamed, began))
+        held = await asyncio.to_thread(pipeline.count_stored, streamed, began)
     finally:
         stored.cancel()
+    _say_stored(settings, pipeline, display, streamed, held)
+    if held.samples < held.expected:
+        error = _incomplete(settings, pipeline, held)
+        if settings.once:
+            raise error
+        display.say(error.message)
     if settings.once:
         return 0
     living = asyncio.ensure_future(pipeline.go_live())
@@ -155,16 +164,42 @@ async def _stream(pipeline: Pipeline, display: Display, collecting: "asyncio.Fut
     return await streaming
 
 
-def _say_stored(pipeline: Pipeline, display: Display, streamed: Progress, stored: Any) -> None:
-    if streamed.rejected:
-        display.say(f"{streamed.describe_rejects()}; they are kept in {streamed.rejects_path}")
-    if pipeline.collector.status.records_rejected:
-        display.say(
-            f"{pipeline.collector.status.records_rejected:,} records could not be decoded: see the dead-letter topic"
-        )
-    if not streamed.samples:
+def _say_stored(settings: UpSettings, pipeline: Pipeline, display: Display, streamed: Progress, stored: Stored) -> None:
+    for told in (streamed.describe_rejects(), streamed.describe_left_out()):
+        if told:
+            display.say(told)
+    rejected = pipeline.collector.status.records_rejected
+    if rejected:
+        display.say(f"{counted(rejected, 'record')} could not be stored: {_dead_letters(settings)}")
+    if stored.samples > stored.expected:
+        more = counted(stored.samples - stored.expected, "sample")
+        display.say(f"the store holds {more} more within the times of this dump: of other dumps, or of --again")
+    if not streamed.samples and not stored.added and stored.samples >= stored.expected:
         display.say("already stored")
     display.say(str(stored))
+
+
+def _incomplete(settings: UpSettings, pipeline: Pipeline, stored: Stored) -> SourceError:
+    rejected = pipeline.collector.status.records_rejected
+    why = (
+        f"{counted(rejected, 'record')} could not be stored: {_dead_letters(settings)}"
+        if rejected
+        else "the topic no longer has them, or they went to another store: stream the dump once more with --again"
+    )
+    return SourceError(
+        f"{counted(stored.expected - stored.samples, 'sample')} of the dump's {stored.expected:,} "
+        f"{'is' if stored.expected - stored.samples == 1 else 'are'} not in the store: {why}",
+        code="source.incomplete",
+    )
+
+
+def _dead_letters(settings: UpSettings) -> str:
+    """Where dead letters are, and the call that shows them."""
+    url = f"file://{settings.data_dir.absolute()}"
+    topic = f"{settings.msg_queue_topic}.dlq"
+    return (
+        f"they are in the topic {topic}; telemetry_broker.connect({url!r}).read({topic!r}, 0) reads partition 0 of it"
+    )
 
 
 async def _watch(pipeline: Pipeline, store: Store, display: Display, *workers: "asyncio.Future[None]") -> None:
@@ -185,12 +220,12 @@ def _live_line(pipeline: Pipeline, store: Store, rate: float) -> str:
     status = pipeline.collector.status
     try:
         hosts = store.hosts()
-        fleet = f"{sum(host.gpu_count for host in hosts):,} GPUs on {len(hosts):,} hosts"
+        fleet = f"{counted(sum(host.gpu_count for host in hosts), 'GPU')} on {counted(len(hosts), 'host')}"
     except BrokerError as error:
         fleet = f"the store cannot be read: {error}"
     trouble = f" · {status.last_error}" if status.last_error else ""
     return (
-        f"live · {fleet} · {status.samples_stored:,} samples stored, {rate:,.0f}/s · lag {pipeline.lag():,} records · "
+        f"live · {fleet} · {status.samples_stored:,} samples stored, {rate:,.0f}/s · lag {pipeline.lag():,} · "
         f"dead letters {status.records_rejected:,}{trouble} · Ctrl-C ends"
     )
 
