@@ -197,6 +197,23 @@ def test_once_fails_when_the_store_lacks_rows_of_the_dump(tmp_path: Path) -> Non
         assert "--again" in second.output
 
 
+def test_once_fails_and_names_the_dead_letters_when_a_record_could_not_be_stored(tmp_path: Path) -> None:
+    labelled = dump([row(0).removesuffix('""') + '"FOO=""x"""'], tmp_path / "labelled.csv")
+    with up(tmp_path / "data", "--once", "--csv", labelled) as first:
+        assert first.wait() == 0, first.output
+    csv = dump([row(60, metric="FOO"), row(61)], tmp_path / "own.csv")
+    urls = set()
+    for _ in range(2):
+        with up(tmp_path / "data", "--once", "--csv", csv) as running:
+            assert running.wait() == 1
+            assert "source.incomplete: 1 sample of the dump's 2 is not in the store: 1 record" in running.output
+            urls |= set(re.findall(r"connect\('(\S+)'\)\.read\('telemetry\.dlq', 0\)", running.output))
+    (url,) = urls
+    with tb.connect(url) as broker:
+        dead = [broker.read("telemetry.dlq", partition).values for partition in range(4)]
+    assert sum(len(values) for values in dead) == 1
+
+
 @pytest.mark.parametrize("arguments", [(), ("--once",)])
 def test_a_pipe_is_refused_and_does_not_hang(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     pipe = tmp_path / "pipe.csv"

@@ -128,6 +128,14 @@ class Pipeline:
     def _is_all_stored(self) -> bool:
         return self.collector.status.adopted and not self.lag()
 
+    def dead_letters(self) -> int:
+        """Records in the dead-letter topic, those of earlier runs too."""
+        try:
+            partitions = self._broker.describe_topic(f"{self._settings.msg_queue_topic}.dlq").partitions
+        except NotFoundError:
+            return 0
+        return sum(partition.end_offset - partition.start_offset for partition in partitions)
+
     def lag(self) -> int:
         """Records that are not stored and acked yet."""
         settings = self._settings

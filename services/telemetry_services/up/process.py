@@ -72,7 +72,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         display.say(f"API http://{http.address}  API key: {shown_key}")
         display.say(f'try: curl -H "X-API-Key: {header}" http://{http.address}/api/v1/gpus')
         display.say(f"gRPC {grpc_address}  data {settings.data_dir.absolute()}  store {shown_url(settings.store_url)}")
-        run = asyncio.create_task(_run(settings, pipeline, store, display))
+        run = asyncio.create_task(_run(settings, pipeline, store, display, grpc_address))
         stopped = asyncio.create_task(stopping.wait())
         try:
             await asyncio.wait((run, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -129,7 +129,7 @@ async def _serving(
         await asyncio.gather(server.stop(_DRAIN_SECONDS), http.stop())
 
 
-async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: Display) -> int:
+async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: Display, grpc_address: str) -> int:
     """Streams, waits until all is stored, says so, and goes on as a live fleet; ends with `--once` only."""
     began = time.monotonic()
     collecting = pipeline.collect()
@@ -144,9 +144,10 @@ async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: 
         held = await asyncio.to_thread(pipeline.count_stored, streamed, began)
     finally:
         stored.cancel()
-    _say_stored(settings, pipeline, display, streamed, held)
+    _say_stored(pipeline, display, streamed, held)
     if held.samples < held.expected:
-        error = _incomplete(settings, pipeline, held)
+        url = f"file://{settings.data_dir.absolute()}" if settings.once else f"grpc://{grpc_address}"
+        error = await asyncio.to_thread(_incomplete, pipeline, settings.msg_queue_topic, url, held)
         if settings.once:
             raise error
         display.say(error.message)
@@ -164,13 +165,13 @@ async def _stream(pipeline: Pipeline, display: Display, collecting: "asyncio.Fut
     return await streaming
 
 
-def _say_stored(settings: UpSettings, pipeline: Pipeline, display: Display, streamed: Progress, stored: Stored) -> None:
+def _say_stored(pipeline: Pipeline, display: Display, streamed: Progress, stored: Stored) -> None:
     for told in (streamed.describe_rejects(), streamed.describe_left_out()):
         if told:
             display.say(told)
     rejected = pipeline.collector.status.records_rejected
     if rejected:
-        display.say(f"{counted(rejected, 'record')} could not be stored: {_dead_letters(settings)}")
+        display.say(f"{counted(rejected, 'record')} could not be stored: see the topic {pipeline.collector.topic}.dlq")
     if stored.samples > stored.expected:
         more = counted(stored.samples - stored.expected, "sample")
         display.say(f"the store holds {more} more within the times of this dump: of other dumps, or of --again")
@@ -179,26 +180,20 @@ def _say_stored(settings: UpSettings, pipeline: Pipeline, display: Display, stre
     display.say(str(stored))
 
 
-def _incomplete(settings: UpSettings, pipeline: Pipeline, stored: Stored) -> SourceError:
-    rejected = pipeline.collector.status.records_rejected
+def _incomplete(pipeline: Pipeline, topic: str, url: str, stored: Stored) -> SourceError:
+    """The error for a dump that is not all in the store; `url` is where its broker can be reached then."""
+    lacking = stored.expected - stored.samples
+    dead = pipeline.dead_letters()
     why = (
-        f"{counted(rejected, 'record')} could not be stored: {_dead_letters(settings)}"
-        if rejected
-        else "the topic no longer has them, or they went to another store: stream the dump once more with --again"
+        f"{counted(dead, 'record')} that could not be stored {'is' if dead == 1 else 'are'} in the topic {topic}.dlq; "
+        f"telemetry_broker.connect({url!r}).read({f'{topic}.dlq'!r}, 0) reads its partition 0"
+        if dead
+        else "the topic no longer has them, or another collector took them; stream the dump once more with --again"
     )
     return SourceError(
-        f"{counted(stored.expected - stored.samples, 'sample')} of the dump's {stored.expected:,} "
-        f"{'is' if stored.expected - stored.samples == 1 else 'are'} not in the store: {why}",
+        f"{counted(lacking, 'sample')} of the dump's {stored.expected:,} {'is' if lacking == 1 else 'are'} not in the "
+        f"store: {why}",
         code="source.incomplete",
-    )
-
-
-def _dead_letters(settings: UpSettings) -> str:
-    """Where dead letters are, and the call that shows them."""
-    url = f"file://{settings.data_dir.absolute()}"
-    topic = f"{settings.msg_queue_topic}.dlq"
-    return (
-        f"they are in the topic {topic}; telemetry_broker.connect({url!r}).read({topic!r}, 0) reads partition 0 of it"
     )
 
 
