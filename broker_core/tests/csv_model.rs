@@ -182,6 +182,17 @@ fn given_each_kind_of_bad_row_when_read_then_counted_by_reason_kept_and_the_good
         (row(1, 0, "", "87").into_bytes(), RowFault::Metric),
         (row(1, 0, "hostname", "87").into_bytes(), RowFault::Metric),
         (row(1, 0, "time", "87").into_bytes(), RowFault::Metric),
+        (row(1, 0, "Date", "87").into_bytes(), RowFault::Metric),
+        (row(1, 0, "nanos", "87").into_bytes(), RowFault::Metric),
+        (row(1, 0, "pod", "87").into_bytes(), RowFault::Metric),
+        (row(1, 0, "util", "87").into_bytes(), RowFault::Metric),
+        (row(1, 0, "UT\0IL", "87").into_bytes(), RowFault::Metric),
+        (row(1, 0, "UT\tIL", "87").into_bytes(), RowFault::Metric),
+        (row(1, 0, "job", "87").into_bytes(), RowFault::Metric),
+        (good.replace("job=", "date=").into_bytes(), RowFault::Labels),
+        (good.replace("job=", "gpu_i_id=").into_bytes(), RowFault::Labels),
+        (good.replace("job=", "Job=").into_bytes(), RowFault::Labels),
+        (good.replace("job=", "util=").into_bytes(), RowFault::Labels),
         (good.replace("job=", "job").into_bytes(), RowFault::Labels),
         (
             good.replace("host-0", "h\u{1}").into_bytes().iter().map(|&b| if b == 1 { 0xFF } else { b }).collect(),
@@ -189,7 +200,7 @@ fn given_each_kind_of_bad_row_when_read_then_counted_by_reason_kept_and_the_good
         ),
         ([&vec![b'x'; 3 << 20][..], b"\n"].concat(), RowFault::TooLong),
     ];
-    let mut text = HEADER.as_bytes().to_vec();
+    let mut text = [HEADER.as_bytes(), good.as_bytes()].concat();
     for (row, _) in &bad {
         text.extend_from_slice(row);
         text.extend_from_slice(good.as_bytes());
@@ -205,7 +216,7 @@ fn given_each_kind_of_bad_row_when_read_then_counted_by_reason_kept_and_the_good
     for fault in RowFault::ALL {
         assert_eq!(counts.rejected(fault), expected.get(&fault).copied().unwrap_or_default(), "{}", fault.as_str());
     }
-    assert_eq!(counts.samples + counts.duplicates, bad.len() as u64);
+    assert_eq!(counts.samples + counts.duplicates, 1 + bad.len() as u64);
     assert_eq!(reader.rejects_path(), Some(dump.rejects().path.as_path()));
 
     // Each reject line gives the row's place and the row as it was.
@@ -218,10 +229,14 @@ fn given_each_kind_of_bad_row_when_read_then_counted_by_reason_kept_and_the_good
         assert_eq!(&record[0], reader.producer_name().as_bytes());
         let position = number(&record[1]);
         assert_eq!(&text[position..position + row.len()], row, "{}", fault.as_str());
-        assert_eq!(number(&record[2]), 2 + 2 * index);
+        assert_eq!(number(&record[2]), 3 + 2 * index);
         assert_eq!(&record[3], fault.as_str().as_bytes());
-        let kept = if *fault == RowFault::TooLong { 1024 } else { row.len() - 1 };
-        assert_eq!(&record[4], &row[..kept]);
+        let kept = if *fault == RowFault::TooLong {
+            [&row[..1024], format!(" [cut: 1024 of {} bytes]", row.len()).as_bytes()].concat()
+        } else {
+            row[..row.len() - 1].to_vec()
+        };
+        assert_eq!(&record[4], kept);
     }
     assert_eq!(dump.reject_lines().len(), bad.len());
 
@@ -276,11 +291,25 @@ fn given_files_that_are_no_dump_when_opened_then_each_error_has_its_code_and_nam
     let (code, text) = refused(b"timestamp,uuid,value\n");
     assert_eq!(code, "csv.header");
     assert!(text.contains("no column metric_name, gpu_id"), "{text}");
-    assert_eq!(refused(&vec![b'x'; 5 << 20]).0, "csv.header");
-    assert_eq!(refused(b"\xFF\xFEt\0i\0").0, "csv.header");
+    let (code, text) = refused(&vec![b'x'; 5 << 20]);
+    assert_eq!(code, "csv.header");
+    assert!(text.len() < 600, "{text}");
+    for (content, words) in [
+        (&b"\xFF\xFEt\0i\0"[..], "UTF-16"),
+        (b"\x1F\x8B\x08\x00garbage\xFF", "gunzip"),
+        (b"PK\x03\x04garbage", "zip"),
+        (b"\xE9t\xE9", "save the file as UTF-8"),
+    ] {
+        let (code, text) = refused(content);
+        assert_eq!(code, "csv.header");
+        assert!(text.contains(words) && !text.contains("garbage"), "{text}");
+    }
 
     let folder = CsvReader::open(dump.folder.path(), CsvOptions::new(1)).err().unwrap();
     assert_eq!(folder.code().as_str(), "csv.unreadable");
+    let device = CsvReader::open("/dev/zero".as_ref(), CsvOptions::new(1)).err().unwrap();
+    assert_eq!(device.code().as_str(), "csv.unreadable");
+    assert!(device.message().contains("not a regular file"), "{device}");
     let none = CsvReader::open(&dump.folder.path().join("none"), CsvOptions::new(1)).err().unwrap();
     assert_eq!(none.code().as_str(), "csv.not_found");
     fs::write(dump.path(), HEADER).unwrap();
@@ -309,6 +338,27 @@ fn given_a_last_row_that_grew_after_it_was_read_when_resumed_then_the_rest_is_re
         assert_eq!(lines.len(), if more.is_empty() { samples } else { 1 }, "{appended:?}");
         assert_eq!(reader.totals().rejected(RowFault::Torn), torn, "{appended:?}");
     }
+}
+
+#[test]
+fn given_a_name_in_another_case_when_resumed_behind_the_first_one_then_it_is_refused_all_the_same() {
+    let first = HEADER.to_owned() + &row(1, 0, "UTIL", "1");
+    let dump = Dump::new(first.clone() + &row(2, 0, "util", "2") + &row(3, 0, "UTIL", "3"));
+    for resume in [vec![], vec![first.len() as u64]] {
+        let mut reader = dump.open(CsvOptions { resume, ..CsvOptions::new(1) }).unwrap();
+        assert!(all_lines(&mut reader).iter().all(|line| line.contains(" UTIL=")));
+        assert_eq!(reader.totals().rejected(RowFault::Metric), 1);
+    }
+    let metrics = vec!["util".to_owned()];
+    let mut reader = dump.open(CsvOptions { metrics, ..CsvOptions::new(1) }).unwrap();
+    assert_eq!((all_lines(&mut reader).len(), reader.totals().rejected(RowFault::Metric)), (1, 2));
+}
+
+#[test]
+fn given_a_metric_named_as_a_label_of_its_row_when_read_then_the_rows_that_follow_go_through() {
+    let dump = Dump::new(HEADER.to_owned() + &row(1, 0, "job", "1") + &row(2, 0, "UTIL", "2"));
+    let mut reader = dump.reader();
+    assert_eq!((all_lines(&mut reader).len(), reader.totals().rejected(RowFault::Metric)), (1, 1));
 }
 
 #[test]

@@ -280,6 +280,7 @@ class CsvReader:
         rejects_max_bytes: int = ...,
         time_shift_ns: int = 0,
         time_ns: int | None = None,
+        metrics: Sequence[str] | None = None,
     ) -> Self:
         """Opens the file and reads its header and first row.
 
@@ -294,9 +295,11 @@ class CsvReader:
             rejects_max_bytes: size at which rows are no longer kept, only counted (``rejects_unkept``).
             time_shift_ns: added to every row's time.
             time_ns: every row's time, as in a live scrape; rows with a bad time of their own are refused nevertheless.
+            metrics: names that the store has already. A row whose metric differs from one of them, or from one that came
+                earlier in the dump, only in case is refused, and so is one that is named as a tag.
 
         Raises:
-            BrokerError: ``csv.not_found``, ``csv.unreadable`` (a folder, no permission, a disk fault), ``csv.empty``,
+            BrokerError: ``csv.not_found``, ``csv.unreadable`` (no regular file, no permission, a disk fault), ``csv.empty``,
                 ``csv.header`` (names the columns that are missing), ``csv.shrunk`` (shorter than ``resume``),
                 ``csv.rejects`` (the reject file cannot be used, or is some other file), ``invalid.argument``.
         """
@@ -461,6 +464,19 @@ class ColumnBatch:
         """A struct array; ``requested_schema`` is ignored, as the interface allows."""
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """A stream of one batch; can be called again."""
+
+RESERVED_COLUMNS: tuple[str, ...]
+"""Columns that a store keeps for itself, in lower case: no metric and no tag may be called so, in any case."""
+
+TAG_COLUMNS: tuple[str, ...]
+"""Tags that every table has from the start: no metric may be called so, and no tag may spell one otherwise."""
+
+def check_name(name: str, *, tag: bool = False) -> None:
+    """Checks whether a metric, or a tag, may be called so; the codecs refuse what this refuses.
+
+    Raises:
+        InvalidArgumentError: it is empty, has control characters, or is taken; the message names it.
+    """
 
 def encode_point(measurement: str, tags: Mapping[str, str], fields: Mapping[str, float], time_ns: int) -> bytes:
     """One point as line protocol, without a line end; tags and fields keep their order, empty tags are left out.

@@ -87,7 +87,7 @@ class PartitionState:
     dropped_records: int
     """Records deleted, acked or not, because the topic drops the oldest, since the broker started."""
     forgotten_producers: int
-    """Named producers forgotten before their 7 days because a partition knows 100,000 at most, since the broker started."""
+    """Named producers forgotten before their 7 days since the broker started: a partition knows 100,000 at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def test_up_killed_at_random_moments_stores_each_row_once(csv: Path, tmp_path: P
             kills += 1
     with Service(*command) as last:
         assert last.wait(120) == 0, last.output
-        assert re.match(rf"stored {ROWS} samples of {ROWS} from 50 GPUs on 1 hosts", last.output.splitlines()[-1])
+        assert re.match(rf"stored {ROWS} samples of {ROWS} from 50 GPUs on 1 host", last.output.splitlines()[-1])
     assert values(data / "store") == [float(number) for number in range(ROWS)]
 
 

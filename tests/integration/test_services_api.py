@@ -182,6 +182,16 @@ def test_a_posted_point_is_stored_in_the_broker_and_then_in_the_store(client: ht
         {**POINT, "metric": ""},
         {**POINT, "uuid": "", "device_id": ""},
         {**POINT, "labels_raw": "no pairs here"},
+        {**POINT, "metric": "m\0x"},
+        {**POINT, "metric": "date"},
+        {**POINT, "metric": "Nanos"},
+        {**POINT, "metric": "uuid"},
+        {**POINT, "metric": "dcgm_fi_dev_gpu_util"},
+        {**POINT, "metric": "instance"},
+        {**POINT, "metric": "app"},
+        {**POINT, "labels_raw": "date=x"},
+        {**POINT, "labels_raw": "a=1,A=2"},
+        {**POINT, "labels_raw": 'JOB="x"'},
         {"metric": "x"},
         [],
         "text",
@@ -190,11 +200,32 @@ def test_a_posted_point_is_stored_in_the_broker_and_then_in_the_store(client: ht
 def test_a_wrong_point_is_refused_and_nothing_is_stored(client: httpx.Client, body: Any) -> None:
     content = json.dumps(body).encode()
     answer = client.post("/telemetry", content=content, headers={"Content-Type": "application/json"})
-    if body == []:
-        assert answer.json()["accepted"] == 0
-        return
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"].startswith("invalid.")
+
+
+def test_a_refusal_names_the_value(client: httpx.Client) -> None:
+    for metric, words in (("m\0x", ["m\\0x", "control character"]), ("date", ["date", "nanos"]), ("uuid", ["uuid"])):
+        message = client.post("/telemetry", json={**POINT, "metric": metric}).json()["message"]
+        for word in words:
+            assert word in message
+    message = client.post("/telemetry", json={**POINT, "metric": "dcgm_fi_dev_gpu_util"}).json()["message"]
+    assert "'dcgm_fi_dev_gpu_util'" in message
+    assert "'DCGM_FI_DEV_GPU_UTIL'" in message
+
+
+def test_the_slices_of_a_gpu_are_told_apart(client: httpx.Client) -> None:
+    points = [{"uuid": "MIG", "metric": "power", "value": 1, "labels_raw": f"GPU_I_ID={slice_}"} for slice_ in (1, 2)]
+    assert (
+        client.post("/telemetry", json=[*points, {"uuid": "whole", "metric": "power", "value": 1}]).status_code == 202
+    )
+    found: dict[str, list[Any]] = {}
+    while len(found.get("MIG", [])) < 2 or "whole" not in found:
+        found = {}
+        for gpu in client.get("/api/v1/gpus").json()["gpus"]:
+            found.setdefault(gpu["uuid"], []).append(gpu.get("gpu_instance_id", "none"))
+    assert found["MIG"] == ["1", "2"]
+    assert found["whole"] == ["none"]
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -8,6 +8,7 @@ from typing import Self
 
 import grpc
 import httpx
+import pyarrow as pa
 import pytest
 
 import telemetry_broker as tb
@@ -16,7 +17,7 @@ from telemetry_broker.v1 import collector_pb2 as pb
 from telemetry_broker.v1.collector_pb2_grpc import CollectorServiceStub
 from telemetry_services.collector import Bounds, Collector
 from telemetry_services.collector.dead_letters import DeadLetters
-from telemetry_services.store import OffsetRange, Rows, open_store
+from telemetry_services.store import OffsetRange, Rows, Store, StoreSchemaError, open_store
 from telemetry_services.testing import RecordingStore
 from tests.integration.service_processes import PATIENCE, BrokerProcess, Service
 
@@ -35,7 +36,7 @@ def broker() -> Iterator[tb.Broker]:
 class Running:
     """A collector in a thread, until the end of the block."""
 
-    def __init__(self, broker: tb.Broker, store: RecordingStore, tmp_path: Path, **options: object) -> None:
+    def __init__(self, broker: tb.Broker, store: Store, tmp_path: Path, **options: object) -> None:
         self._commits = threading.Condition()
         self.stop = threading.Event()
         self.collector = Collector(
@@ -207,24 +208,80 @@ def test_several_collectors_share_a_topic_and_store_each_record_once(tmp_path: P
     assert sorted(store.rows["util"].to_pylist()) == [float(second) for second in range(400)]
 
 
-def test_what_the_store_will_never_take_is_dead_lettered_and_the_rest_is_stored(
-    broker: tb.Broker, tmp_path: Path
-) -> None:
+def test_a_collector_started_anew_knows_what_is_a_tag_and_what_is_a_metric(broker: tb.Broker, tmp_path: Path) -> None:
     store = RecordingStore()
     with Running(broker, store, tmp_path) as running:
-        produce(broker, point(1))
-        running.stored(1)
-        produce(broker, b"gpu,uuid=U,hostname=h,uuid2=x util=2 2", point(3))
-        running.stored(3)
-    fresh = Running(broker, store, tmp_path)
-    with fresh:  # it does not know that uuid2 is a tag
-        produce(broker, b"gpu,uuid=U uuid2=7 4000000000", partition=0)
-        while lag(broker):
-            assert fresh.error is None, fresh.error
-        produce(broker, point(5), partition=1)
-        fresh.stored(1)
-    assert broker.read("telemetry.dlq", 0).values == [b"gpu,uuid=U uuid2=7 4000000000"]
-    assert store.summary().samples == 4
+        produce(broker, point(1), b"gpu,uuid=U,hostname=h,uuid2=x util=2 2")
+        running.stored(2)
+    odd = b"gpu,uuid=U uuid2=7 4000000000"
+    with Running(broker, store, tmp_path) as fresh:
+        produce(broker, point(3), odd, point(4), point(5), partition=0)
+        fresh.stored(3)
+        assert lag(broker) == 0
+    assert broker.read("telemetry.dlq", 0).values == [odd]
+    assert store.summary().samples == 5
+
+
+class PickyStore(RecordingStore):
+    """Takes no rows with some of the columns, whatever error it says that with."""
+
+    def __init__(self, refused: set[str], error: Exception) -> None:
+        super().__init__()
+        self._refused = refused
+        self._error = error
+
+    def write(self, rows: Sequence[Rows], positions: Mapping[str, OffsetRange]) -> int:
+        if any(self._refused & set(pa.table(piece).column_names) for piece in rows):
+            raise self._error
+        return super().write(rows, positions)
+
+
+@pytest.mark.parametrize(
+    "error", [StoreSchemaError("not these"), pa.ArrowInvalid("not these"), pa.ArrowNotImplementedError("not these")]
+)
+def test_of_records_in_one_batch_only_those_the_store_refuses_are_dead_lettered(
+    broker: tb.Broker, tmp_path: Path, error: Exception
+) -> None:
+    bad = {17: "odd", 18: "odd", 63: "odder", 99: "odd"}
+    values = [point(second, metric=bad.get(second, "util")) for second in range(100)]
+    produce(broker, *values, b"not a line")
+    store = PickyStore(set(bad.values()), error)
+    with Running(broker, store, tmp_path) as running:
+        running.stored(96)
+        assert running.collector.status.records_rejected == 5
+        assert lag(broker) == 0
+        produce(broker, point(200))
+        running.stored(97)
+    dead = broker.read("telemetry.dlq", 0).values
+    assert sorted(dead) == sorted([*(values[second] for second in bad), b"not a line"])
+    expected = [float(second) for second in range(100) if second not in bad]
+    assert store.rows["util"].to_pylist() == [*expected, 200.0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"gpu,uuid=U,hostname=h m\0x=1 5",
+        b"gpu,uuid=U,hostname=h date=1 5",
+        b"gpu,uuid=U,hostname=h nanos=1 5",
+        b"gpu,uuid=U,hostname=h pod=1 5",
+        b"gpu,uuid=U,hostname=h UTIL=1 5",
+        b"gpu,uuid=U,hostname=h,date=x util=1 5",
+        b"gpu,uuid=U,hostname=h,gpu_i_id=1 util=1 5",
+        "gpu,uuid=U,ho\u017ftname=h util=1 5".encode(),  # another letter, the same name to a store
+    ],
+)
+def test_a_name_that_no_table_can_hold_costs_its_record_only(tmp_path: Path, line: bytes) -> None:
+    store = open_store(f"delta://{tmp_path / 'store'}")
+    with testing.broker() as broker:
+        broker.create_topic("telemetry", partitions=1)
+        produce(broker, point(1), point(2), line, point(3))
+        with Running(broker, store, tmp_path) as running:
+            running.stored(3)
+            assert lag(broker) == 0
+        assert broker.read("telemetry.dlq", 0).values == [line]
+    assert store.summary().samples == 3
+    store.close()
 
 
 # Processes

@@ -1,12 +1,17 @@
 """`telemetry streamer` as a process, against a real broker: what is sent, once, and what is not."""
 
-from collections.abc import Iterator
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 import telemetry_broker as tb
+from telemetry_broker import testing
+from telemetry_services.streamer.live_fleet import SCRAPE_ROWS, LiveFleet
 from tests.integration.service_processes import SAMPLE, BrokerProcess, Service, dump, row
 
 
@@ -155,6 +160,125 @@ def test_a_file_without_a_good_row_ends_with_an_error_that_says_why(broker: Brok
     assert streamed.process.returncode == 1
     for word in ("source.no_rows", "number 2", str(tmp_path / "streamer" / "rejects" / "dump.csv")):
         assert word in streamed.output
+
+
+def test_a_second_run_on_a_file_without_a_good_row_fails_too(broker: BrokerProcess, tmp_path: Path) -> None:
+    csv = dump([row(0, value="many"), row(1, value="few")], tmp_path / "dump.csv")
+    for _ in range(2):
+        streamed = stream(broker, csv)
+        assert streamed.process.returncode == 1
+        rejects = tmp_path / "streamer" / "rejects" / "dump.csv"
+        assert f"2 rows cannot be used (number 2); they are kept in {rejects}" in streamed.output
+    nothing = dump([row(0, value="")], tmp_path / "empty.csv")
+    for _ in range(2):
+        streamed = stream(broker, nothing)
+        assert streamed.process.returncode == 1
+        assert "no row can be stored: 1 row, none with a value" in streamed.output
+
+
+@pytest.mark.parametrize("kind", ["fifo", "/dev/zero"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(
+    broker: BrokerProcess, tmp_path: Path, kind: str
+) -> None:
+    path = Path(kind)
+    if kind == "fifo":
+        path = tmp_path / "pipe.csv"
+        os.mkfifo(path)
+    environment = {"BROKER_URL": broker.url, "CSV_PATH": str(path)}
+    with Service("streamer", "--port", 0, "--data", tmp_path / "s", environment=environment) as streamer:
+        assert streamer.wait() == 1
+        assert f"csv.unreadable: {path}: not a regular file" in streamer.output
+
+
+def test_metrics_that_no_table_can_hold_are_rejects_and_their_neighbours_are_sent(
+    broker: BrokerProcess, tmp_path: Path
+) -> None:
+    names = ["X\0", "date", "nanos", "uuid", "dcgm_fi_dev_gpu_util"]
+    rows = [row(0), *(row(0, metric=name) for name in names), row(1)]
+    streamed = stream(broker, dump(rows, tmp_path / "dump.csv"))
+    assert streamed.process.returncode == 0, streamed.output
+    assert "5 rows cannot be used (metric 5)" in streamed.output
+    assert [line.partition(" ")[2].partition("=")[0] for line in lines(broker)] == ["DCGM_FI_DEV_GPU_UTIL"] * 2
+
+
+def test_repeated_rows_and_missing_values_are_told(broker: BrokerProcess, tmp_path: Path) -> None:
+    rows = [row(0, value=1), row(0, value=2), row(1, value=""), row(2)]
+    streamed = stream(broker, dump(rows, tmp_path / "dump.csv"))
+    assert re.search(r"Streamed all of it rows=4 samples=2 .*duplicates=1 missing=1", streamed.output), streamed.output
+
+
+def test_a_partition_count_that_an_existing_topic_does_not_have_is_warned_of(
+    broker: BrokerProcess, tmp_path: Path
+) -> None:
+    csv = dump([row(0)], tmp_path / "dump.csv")
+    assert "PARTITIONS_PER_TOPIC" not in stream(broker, csv).output
+    streamed = stream(broker, csv, PARTITIONS_PER_TOPIC="8")
+    assert "WARNING streamer: the topic telemetry has 4 partitions and keeps them" in streamed.output
+    assert streamed.process.returncode == 0
+
+
+def test_use_http_queue_is_logged(broker: BrokerProcess, tmp_path: Path) -> None:
+    csv = dump([row(0)], tmp_path / "dump.csv")
+    assert "USE_HTTP_QUEUE" not in stream(broker, csv).output
+    assert "USE_HTTP_QUEUE is accepted and changes nothing" in stream(broker, csv, USE_HTTP_QUEUE="true").output
+
+
+# The live fleet, in this process
+
+
+class Ticks(threading.Event):
+    """A stop that lets a loop go round so many times, at once; `between` is called before each but the first."""
+
+    def __init__(self, count: int, between: Callable[[int], None] = lambda _: None) -> None:
+        super().__init__()
+        self._count = count
+        self._between = between
+        self._passed = 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if self._passed:
+            self._between(self._passed)
+        self._passed += 1
+        return self._passed > self._count
+
+
+def scraped(broker: tb.Broker) -> int:
+    """Points in the topic."""
+    return broker.describe_topic("telemetry").partitions[0].end_offset
+
+
+def test_the_live_fleet_scrapes_at_every_tick(tmp_path: Path) -> None:
+    csv = dump([row(0), row(0, metric="OTHER")], tmp_path / "dump.csv")
+    with testing.broker() as broker:
+        broker.create_topic("telemetry", partitions=1)
+        LiveFleet(broker, csv, "telemetry").run(Ticks(5))
+        assert scraped(broker) == 5
+
+
+def test_a_long_dump_is_scraped_in_parts_and_then_from_its_beginning(tmp_path: Path) -> None:
+    csv = dump([row(0, gpu=gpu) for gpu in range(SCRAPE_ROWS + 1)], tmp_path / "dump.csv")
+    with testing.broker() as broker:
+        broker.create_topic("telemetry", partitions=1)
+        LiveFleet(broker, csv, "telemetry").run(Ticks(3))
+        assert scraped(broker) == 2 * SCRAPE_ROWS + 1
+
+
+def test_the_live_fleet_waits_for_a_dump_that_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    csv = dump([row(0)], tmp_path / "dump.csv")
+
+    def move(tick: int) -> None:
+        if tick == 1:
+            csv.rename(tmp_path / "away.csv")
+        elif tick == 3:
+            (tmp_path / "away.csv").rename(csv)
+
+    with testing.broker() as broker:
+        broker.create_topic("telemetry", partitions=1)
+        LiveFleet(broker, csv, "telemetry").run(Ticks(5, move))
+        assert scraped(broker) == 3
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 2
+    assert str(csv) in warnings[0]
 
 
 def test_the_side_port_counts(broker: BrokerProcess, tmp_path: Path) -> None:

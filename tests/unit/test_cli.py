@@ -56,6 +56,36 @@ def test_a_misuse_is_one_sentence_and_status_2(arguments: list[str], word: str) 
     assert "Traceback" not in done.stderr
 
 
+def test_options_are_those_that_do_something() -> None:
+    for command, has_grpc in (("broker", True), ("collector", True), ("up", True), ("streamer", False), ("api", False)):
+        assert ("--grpc-port" in telemetry(command, "--help").stdout) == has_grpc, command
+    assert "from 0 to 1,000,000,000 (rows/s)" in telemetry("streamer", "--rate", "-1", "--csv", "x").stderr
+    refused = telemetry("collector", "--port", "0", STORE="foo", BROKER_URL="mem://").stderr
+    assert "store 'foo': no scheme" in refused
+
+
+def test_an_error_that_was_not_foreseen_is_a_sentence_with_its_traceback_on_demand() -> None:
+    script = (
+        "import telemetry_services.streamer.process as process\n"
+        "async def serve(settings, stopping): raise ValueError('two\\nlines')\n"
+        "process.serve = serve\n"
+        "from telemetry_services.cli import main\n"
+        "import sys; sys.argv = ['telemetry', 'streamer']\n"
+        "main()"
+    )
+    for debug, shown in (("", False), ("1", True)):
+        environment = {**os.environ, "TELEMETRY_DEBUG": debug}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 1
+        assert ("Traceback" in done.stderr) == shown
+        if not shown:
+            assert done.stderr.startswith("telemetry: internal: ValueError: two lines. ")
+            assert "TELEMETRY_DEBUG=1" in done.stderr
+            assert done.stderr.count("\n") == 1
+
+
 def test_the_version_is_that_of_the_distribution() -> None:
     done = telemetry("--version")
     assert (done.returncode, done.stdout) == (0, "telemetry, version 2.0.0\n")

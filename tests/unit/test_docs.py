@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry_broker.errors import CODES
+from telemetry_services.codes import CODES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -7,13 +7,14 @@ use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use arrow_array::{Array, RecordBatch, RecordBatchIterator, StructArray};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyCapsule, PyDict};
+use pyo3::types::{PyBytes, PyCapsule, PyDict, PyTuple};
 
 use super::bytes::Input;
 use super::errors::to_py_err;
 use crate::error::{Code, Error};
 use crate::telemetry::csv::{self, Counts, CsvOptions, RejectOptions};
 use crate::telemetry::lines::{self, Columns};
+use crate::telemetry::names::{self, Kind};
 use crate::telemetry::sample::RowFault;
 
 /// Adds the classes and functions of this file to the module.
@@ -22,7 +23,20 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyCsvBlock>()?;
     module.add_class::<PyColumnBuilder>()?;
     module.add_class::<PyColumnBatch>()?;
+    module.add("RESERVED_COLUMNS", PyTuple::new(module.py(), names::RESERVED)?)?;
+    module.add("TAG_COLUMNS", PyTuple::new(module.py(), names::TAGS)?)?;
+    module.add_function(wrap_pyfunction!(check_name, module)?)?;
     module.add_function(wrap_pyfunction!(encode_point, module)?)
+}
+
+#[pyfunction]
+#[pyo3(signature = (name, *, tag = false))]
+fn check_name(name: &str, tag: bool) -> PyResult<()> {
+    let kind = if tag { Kind::Tag } else { Kind::Metric };
+    names::check(kind, name).map_err(|fault| {
+        let message = format!("the {} {name:?} cannot be stored: its name {fault}; rename it", kind.as_str());
+        to_py_err(&Error::new(Code::InvalidArgument, message))
+    })
 }
 
 #[pyfunction]
@@ -76,7 +90,7 @@ const _: () = assert!(align_of::<PyCsvReader>() <= 16 && align_of::<PyColumnBuil
 impl PyCsvReader {
     #[new]
     #[pyo3(signature = (path, *, partitions, resume = None, block_bytes = 4_194_304, rejects_path = None,
-                        rejects_max_bytes = 1_073_741_824, time_shift_ns = 0, time_ns = None))]
+                        rejects_max_bytes = 1_073_741_824, time_shift_ns = 0, time_ns = None, metrics = None))]
     #[expect(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "keyword arguments")]
     fn new(
         py: Python<'_>,
@@ -88,10 +102,12 @@ impl PyCsvReader {
         rejects_max_bytes: u64,
         time_shift_ns: i64,
         time_ns: Option<i64>,
+        metrics: Option<Vec<String>>,
     ) -> PyResult<Self> {
         let rejects = rejects_path.map(|path| RejectOptions { path, max_bytes: rejects_max_bytes });
         let resume = resume.unwrap_or_default();
-        let options = CsvOptions { partitions, resume, block_bytes, rejects, time_shift_ns, time_ns };
+        let metrics = metrics.unwrap_or_default();
+        let options = CsvOptions { partitions, resume, block_bytes, rejects, time_shift_ns, metrics, time_ns };
         let reader = py.detach(|| csv::CsvReader::open(&path, options)).map_err(|err| to_py_err(&err))?;
         Ok(Self { reader: Box::new(reader) })
     }

@@ -3,6 +3,7 @@
 //! - [`csv`] reads a tall dump (one sample a row) and makes wide points (one line per GPU and time), as encoded
 //!   batches.
 //! - [`lines`] writes points as line protocol, and turns stored lines into Arrow columns.
+//! - [`names`] says what a metric or a tag may be called, whichever way it comes in.
 //! - [`sample`] and [`tags`] say what a single DCGM row means, whatever it was wrapped in.
 //!
 //! One record holds one or more lines; ours hold one. The record's key is the GPU's uuid.
@@ -10,6 +11,7 @@
 pub mod csv;
 mod hash;
 pub mod lines;
+pub mod names;
 pub mod sample;
 pub mod tags;
 

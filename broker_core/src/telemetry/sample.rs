@@ -15,7 +15,8 @@ pub enum RowFault {
     Long,
     /// Not an RFC 3339 time between the years 1677 and 2262.
     Timestamp,
-    /// No metric name, or one that is also the name of a tag of the row or of the time.
+    /// No metric name, or one that is no column's: it has control characters, is taken (see [`super::names`]), or differs
+    /// from a name that was met before only in case or in what it names.
     Metric,
     /// No uuid, neither in the column nor among the labels.
     Uuid,
@@ -23,7 +24,7 @@ pub enum RowFault {
     Number,
     /// NaN or an infinity, written so or by overflow.
     NotFinite,
-    /// The labels are not `key="value"` pairs, or one is named `time`.
+    /// The labels are not `key="value"` pairs, or the name of one is taken, as with [`Self::Metric`].
     Labels,
     /// The rest of a row whose beginning was read, as the file's last, before it was written whole.
     Torn,

@@ -1,10 +1,11 @@
 //! The tags of a GPU: which columns and labels of a DCGM row become which tags.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::MEASUREMENT;
 use super::lines::escape::{push_measurement, push_name};
+use super::names::{self, Kind};
 use super::sample::RowFault;
 
 /// The texts of a row that say which GPU it is about; empty where the row has none.
@@ -47,7 +48,8 @@ impl TagSet {
     ///
     /// Every column becomes a tag; so does every label, MIG's `GPU_I_ID` among them, but for `__name__` and the repeats
     /// of columns (the tag names above in any case, and `modelName`): such a label fills its column if that is empty.
-    /// Empty values are left out. Of a label that comes twice the last one counts.
+    /// Empty values are left out. Of a label that comes twice the last one counts; two that differ only in case, or one
+    /// whose name is taken (see [`names`]), are a fault.
     pub fn new(row: &GpuLabels<'_>) -> Result<Self, RowFault> {
         let columns = [
             ("container", row.container),
@@ -65,12 +67,10 @@ impl TagSet {
             if name == "__name__" {
                 continue;
             }
-            if name.eq_ignore_ascii_case("time") {
-                return Err(RowFault::Labels);
-            }
             let repeated =
                 columns.iter().find(|(column, _)| name.eq_ignore_ascii_case(column)).map(|(column, _)| *column);
             let name = if name == "modelName" { "model" } else { repeated.unwrap_or(name) };
+            names::check(Kind::Tag, name).map_err(|_| RowFault::Labels)?;
             tags.insert(name, value);
         }
         for (name, value) in columns {
@@ -93,10 +93,14 @@ impl TagSet {
                 series.truncate(before);
             }
         }
+        let folded: HashSet<_> = names.iter().map(|name| names::fold(name)).collect();
+        if folded.len() < names.len() {
+            return Err(RowFault::Labels);
+        }
         Ok(Self { series, uuid, names })
     }
 
-    /// Whether a field of this name would share it with a tag; names that differ only in case are the same to a table.
+    /// Whether a field of this name would share it with a tag, in any case.
     pub fn has_name(&self, field: &str) -> bool {
         self.names.iter().any(|name| name.eq_ignore_ascii_case(field))
     }

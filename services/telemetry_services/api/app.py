@@ -110,7 +110,7 @@ def _protected_routes(read: _Reader, publisher: Publisher, check: Callable[..., 
         responses={code: {"model": Problem, "content": {"application/problem+json": {}}} for code in (400, 401, 503)},
     )
 
-    @router.get("/api/v1/gpus", summary="All GPUs", tags=["fleet"])
+    @router.get("/api/v1/gpus", summary="All GPUs", tags=["fleet"], response_model_exclude_none=True)
     async def list_gpus() -> Gpus:
         gpus = await read("gpus", lambda store: store.gpus())
         return Gpus(count=len(gpus), gpus=[GpuOut.of(gpu) for gpu in gpus])
@@ -161,8 +161,10 @@ def _protected_routes(read: _Reader, publisher: Publisher, check: Callable[..., 
     @router.post("/telemetry", summary="Submit samples", tags=["ingest"], status_code=HTTPStatus.ACCEPTED)
     @router.post("/api/v1/telemetry", summary="Submit samples", tags=["ingest"], status_code=HTTPStatus.ACCEPTED)
     async def submit(points: TelemetryPoint | list[TelemetryPoint]) -> Accepted:
-        """One point or a list of at most 10,000. Answered once the broker has stored them; the store follows."""
+        """One point or a list of 1 to 10,000. Answered once the broker has stored them; the store follows."""
         given = points if isinstance(points, list) else [points]
+        if not given:
+            raise ApiError(HTTPStatus.BAD_REQUEST, "invalid.request", "the list is empty: give one point at least")
         if len(given) > MAX_POINTS:
             raise ApiError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

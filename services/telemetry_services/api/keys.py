@@ -11,7 +11,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 
 from telemetry_services.api.problems import ApiError
 from telemetry_services.config.models import RestSettings
-from telemetry_services.errors import ServiceError
+from telemetry_services.errors import ApiKeyError
 
 api_key_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The API key.")
 bearer = HTTPBearer(auto_error=False, description="The API key.")
@@ -38,10 +38,9 @@ def _kept_key(path: Path) -> str:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(key + "\n")
     except OSError as err:
-        raise ServiceError(
+        raise ApiKeyError(
             f"{path}: the API key cannot be kept here ({err.strerror}); "
-            "give one in API_KEY, or another folder in DATA_DIR",
-            code="api.key",
+            "give one in API_KEY, or another folder in DATA_DIR"
         ) from err
     return key
 

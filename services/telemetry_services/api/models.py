@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
+from telemetry_broker import _core
+from telemetry_broker.errors import InvalidArgumentError
 from telemetry_services.api.times import format_time, parse_time
 from telemetry_services.store import Gpu, HostCount, NamespaceCount, Sample
 
@@ -23,6 +25,14 @@ def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise ValueError("expected a finite number; leave the point out when there is no value")
     return value
+
+
+def _storable(name: str) -> str:
+    try:
+        _core.check_name(name)
+    except InvalidArgumentError as error:
+        raise ValueError(error.message) from error
+    return name
 
 
 Text = Annotated[str, BeforeValidator(_text)]
@@ -49,7 +59,9 @@ class TelemetryPoint(BaseModel):
     )
 
     device_id: Text = Field("", description="Name of the device in its host, such as nvidia0.")
-    metric: str = Field(min_length=1, max_length=256, description="Name of the metric.")
+    metric: Annotated[str, AfterValidator(_storable)] = Field(
+        min_length=1, max_length=256, description="Name of the metric; not one of the columns that every table has."
+    )
     value: Annotated[float, AfterValidator(_finite)] = Field(description="A finite number.")
     time: Time | None = Field(None, description="RFC 3339, up to nanoseconds; default: now.")
     gpu_id: Text = Field("", description="Number of the GPU in its host.")
@@ -82,6 +94,7 @@ class GpuOut(BaseModel):
     container: str
     pod: str
     namespace: str
+    gpu_instance_id: str | None = Field(None, description="GPU_I_ID of a MIG slice; left out for a whole GPU.")
     last_seen: str = Field(description="Time of its newest sample, RFC 3339.")
 
     @classmethod
@@ -96,6 +109,7 @@ class GpuOut(BaseModel):
             container=gpu.container,
             pod=gpu.pod,
             namespace=gpu.namespace,
+            gpu_instance_id=gpu.instance_id or None,
             last_seen=format_time(gpu.last_seen_ns),
         )
 

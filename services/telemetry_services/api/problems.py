@@ -10,9 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from telemetry_broker.errors import CODES, BrokerError
+from telemetry_broker.errors import BrokerError
 from telemetry_services.api.models import Problem
-from telemetry_services.store.errors import CODES as STORE_CODES
+from telemetry_services.codes import status_of
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(BrokerError)
     async def broker_error(_: Request, error: BrokerError) -> JSONResponse:
-        info = CODES.get(error.code) or STORE_CODES.get(error.code)
-        status = (info and _STATUS.get(info.status)) or HTTPStatus.INTERNAL_SERVER_ERROR
+        status = _STATUS.get(status_of(error.code), HTTPStatus.INTERNAL_SERVER_ERROR)
         headers = None
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers = {"Retry-After": str(max(1, round(error.retry_after or _DEFAULT_RETRY_SECONDS)))}

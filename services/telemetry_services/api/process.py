@@ -29,7 +29,9 @@ async def serve(settings: ApiSettings, stopping: asyncio.Event) -> int:
     listener = listen(settings.host, settings.port, variable="PORT", flag="--port")
     key = obtain_key(settings)
     store = await asyncio.to_thread(open_store, settings.store_url)
-    publisher = Publisher(lambda: tb.connect(settings.broker), settings.msg_queue_topic, settings.partitions_per_topic)
+    publisher = Publisher(
+        lambda: tb.connect(settings.broker), store, settings.msg_queue_topic, settings.partitions_per_topic
+    )
     health = Health("api", ready=lambda: why_unreadable(store) or publisher.why_unready())
     http = HttpServer(build_app(store, publisher, key, health), listener)
     await http.start()

@@ -1,11 +1,14 @@
 """The subcommands: which settings each has, what its help teaches, and what it runs."""
 
 import importlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import click
+
+log = logging.getLogger(__name__)
 
 CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -37,6 +40,8 @@ class ServiceCommand:
 
             settings = config.load(model, {name: value for name, value in flags.items() if value})
             configure_logging(name, settings.log_level, settings.log_format)
+            for remark in config.remarks(settings):
+                log.info("%s", remark)
             module, function = self.runner.split(":")
             serve: Callable[..., Any] = getattr(importlib.import_module(module), function)
             return run_until_signalled(lambda stopping: serve(settings, stopping))

@@ -1,5 +1,7 @@
 """The entry point. Nothing heavy is imported before it is known which service is meant."""
 
+import logging
+import os
 import sys
 from typing import Final
 
@@ -9,6 +11,9 @@ from telemetry_services import __version__
 from telemetry_services.cli.commands import COMMANDS
 from telemetry_services.cli.tools import TOOLS
 
+log = logging.getLogger(__name__)
+
+DEBUG_VARIABLE: Final = "TELEMETRY_DEBUG"
 FAILED: Final = 1
 MISUSED: Final = 2
 
@@ -63,6 +68,18 @@ def main() -> None:
         status = 130
     except BrokerError as error:
         click.echo(f"telemetry: {error}", err=True)
+        log.debug("it ended with an error", exc_info=error)
         status = MISUSED if error.code.startswith("config.") else FAILED
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        log.debug("it ended in a way that was not foreseen", exc_info=error)
+        text = " ".join(str(error).split())
+        click.echo(
+            f"telemetry: internal: {type(error).__name__}{f': {text}' if text else ''}. This was not foreseen; run it "
+            f"again with {DEBUG_VARIABLE}=1 to see where it happened, and report that",
+            err=True,
+        )
+        status = FAILED
     sys.stdout.flush()
     sys.exit(status or 0)

@@ -21,7 +21,7 @@ import pyarrow as pa
 from telemetry_broker import Batch, Broker, Consumer, Offset, _core
 from telemetry_broker.errors import BrokerError, NotFoundError, StaleLeaseError
 from telemetry_services.collector.dead_letters import DeadLetters
-from telemetry_services.collector.pending import MEASUREMENT, Pending
+from telemetry_services.collector.pending import MEASUREMENT, Pending, Span
 from telemetry_services.observability import metrics
 from telemetry_services.serving.retries import TRANSIENT, retrying
 from telemetry_services.store import (
@@ -50,6 +50,9 @@ _STORE_LASTING: Final = (
     StoreUrlError,
 )
 """Errors of a store that waiting does not mend."""
+
+_NEVER_TAKEN: Final = (StoreSchemaError, pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError)
+"""What says that rows, and not the store or its disk, are at fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,12 @@ class Held:
 
 @dataclass(slots=True)
 class Status:
-    """Counts since the start. Written by one thread at a time, read by any."""
+    """Counts since the start. Written by one thread at a time, read by any.
+
+    Attributes:
+        adopted: whether the group stands at the store's position in every partition that no other collector holds;
+            before that its lag says nothing about the store.
+    """
 
     paused: bool = False
     records_stored: int = 0
@@ -92,6 +100,7 @@ class Status:
     records_rejected: int = 0
     commits: int = 0
     last_error: str = ""
+    adopted: bool = False
     held: dict[bytes, Held] = field(default_factory=dict)
 
 
@@ -99,7 +108,7 @@ class Collector:
     """One topic into one store.
 
     Args:
-        on_commit: called after each commit and ack, in the committing thread.
+        on_commit: called after each commit and ack, in the committing thread, and once the partitions are adopted.
     """
 
     def __init__(
@@ -147,8 +156,9 @@ class Collector:
                 self._run_once(stop)
 
     def _run_once(self, stop: threading.Event) -> None:
+        self.status.adopted = False
         self.status.held.clear()
-        self._fields.update(self._store.metrics())
+        self._learn_names()
         self._pending = self._new_pending()
         with (
             ThreadPoolExecutor(1, thread_name_prefix="commit") as commits,
@@ -163,6 +173,8 @@ class Collector:
         ):
             try:
                 self._adopt_free()
+                self.status.adopted = True
+                self._on_commit(self.status)
                 while not stop.is_set():
                     self._step(consumer, commits)
                 self._commit(consumer, commits)
@@ -301,13 +313,16 @@ class Collector:
 
     def _store_and_ack(self, consumer: Consumer, pending: Pending) -> None:
         columns = pending.builder.finish()
-        self._tags.update(columns.tags)
-        self._fields.update(columns.fields)
         spans = {log_id: span.as_range() for log_id, span in pending.spans.items()}
         try:
-            rows, samples = self._write(columns, spans), _count_values(columns)
-        except StoreSchemaError:
-            rows, samples = self._store_apart(pending)
+            try:
+                rows, samples = self._write(columns, spans), _count_values(columns)
+            except _NEVER_TAKEN as error:
+                log.warning("the store refuses a commit, looking for the records that it refuses: %s", error)
+                rows, samples = self._store_apart(pending)
+            else:
+                self._tags.update(columns.tags)
+                self._fields.update(columns.fields)
         except BrokerError as error:
             self.status.last_error = str(error)
             raise
@@ -342,28 +357,53 @@ class Collector:
         return rows
 
     def _store_apart(self, pending: Pending) -> tuple[int, int]:
-        """Stores batch by batch what the store refused as a whole; batches it will never take are dead-lettered."""
+        """Stores in parts what the store refused as a whole; exactly the records it will never take are dead-lettered.
+
+        Gives the rows and the samples stored.
+        """
+        self._learn_names()  # another collector may have added columns meanwhile
         rows = samples = 0
         for log_id, span in pending.spans.items():
-            first = span.first
+            stored_to = span.first
             for batch in span.batches:
-                reach = {log_id: OffsetRange(first, batch.end.offset)}
-                columns = self._decode(batch)
-                try:
-                    rows += self._write(columns, reach)
-                    samples += _count_values(columns)
-                except StoreSchemaError as error:
-                    self._dead_letters.put(batch, [(offset, str(error)) for offset in batch.offsets])
-                    pending.rejected += len(batch)
-                    self.status.records_rejected += len(batch)
-                    self._write(None, reach)
-                first = batch.end.offset
+                # Halves that are refused are cut again, the first one on top.
+                parts = [(0, len(batch))]
+                while parts:
+                    start, end = parts.pop()
+                    columns, rejected = self._decode(batch, start, end)
+                    next_offset = batch.base_offset + end if end < len(batch) else batch.end.offset
+                    try:
+                        rows += self._write(columns, {log_id: OffsetRange(stored_to, next_offset)})
+                        samples += _count_values(columns)
+                        stored_to = next_offset
+                        self._tags.update(columns.tags)
+                        self._fields.update(columns.fields)
+                    except _NEVER_TAKEN as error:
+                        if end - start > 1:
+                            middle = (start + end) // 2
+                            parts += [(middle, end), (start, middle)]
+                            continue
+                        # The position is moved over it by the next commit.
+                        rejected = {batch.base_offset + start: str(error)}
+                    self._reject(pending, span, batch, rejected)
+            if stored_to < span.next:
+                self._write(None, {log_id: OffsetRange(stored_to, span.next)})
         return rows, samples
 
-    def _decode(self, batch: Batch) -> _core.ColumnBatch:
-        builder = _core.ColumnBuilder(MEASUREMENT)
-        builder.append_records(batch.records, batch.base_offset)
-        return builder.finish()
+    def _decode(self, batch: Batch, start: int, end: int) -> tuple[_core.ColumnBatch, dict[int, str]]:
+        """Decodes some records of a batch; gives the reasons of those that cannot be decoded, by offset."""
+        builder = self._new_builder()
+        builder.append_values(batch.values[start:end], batch.base_offset + start)
+        rejected = {offset: reason for offset, _, reason in reversed(builder.rejected)}
+        return builder.finish(), rejected
+
+    def _reject(self, pending: Pending, span: Span, batch: Batch, rejected: Mapping[int, str]) -> None:
+        new = {offset: reason for offset, reason in rejected.items() if offset not in span.rejected}
+        if new:
+            span.rejected |= new.keys()
+            pending.rejected += len(new)
+            self.status.records_rejected += len(new)
+            self._dead_letters.put(batch, sorted(new.items()))
 
     def _count(self, pending: Pending, rows: int, samples: int) -> None:
         status = self.status
@@ -395,9 +435,16 @@ class Collector:
             if flushed.set_running_or_notify_cancel():
                 flushed.set_result(records)
 
+    def _learn_names(self) -> None:
+        self._tags.update(self._store.tags())
+        self._fields.update(self._store.metrics())
+
     def _new_pending(self) -> Pending:
+        return Pending(self._new_builder())
+
+    def _new_builder(self) -> _core.ColumnBuilder:
         # What a name was before, a tag or a field, it stays: the store could not take it as the other one.
-        return Pending(_core.ColumnBuilder(MEASUREMENT, tags=sorted(self._tags), fields=sorted(self._fields)))
+        return _core.ColumnBuilder(MEASUREMENT, tags=sorted(self._tags), fields=sorted(self._fields))
 
 
 def _count_values(columns: _core.ColumnBatch) -> int:

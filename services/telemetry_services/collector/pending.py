@@ -17,6 +17,8 @@ class Span:
     first: int
     next: int
     batches: list[Batch]
+    rejected: set[int] = field(default_factory=set)
+    """Offsets of records that are in the dead-letter topic already."""
 
     def as_range(self) -> OffsetRange:
         """As the store wants it."""
@@ -51,7 +53,7 @@ class Pending:
         self.builder.append_records(batch.records, batch.base_offset)
         span = self.spans.get(batch.log_id)
         if span is None:
-            self.spans[batch.log_id] = Span(first, batch.end.offset, [batch])
+            span = self.spans[batch.log_id] = Span(first, batch.end.offset, [batch])
         else:
             span.next = batch.end.offset
             span.batches.append(batch)
@@ -59,6 +61,7 @@ class Pending:
         self.nbytes += batch.nbytes
         rejected = {offset: reason for offset, _, reason in reversed(self.builder.rejected[seen:])}
         self.rejected += len(rejected)
+        span.rejected |= rejected.keys()
         return sorted(rejected.items())
 
     @property

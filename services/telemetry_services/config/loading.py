@@ -1,7 +1,6 @@
 """Makes the settings of a service from all their sources, or says in one sentence why that is not possible."""
 
 import ipaddress
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,6 @@ from telemetry_services.config.settings import Setting, describe
 from telemetry_services.config.sources import CONFIG_VARIABLE, read_toml
 from telemetry_services.errors import ConfigError
 
-log = logging.getLogger(__name__)
 S = TypeVar("S", bound=ServiceSettings)
 
 SERVICES: Final = (BrokerSettings, StreamerSettings, CollectorSettings, ApiSettings, UpSettings)
@@ -70,6 +68,13 @@ def load(model: type[S], flags: Mapping[str, Any] | None = None) -> S:
         raise ConfigError("; ".join(_sentence(model, flags, toml, dict(problem)) for problem in err.errors())) from err
     _check_combination(settings)
     return settings
+
+
+def remarks(settings: ServiceSettings) -> list[str]:
+    """What is worth a line in the log about settings that were taken, once the log is there."""
+    if isinstance(settings, ClientSettings) and "use_http_queue" in settings.model_fields_set:
+        return [f"USE_HTTP_QUEUE is accepted and changes nothing: records travel over gRPC, to {settings.broker}"]
+    return []
 
 
 def is_loopback(host: str) -> bool:
@@ -164,5 +169,3 @@ def _check_queue(settings: ClientSettings) -> None:
             "and until then unset USE_HTTP_QUEUE",
             code="config.unsupported",
         )
-    if "use_http_queue" in settings.model_fields_set:
-        log.info("USE_HTTP_QUEUE is accepted and changes nothing", extra={"broker": settings.broker})

@@ -17,15 +17,14 @@ _TOPIC_NAME = "1 to 200 of A-Z a-z 0-9 . _ -, the first one a letter or digit"
 
 
 class ServiceSettings(BaseSettings):
-    """What every service has: where it listens, where its data is, how it logs."""
+    """What every service has: where it listens over HTTP, where its data is, how it logs."""
 
     model_config = SettingsConfigDict(case_sensitive=False, env_ignore_empty=True, extra="ignore", frozen=True)
 
     service: ClassVar[str] = "service"
 
-    host: str = setting("127.0.0.1", "Address to listen on, for HTTP and gRPC.")
+    host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8080, "HTTP port; 0 takes a free one.", bounds=(0, 65_535))
-    grpc_port: int = setting(GRPC_PORT, "gRPC port; 0 takes a free one.", bounds=(0, 65_535))
     data_dir: Path = setting(Path("data"), "Folder for everything the service keeps.", flag="--data")
     insecure: bool = setting(False, "Listen on other addresses than the loopback without tokens.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting("INFO", "Least severity that is logged.")
@@ -47,7 +46,13 @@ class ServiceSettings(BaseSettings):
         return init_settings, env_settings, SecretFileSource(settings_cls), TomlSource(settings_cls, init_settings())
 
 
-class BrokerSettings(ServiceSettings):
+class GrpcSettings(ServiceSettings):
+    """What every service has that answers over gRPC."""
+
+    grpc_port: int = setting(GRPC_PORT, "gRPC port; 0 takes a free one.", bounds=(0, 65_535))
+
+
+class BrokerSettings(GrpcSettings):
     """What the broker has."""
 
     service: ClassVar[str] = "broker"
@@ -183,7 +188,7 @@ class StreamerSettings(CsvSettings, ClientSettings):
     service: ClassVar[str] = "streamer"
 
 
-class CollectorSettings(CollectSettings, ClientSettings):
+class CollectorSettings(CollectSettings, ClientSettings, GrpcSettings):
     """What the collector has."""
 
     service: ClassVar[str] = "collector"

@@ -97,7 +97,7 @@ def _expected(info: FieldInfo, kind: Any, unit: str) -> str:
     choices = [str(choice) for choice in get_args(kind)]
     text = f"one of {', '.join(choices)}" if choices else KINDS.get(kind, "a text")
     if low is not None:
-        text += f" from {low:,} to {high:,}"
+        text += f" from {low:,.15g} to {high:,.15g}"
     return f"{text} ({unit})" if unit else text
 
 

@@ -49,7 +49,7 @@ MESSAGE_PROCESSING_SECONDS: Final = Histogram(
 )
 DATA_POINTS: Final = Counter(
     "telemetry_data_points",
-    "Samples by what became of them: sent, stored, accepted, or rejected.",
+    "Samples by what became of them: sent, stored, accepted, rejected, duplicate (a later row counts), or missing.",
     ("service", "type"),
     registry=REGISTRY,
 )

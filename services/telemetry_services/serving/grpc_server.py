@@ -10,7 +10,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from telemetry_broker.errors import CODES, BrokerError
+from telemetry_broker.errors import BrokerError
+from telemetry_services.codes import status_of
 from telemetry_services.serving.sockets import claim_socket, listen, port_in_use, socket_unusable
 
 MAX_MESSAGE_BYTES: Final = 16 << 20
@@ -101,6 +102,5 @@ async def abort_with(context: grpc.aio.ServicerContext[Any, Any], error: BrokerE
     metadata = [("telemetry-code", error.code)]
     if error.retry_after is not None:
         metadata.append(("telemetry-retry-after-ms", str(max(1, round(error.retry_after * 1000)))))
-    info = CODES.get(error.code)
-    await context.abort(info.status if info else grpc.StatusCode.INTERNAL, error.message, tuple(metadata))
+    await context.abort(status_of(error.code), error.message, tuple(metadata))
     raise AssertionError("abort raises")  # for the type checker

@@ -27,7 +27,7 @@ Errors = tuple[type[BrokerError], ...]
 
 
 def retrying(stop: threading.Event, what: str, on: Errors = TRANSIENT, but: Errors = ()) -> tenacity.Retrying:
-    """Repeats a call while it raises one of these errors, after pauses that grow from 0.1 to 10 s.
+    """Repeats a call while it raises one of these errors, after pauses that grow from 0.1 to 10 s, half by chance.
 
     Once `stop` is set, the last error is raised.
 
@@ -47,7 +47,9 @@ def retrying(stop: threading.Event, what: str, on: Errors = TRANSIENT, but: Erro
 
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, on) and not isinstance(error, but)),
-        wait=tenacity.wait_random_exponential(multiplier=_FIRST_SECONDS, max=_LONGEST_SECONDS),
+        # Half is sure, so that no burst of attempts begins it; half is not, so that many do not come at once.
+        wait=tenacity.wait_exponential(multiplier=_FIRST_SECONDS, max=_LONGEST_SECONDS / 2)
+        + tenacity.wait_random_exponential(multiplier=_FIRST_SECONDS, max=_LONGEST_SECONDS / 2),
         stop=tenacity.stop_when_event_set(stop),
         sleep=tenacity.sleep_using_event(stop),
         before_sleep=tell,

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from telemetry_services.errors import PortInUseError, ServiceError
+from telemetry_services.errors import AddressError, PortInUseError
 
 _NEARBY: Final = 100
 
@@ -19,7 +19,7 @@ def listen(host: str, port: int, *, variable: str, flag: str) -> socket.socket:
 
     Raises:
         PortInUseError: another process has the port.
-        ServiceError: the address cannot be listened on (``address.unusable``).
+        AddressError: the address cannot be listened on.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
@@ -27,10 +27,9 @@ def listen(host: str, port: int, *, variable: str, flag: str) -> socket.socket:
     except OSError as err:
         if err.errno == errno.EADDRINUSE:
             raise port_in_use(host, port, variable=variable, flag=flag) from err
-        raise ServiceError(
+        raise AddressError(
             f"cannot listen on {host}:{port} ({err.strerror or err}): give an address of this machine in HOST and a "
-            f"port you may use in {variable}",
-            code="address.unusable",
+            f"port you may use in {variable}"
         ) from err
     listener.setblocking(False)
     # Its connections inherit this; asyncio sets it on its own sockets only. Without it an answer of two writes,

@@ -76,7 +76,8 @@ def open_store(url: str) -> Store:
         message = f"store {_without_secrets(url)!r}: InfluxDB comes in a later release; use delta:///path until then"
         raise StoreUrlError(message)
     if parts.scheme != "delta":
-        raise StoreUrlError(f"store {_without_secrets(url)!r}: unknown scheme {parts.scheme!r}; {_EXPECTED}")
+        problem = f"unknown scheme {parts.scheme!r}" if parts.scheme else "no scheme"
+        raise StoreUrlError(f"store {_without_secrets(url)!r}: {problem}; {_EXPECTED}")
     if parts.query or parts.fragment:
         raise StoreUrlError(f"store {url!r}: a path with ? or # writes them as %3F and %23; {_EXPECTED}")
     path = unquote(parts.netloc + parts.path)
@@ -93,4 +94,5 @@ def open_store(url: str) -> Store:
 def _without_secrets(url: str) -> str:
     """Leave out user, password and query, which may hold a token."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    scheme = f"{parts.scheme}://" if "://" in url else f"{parts.scheme}:" if parts.scheme else ""
+    return f"{scheme}{parts.netloc.rpartition('@')[2]}{parts.path}"

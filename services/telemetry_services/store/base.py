@@ -153,6 +153,10 @@ class Store(Protocol):
         """Return the names of all metrics ever stored, sorted."""
         ...
 
+    def tags(self) -> list[str]:
+        """Return the names of all tags that there is a column for, sorted."""
+        ...
+
     def telemetry(
         self,
         gpu: str,

@@ -20,13 +20,15 @@ from typing import Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from telemetry_broker import _core
 from telemetry_services.store.base import Rows
 from telemetry_services.store.errors import StoreSchemaError
 
 DATE: Final = "date"
 TIME: Final = "time"
 NANOS: Final = "nanos"
-RESERVED: Final = frozenset({DATE, TIME, NANOS})
+RESERVED: Final = frozenset(_core.RESERVED_COLUMNS)
+"""The three above: no tag and no metric may be called so. The codecs and the API refuse them by the same list."""
 
 DATE_TYPE: Final = pa.date32()
 TIME_TYPE: Final = pa.timestamp("us", tz="UTC")
@@ -36,7 +38,8 @@ METRIC_TYPE: Final = pa.float64()
 
 INSTANCE_ID: Final = "GPU_I_ID"
 """The tag that tells the MIG slices of one GPU apart."""
-BASE_TAGS: Final = ("hostname", "gpu", "uuid", "device", "model", "namespace", "pod", "container", INSTANCE_ID)
+BASE_TAGS: Final = _core.TAG_COLUMNS
+"""The tags of every GPU, `INSTANCE_ID` among them."""
 
 BASE_SCHEMA: Final = pa.schema(
     [(DATE, DATE_TYPE), (TIME, TIME_TYPE), (NANOS, NANOS_TYPE), *((name, TAG_TYPE) for name in BASE_TAGS)]
@@ -63,7 +66,10 @@ def normalise(rows: Sequence[Rows]) -> pa.Table:
     Raises:
         StoreSchemaError: a time is missing, or a name or type is not one that the layout has room for.
     """
-    tables = [_normalise_piece(piece) for piece in rows]
+    try:
+        tables = [_normalise_piece(piece) for piece in rows]
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
+        raise StoreSchemaError(f"the rows are no Arrow table ({error}); leave out those that are not") from error
     tables = [table for table in tables if table.num_rows]
     if not tables:
         return pa.table({TIME: pa.array([], TIME_TYPE), NANOS: pa.array([], NANOS_TYPE)})

@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError
 from deltalake.transaction import AddAction
 
 from telemetry_services.store import columns
@@ -46,6 +46,7 @@ from telemetry_services.store.errors import (
     StoreForeignError,
     StoreFullError,
     StorePositionError,
+    StoreSchemaError,
     StoreUnwritableError,
 )
 from telemetry_services.store.queries import Part, Queries, Snapshot
@@ -109,7 +110,8 @@ class DeltaStore(Queries):
         if table.num_rows or positions:
             with self._writing, self._telling_errors():
                 self._compare(self._refreshed_writer(), positions)
-                actions = self._write_days(table)
+                with _blaming_rows(self._path, table.schema):
+                    actions = self._write_days(table)
                 try:
                     self._commit(actions, table.schema, positions)
                 except BaseException:
@@ -180,9 +182,10 @@ class DeltaStore(Queries):
             if not new:
                 return
             try:
-                table.alter.add_columns(
-                    [Field.from_arrow(field) for field in new], post_commithook_properties=_NO_HOOKS
-                )
+                with _blaming_rows(self._path, pa.schema(new)):
+                    table.alter.add_columns(
+                        [Field.from_arrow(field) for field in new], post_commithook_properties=_NO_HOOKS
+                    )
             except CommitFailedError as refused:
                 _log.debug("store %s: another writer was first: %s", self._path, refused)
             table.update_incremental()
@@ -328,6 +331,18 @@ class DeltaStore(Queries):
         except (DeltaError, OSError, pa.ArrowException) as error:
             self._writer = self._reader = None
             raise _store_error(self._path, error) from error
+
+
+@contextmanager
+def _blaming_rows(path: Path, schema: pa.Schema) -> Iterator[None]:
+    """Tell by the error's class where it is the rows that cannot be stored, and not the store that fails."""
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, SchemaMismatchError) as error:
+        raise StoreSchemaError(
+            f"store {path} cannot hold these rows ({_plain(error)}); leave out those that do not fit",
+            columns=schema.names,
+        ) from error
 
 
 def _parts(table: DeltaTable) -> list[Part]:

@@ -1,13 +1,10 @@
-"""What can go wrong with a store: a class per decision of the caller, and the gRPC status of each code."""
+"""What can go wrong with a store: a class per decision of the caller. Codes on the wire: `telemetry_services.codes`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
-import grpc
-
-from telemetry_broker.errors import BrokerError, CodeInfo
+from telemetry_broker.errors import BrokerError
 
 
 class StoreError(BrokerError):
@@ -93,18 +90,3 @@ class StorePositionError(StoreError):
     ) -> None:
         super().__init__(message, code=code, retry_after=retry_after)
         self.positions = dict(positions or {})
-
-
-CODES: Final[dict[str, CodeInfo]] = {
-    "store.io": CodeInfo(StoreError, grpc.StatusCode.INTERNAL),
-    "store.url": CodeInfo(StoreUrlError, grpc.StatusCode.INVALID_ARGUMENT),
-    "store.unwritable": CodeInfo(StoreUnwritableError, grpc.StatusCode.FAILED_PRECONDITION),
-    "store.full": CodeInfo(StoreFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    "store.foreign": CodeInfo(StoreForeignError, grpc.StatusCode.FAILED_PRECONDITION),
-    "store.corrupt": CodeInfo(StoreCorruptError, grpc.StatusCode.DATA_LOSS),
-    "store.conflict": CodeInfo(StoreConflictError, grpc.StatusCode.ABORTED),
-    "store.closed": CodeInfo(StoreClosedError, grpc.StatusCode.CANCELLED),
-    "store.schema": CodeInfo(StoreSchemaError, grpc.StatusCode.INVALID_ARGUMENT),
-    "store.position": CodeInfo(StorePositionError, grpc.StatusCode.ABORTED),
-}
-"""The codes of stores, in the shape of `telemetry_broker.errors.CODES`."""

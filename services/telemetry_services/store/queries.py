@@ -92,6 +92,9 @@ class Queries(ABC):
     def metrics(self) -> list[str]:
         return sorted(columns.metrics(self._snapshot().schema))
 
+    def tags(self) -> list[str]:
+        return sorted(columns.tags(self._snapshot().schema))
+
     def telemetry(
         self,
         gpu: str,

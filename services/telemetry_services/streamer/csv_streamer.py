@@ -19,6 +19,7 @@ from telemetry_broker.errors import ConflictError
 from telemetry_services.errors import SourceError
 from telemetry_services.observability import metrics
 from telemetry_services.streamer.progress import Progress
+from telemetry_services.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Options:
         again: under a new name, so that what is stored is stored once more.
         partitions: of the topic, when it has to be made.
         rejects_dir: folder for the file of rows that cannot be used.
+        metrics: names that the store has already; another spelling of one is refused.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Options:
     delay: float = 0
     loop: bool = False
     again: bool = False
+    metrics: Sequence[str] = ()
     service: str = "streamer"
 
 
@@ -83,21 +86,20 @@ class CsvStreamer:
             BrokerError: the dump cannot be read (`csv.*`), has no good row (`source.no_rows`), or the broker failed.
         """
         self.progress = Progress()
-        make_topic(self._broker, self._options.topic, self._options.partitions)
-        partitions = self._broker.describe_topic(self._options.topic).partitions
+        partitions = make_topic(self._broker, self._options.topic, self._options.partitions)
         self._options.rejects_dir.mkdir(parents=True, exist_ok=True)
         self.progress.size = self._options.path.stat().st_size if self._options.path.exists() else 0
-        name = self._open_reader(len(partitions)).producer_name + self._suffix
+        name = self._open_reader(partitions).producer_name + self._suffix
         shift_ns = 0
         while not stop.is_set():
             pass_name = f"{name}#{self.progress.passes}" if self.progress.passes else name
-            self._stream_pass(pass_name, len(partitions), shift_ns * self.progress.passes, stop)
+            self._stream_pass(pass_name, partitions, shift_ns * self.progress.passes, stop)
             if stop.is_set():
                 break
             self.progress.passes += 1
             if not self._options.loop:
                 break
-            shift_ns = shift_ns or self._loop_shift(len(partitions))
+            shift_ns = shift_ns or self._loop_shift(partitions)
         self._log(last=True)
         return self.progress
 
@@ -118,7 +120,7 @@ class CsvStreamer:
         if self.progress.rejected:
             self.progress.rejects_path = self._rejects_path
         if not stop.is_set() and not self.progress.passes:
-            self._require_a_good_row(min(resume))
+            self._require_a_good_row(partitions)
 
     def _send(self, producer: Producer, block: _core.CsvBlock) -> None:
         producer.append_many(list(enumerate(block.batches)), sequence=block.end)
@@ -127,6 +129,8 @@ class CsvStreamer:
         service = self._options.service
         metrics.MESSAGES_PRODUCED.labels(service, self._options.topic).inc(block.points)
         metrics.DATA_POINTS.labels(service, "sent").inc(block.samples)
+        metrics.DATA_POINTS.labels(service, "duplicate").inc(block.duplicates)
+        metrics.DATA_POINTS.labels(service, "missing").inc(block.missing)
         for reason, count in block.rejected.items():
             metrics.REJECTS.labels(service, reason).inc(count)
             metrics.DATA_POINTS.labels(service, "rejected").inc(count)
@@ -141,20 +145,26 @@ class CsvStreamer:
             block_bytes=BLOCK_BYTES,
             rejects_path=str(self._rejects_path) if resume else None,
             time_shift_ns=shift_ns,
+            metrics=self._options.metrics,
         )
 
     def _loop_shift(self, partitions: int) -> int:
         counts = count_dump(self._options.path, partitions)
         return (counts.last_ns or 0) - (counts.first_ns or 0) + LOOP_INTERVAL_NS
 
-    def _require_a_good_row(self, resumed_at: int) -> None:
+    def _require_a_good_row(self, partitions: int) -> None:
         progress = self.progress
-        if progress.samples or progress.resumed or resumed_at:
+        if progress.samples:
             return
-        reason = progress.describe_rejects() or f"{progress.rows:,} rows, none with a value"
-        kept = f"; they are kept in {progress.rejects_path}" if progress.rejects_path else ""
+        if not progress.from_start:  # what an earlier run read counts too
+            progress = count_dump(self._options.path, partitions, self._options.metrics, only_until_a_sample=True)
+            if progress.samples:
+                return
+            if progress.rejected and self._rejects_path.exists():
+                progress.rejects_path = self._rejects_path
+        reason = progress.describe_rejects() or f"{counted(progress.rows, 'row')}, none with a value"
         raise SourceError(
-            f"{self._options.path}: no row can be stored: {reason}{kept}; give a dump of dcgm-exporter",
+            f"{self._options.path}: no row can be stored: {reason}; give a dump of dcgm-exporter",
             code="source.no_rows",
         )
 
@@ -200,19 +210,40 @@ class _Pace:
             stop.wait(max(0.0, self._next - time.monotonic()))
 
 
-def make_topic(broker: Broker, topic: str, partitions: int) -> None:
-    """Makes the topic if there is none; one that exists otherwise configured stays as it is."""
+def make_topic(broker: Broker, topic: str, partitions: int) -> int:
+    """Makes the topic if there is none, and gives the number of its partitions.
+
+    One that is there keeps what it has; a count that differs is logged.
+    """
     try:
         broker.create_topic(topic, partitions=partitions)
     except ConflictError:
         log.debug("the topic is there already", extra={"topic": topic})
+    there = len(broker.describe_topic(topic).partitions)
+    if there != partitions:
+        log.warning(
+            "the topic %s has %d partitions and keeps them: PARTITIONS_PER_TOPIC=%d counts for new topics only",
+            topic,
+            there,
+            partitions,
+        )
+    return there
 
 
-def count_dump(path: Path, partitions: int = 1) -> Progress:
-    """What a whole dump holds; nothing is sent and no reject is kept."""
+def count_dump(
+    path: Path, partitions: int = 1, metrics: Sequence[str] = (), *, only_until_a_sample: bool = False
+) -> Progress:
+    """What a whole dump holds; nothing is sent and no reject is kept.
+
+    Args:
+        metrics: names that the store has already, as when it was streamed.
+        only_until_a_sample: end with the block that has the first one.
+    """
     counts = Progress(size=path.stat().st_size)
-    reader = _core.CsvReader(str(path), partitions=partitions, block_bytes=BLOCK_BYTES)
+    reader = _core.CsvReader(str(path), partitions=partitions, block_bytes=BLOCK_BYTES, metrics=metrics)
     while (block := reader.next_block(_MAX_ROWS)) is not None:
         counts.add(block)
         counts.position = block.end
+        if only_until_a_sample and counts.samples:
+            break
     return counts

@@ -71,10 +71,12 @@ async def serve(settings: StreamerSettings, stopping: asyncio.Event) -> int:
             "samples": streamed.samples,
             "records": streamed.points,
             "resumed": streamed.resumed,
+            "duplicates": streamed.duplicates,
+            "missing": streamed.missing,
         },
     )
     if streamed.rejected:
-        log.warning("%s; they are kept in %s", streamed.describe_rejects(), streamed.rejects_path)
+        log.warning("%s", streamed.describe_rejects())
     return 0
 
 
@@ -106,5 +108,7 @@ def _describe(settings: StreamerSettings, progress: Progress) -> dict[str, Any]:
         "producer": settings.msg_queue_producer_name,
         "rows": progress.rows,
         "samples": progress.samples,
+        "duplicates": progress.duplicates,
+        "missing": progress.missing,
         "rejected": dict(progress.rejected),
     }

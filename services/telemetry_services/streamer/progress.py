@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from telemetry_services.text import counted
+
 if TYPE_CHECKING:
     from telemetry_broker._core import CsvBlock
 
@@ -60,9 +62,22 @@ class Progress:
             self.last_ns = last if self.last_ns is None else max(self.last_ns, last)
 
     def describe_rejects(self) -> str:
-        """`3 rows cannot be used (number 2, short 1)`; empty when all can."""
+        """`3 rows cannot be used (number 2, short 1); they are kept in PATH`; empty when all can be used."""
         if not self.rejected:
             return ""
         count = self.rejected.total()
         reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in self.rejected.most_common())
-        return f"{count:,} {'row' if count == 1 else 'rows'} cannot be used ({reasons})"
+        kept = f"; {'it is' if count == 1 else 'they are'} kept in {self.rejects_path}" if self.rejects_path else ""
+        return f"{counted(count, 'row')} cannot be used ({reasons}){kept}"
+
+    def describe_left_out(self) -> str:
+        """`3 rows repeat ..., 4 rows have no value`: good rows that are no sample; empty when there are none."""
+        parts = []
+        if self.duplicates:
+            repeat = "repeats" if self.duplicates == 1 else "repeat"
+            parts.append(
+                f"{counted(self.duplicates, 'row')} {repeat} time, tags and metric of a later one, whose value counts"
+            )
+        if self.missing:
+            parts.append(f"{counted(self.missing, 'row')} {'has' if self.missing == 1 else 'have'} no value")
+        return ", ".join(parts)

@@ -2,26 +2,42 @@
 
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Final, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from telemetry_services.streamer import Progress as Streamed
 
 _PLAIN_SECONDS: Final = 5.0
 
 
+class _Bar(Progress):
+    """A progress bar, and the rates on a line of their own, which a narrow terminal wraps."""
+
+    def __init__(self, console: Console) -> None:
+        self.rates = ""
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        super().__init__(*columns, console=console)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, then the rates."""
+        yield from super().get_renderables()
+        yield Text(self.rates)
+
+
 class Display(AbstractContextManager["Display"]):
     """On anything but a terminal there are no control codes, and a line about the state each 5 s."""
 
     def __init__(self) -> None:
-        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._console = Console(file=sys.stdout, highlight=False)
         self._terminal = self._console.is_terminal
-        self._progress: Progress | None = None
+        self._progress: _Bar | None = None
         self._task = TaskID(0)
         self._live: Live | None = None
         self._told_at = time.monotonic()
@@ -37,21 +53,14 @@ class Display(AbstractContextManager["Display"]):
 
     def say(self, line: str) -> None:
         """Prints a line that stays."""
-        self._console.print(line, markup=False)
+        self._console.print(line, markup=False, soft_wrap=True)
 
     def begin_streaming(self, name: str) -> None:
         """Starts the progress bar."""
         self._began = time.monotonic()
         if self._terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[rates]}"),
-                TimeElapsedColumn(),
-                console=self._console,
-            )
-            self._task = self._progress.add_task(name, total=None, rates="")
+            self._progress = _Bar(self._console)
+            self._task = self._progress.add_task(name, total=None)
             self._progress.start()
 
     def streaming(self, streamed: Streamed, stored: int) -> None:
@@ -64,7 +73,8 @@ class Display(AbstractContextManager["Display"]):
         sent, kept = streamed.rows / seconds, stored / seconds
         rates = f"{streamed.rows:,} rows, {sent:,.0f}/s · {stored:,} samples stored, {kept:,.0f}/s"
         if self._progress is not None:
-            self._progress.update(self._task, completed=streamed.position, total=streamed.size or None, rates=rates)
+            self._progress.rates = rates
+            self._progress.update(self._task, completed=streamed.position, total=streamed.size or None)
         else:
             share = f"{streamed.position / streamed.size:.0%} · " if streamed.size else ""
             self._tell(f"streaming {share}{rates}")
@@ -74,10 +84,10 @@ class Display(AbstractContextManager["Display"]):
         if not self._terminal:
             self._tell(line)
         elif self._live is None:
-            self._live = Live(line, console=self._console, auto_refresh=False)
+            self._live = Live(Text(line), console=self._console, auto_refresh=False)
             self._live.start(refresh=True)
         else:
-            self._live.update(line, refresh=True)
+            self._live.update(Text(line), refresh=True)
 
     def end(self) -> None:
         """Leaves what is shown as it is, and lets go of the terminal."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,10 @@ _CHECK_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """How much of a dump the store holds.
+    """How much of a dump the store holds, and whatever else it holds of the dump's time range.
 
     Attributes:
+        samples: that the store has within the dump's times, of other dumps too.
         expected: samples of the dump.
         added: samples that this run stored.
         seconds: from the start of streaming until all was stored.
@@ -44,8 +45,10 @@ class Stored:
 
     def __str__(self) -> str:
         rate = self.added / max(self.seconds, 0.001)
+        gpus = f"{self.gpus} {'GPU' if self.gpus == 1 else 'GPUs'}"
+        hosts = f"{self.hosts} {'host' if self.hosts == 1 else 'hosts'}"
         return (
-            f"stored {self.samples} samples of {self.expected} from {self.gpus} GPUs on {self.hosts} hosts "
+            f"stored {self.samples} samples of {self.expected} from {gpus} on {hosts} "
             f"in {self.seconds:.1f} s ({rate:,.0f} samples/s)"
         )
 
@@ -70,13 +73,16 @@ class Pipeline:
         self._loop = asyncio.get_running_loop()
         self._committed = asyncio.Event()
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="pipeline")
+        self._partitions = settings.partitions_per_topic
+        self._metrics: Sequence[str] = ()
         self.stop = threading.Event()
         self.progress = Progress()
         self.collector: Collector = make_collector(broker, store, settings, self._note_commit)
 
-    def make_topic(self) -> None:
-        """Makes the topic, so that others find it from the start."""
-        make_topic(self._broker, self._settings.msg_queue_topic, self._settings.partitions_per_topic)
+    def prepare(self) -> None:
+        """Makes the topic, so that others find it from the start, and learns what the store has."""
+        self._partitions = make_topic(self._broker, self._settings.msg_queue_topic, self._settings.partitions_per_topic)
+        self._metrics = self._store.metrics()
 
     def collect(self) -> "asyncio.Future[None]":
         """Collects in its thread."""
@@ -94,7 +100,8 @@ class Pipeline:
             path=self._require_csv(),
             topic=settings.msg_queue_topic,
             rejects_dir=settings.rejects_dir,
-            partitions=settings.partitions_per_topic,
+            partitions=self._partitions,
+            metrics=self._metrics,
             rate=settings.csv_rate,
             delay=settings.csv_delay_ms / 1000,
             loop=settings.csv_loop,
@@ -104,16 +111,30 @@ class Pipeline:
 
     def go_live(self) -> "asyncio.Future[None]":
         """Lets the dump go on as a live fleet."""
-        fleet = LiveFleet(self._broker, self._require_csv(), self._settings.msg_queue_topic)
+        fleet = LiveFleet(self._broker, self._require_csv(), self._settings.msg_queue_topic, metrics=self._metrics)
         return self._in_thread(fleet.run, self.stop)
 
     async def all_stored(self) -> None:
-        """Returns once every record of the topic is in the store and acked."""
-        while await asyncio.to_thread(self.lag):
+        """Returns once every record of the topic is in the store, or in the dead-letter topic, and acked.
+
+        A group's lag says so only after the collector has moved the group to the store's position.
+        """
+        while not await asyncio.to_thread(self._is_all_stored):
             self._committed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_SECONDS):
                     await self._committed.wait()
+
+    def _is_all_stored(self) -> bool:
+        return self.collector.status.adopted and not self.lag()
+
+    def dead_letters(self) -> int:
+        """Records in the dead-letter topic, those of earlier runs too."""
+        try:
+            partitions = self._broker.describe_topic(f"{self._settings.msg_queue_topic}.dlq").partitions
+        except NotFoundError:
+            return 0
+        return sum(partition.end_offset - partition.start_offset for partition in partitions)
 
     def lag(self) -> int:
         """Records that are not stored and acked yet."""
@@ -126,7 +147,7 @@ class Pipeline:
     def count_stored(self, streamed: Progress, began: float) -> Stored:
         """Asks the store how much of the dump it holds, over the dump's own times."""
         complete = streamed.rows and not streamed.resumed and streamed.from_start
-        whole = streamed if complete else count_dump(self._require_csv())
+        whole = streamed if complete else count_dump(self._require_csv(), metrics=self._metrics)
         seconds = time.monotonic() - began
         if whole.first_ns is None or whole.last_ns is None:
             return Stored(0, whole.samples, 0, 0, 0, seconds)

@@ -32,8 +32,9 @@ from telemetry_services.serving.http_server import Health, HttpServer
 from telemetry_services.serving.sockets import listen, listen_nearby
 from telemetry_services.store import Store, open_store
 from telemetry_services.streamer import Progress
+from telemetry_services.text import counted
 from telemetry_services.up.display import Display
-from telemetry_services.up.pipeline import Pipeline, embedded
+from telemetry_services.up.pipeline import Pipeline, Stored, embedded
 
 _DRAIN_SECONDS: Final = 1.0
 _LIVE_SECONDS: Final = 1.0
@@ -43,7 +44,9 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
     """Runs until the dump is stored (`--once`) or until `stopping` is set; returns the exit status."""
     csv = _dump(settings)
     if csv is not None:
-        _core.CsvReader(csv, partitions=1)  # a file that is no dump is refused before anything is opened
+        await asyncio.to_thread(
+            _core.CsvReader, csv, partitions=1
+        )  # a file that is no dump is refused before anything is opened
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(_listen(settings, "port", "PORT", "--port")))
         grpc_port = _free_grpc_port(settings)
@@ -54,7 +57,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         await asyncio.to_thread(store.positions, ())  # a store that cannot be written says so now
         broker = stack.enter_context(embedded(core, settings.data_dir))
         pipeline = Pipeline(broker, store, settings, csv)
-        await asyncio.to_thread(pipeline.make_topic)
+        await asyncio.to_thread(pipeline.prepare)
         key = obtain_key(settings)
         health = Health(
             "up",
@@ -62,7 +65,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
             ready=lambda: why_unready(core) or why_unreadable(store),
             refresh=BrokerMetrics("broker", lambda: read_partitions(core)).refresh,
         )
-        publisher = Publisher(lambda: broker, settings.msg_queue_topic, settings.partitions_per_topic)
+        publisher = Publisher(lambda: broker, store, settings.msg_queue_topic, settings.partitions_per_topic)
         waiters = Waiters(core)
         stack.callback(waiters.close)
         endpoints = CompatibilityEndpoints(core, waiters, partitions=settings.partitions_per_topic)
@@ -76,7 +79,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         display.say(f"API http://{http.address}  API key: {shown_key}")
         display.say(f'try: curl -H "X-API-Key: {header}" http://{http.address}/api/v1/gpus')
         display.say(f"gRPC {grpc_address}  data {settings.data_dir.absolute()}  store {shown_url(settings.store_url)}")
-        run = asyncio.create_task(_run(settings, pipeline, store, display))
+        run = asyncio.create_task(_run(settings, pipeline, store, display, grpc_address))
         stopped = asyncio.create_task(stopping.wait())
         try:
             await asyncio.wait((run, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -140,7 +143,7 @@ async def _serving(
         await asyncio.gather(server.stop(_DRAIN_SECONDS), http.stop())
 
 
-async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: Display) -> int:
+async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: Display, grpc_address: str) -> int:
     """Streams, waits until all is stored, says so, and goes on as a live fleet; ends with `--once` only."""
     began = time.monotonic()
     collecting = pipeline.collect()
@@ -152,9 +155,16 @@ async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: 
     try:
         await _first_of(stored, collecting)
         display.end()
-        _say_stored(pipeline, display, streamed, await asyncio.to_thread(pipeline.count_stored, streamed, began))
+        held = await asyncio.to_thread(pipeline.count_stored, streamed, began)
     finally:
         stored.cancel()
+    _say_stored(pipeline, display, streamed, held)
+    if held.samples < held.expected:
+        url = f"file://{settings.data_dir.absolute()}" if settings.once else f"grpc://{grpc_address}"
+        error = await asyncio.to_thread(_incomplete, pipeline, settings.msg_queue_topic, url, held)
+        if settings.once:
+            raise error
+        display.say(error.message)
     if settings.once:
         return 0
     living = asyncio.ensure_future(pipeline.go_live())
@@ -169,16 +179,36 @@ async def _stream(pipeline: Pipeline, display: Display, collecting: "asyncio.Fut
     return await streaming
 
 
-def _say_stored(pipeline: Pipeline, display: Display, streamed: Progress, stored: Any) -> None:
-    if streamed.rejected:
-        display.say(f"{streamed.describe_rejects()}; they are kept in {streamed.rejects_path}")
-    if pipeline.collector.status.records_rejected:
-        display.say(
-            f"{pipeline.collector.status.records_rejected:,} records could not be decoded: see the dead-letter topic"
-        )
-    if not streamed.samples:
+def _say_stored(pipeline: Pipeline, display: Display, streamed: Progress, stored: Stored) -> None:
+    for told in (streamed.describe_rejects(), streamed.describe_left_out()):
+        if told:
+            display.say(told)
+    rejected = pipeline.collector.status.records_rejected
+    if rejected:
+        display.say(f"{counted(rejected, 'record')} could not be stored: see the topic {pipeline.collector.topic}.dlq")
+    if stored.samples > stored.expected:
+        more = counted(stored.samples - stored.expected, "sample")
+        display.say(f"the store holds {more} more within the times of this dump: of other dumps, or of --again")
+    if not streamed.samples and not stored.added and stored.samples >= stored.expected:
         display.say("already stored")
     display.say(str(stored))
+
+
+def _incomplete(pipeline: Pipeline, topic: str, url: str, stored: Stored) -> SourceError:
+    """The error for a dump that is not all in the store; `url` is where its broker can be reached then."""
+    lacking = stored.expected - stored.samples
+    dead = pipeline.dead_letters()
+    why = (
+        f"{counted(dead, 'record')} that could not be stored {'is' if dead == 1 else 'are'} in the topic {topic}.dlq; "
+        f"telemetry_broker.connect({url!r}).read({f'{topic}.dlq'!r}, 0) reads its partition 0"
+        if dead
+        else "the topic no longer has them, or another collector took them; stream the dump once more with --again"
+    )
+    return SourceError(
+        f"{counted(lacking, 'sample')} of the dump's {stored.expected:,} {'is' if lacking == 1 else 'are'} not in the "
+        f"store: {why}",
+        code="source.incomplete",
+    )
 
 
 async def _watch(pipeline: Pipeline, store: Store, display: Display, *workers: "asyncio.Future[None]") -> None:
@@ -199,12 +229,12 @@ def _live_line(pipeline: Pipeline, store: Store, rate: float) -> str:
     status = pipeline.collector.status
     try:
         hosts = store.hosts()
-        fleet = f"{sum(host.gpu_count for host in hosts):,} GPUs on {len(hosts):,} hosts"
+        fleet = f"{counted(sum(host.gpu_count for host in hosts), 'GPU')} on {counted(len(hosts), 'host')}"
     except BrokerError as error:
         fleet = f"the store cannot be read: {error}"
     trouble = f" · {status.last_error}" if status.last_error else ""
     return (
-        f"live · {fleet} · {status.samples_stored:,} samples stored, {rate:,.0f}/s · lag {pipeline.lag():,} records · "
+        f"live · {fleet} · {status.samples_stored:,} samples stored, {rate:,.0f}/s · lag {pipeline.lag():,} · "
         f"dead letters {status.records_rejected:,}{trouble} · Ctrl-C ends"
     )
 

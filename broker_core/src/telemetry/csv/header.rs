@@ -44,7 +44,7 @@ pub(super) struct Columns {
 /// Reads the first line; on failure says what is wrong with it.
 pub(super) fn parse_header(line: &[u8]) -> Result<Columns, String> {
     if std::str::from_utf8(line).is_err() {
-        return Err("the first line is not UTF-8 (save the file as UTF-8)".to_owned());
+        return Err("the first line is not UTF-8".to_owned());
     }
     let commas = memchr::memchr_iter(b',', line).count();
     if commas >= MAX_COLUMNS {

@@ -12,6 +12,7 @@ use super::split::Field;
 use crate::partitioner::partition_for_key;
 use crate::telemetry::hash::Xxh3;
 use crate::telemetry::lines::escape::{carried, push_name};
+use crate::telemetry::names::{self, Kind, Names};
 use crate::telemetry::sample::RowFault;
 use crate::telemetry::tags::{GpuLabels, TagSet};
 
@@ -41,13 +42,24 @@ pub(super) struct Interner {
     series_by_text: HashMap<Vec<u8>, usize, Xxh3>,
     metrics: Vec<Metric>,
     metric_by_name: HashMap<String, usize, Xxh3>,
+    /// Kept when the rest is forgotten: which spelling counts must not change within a dump.
+    names: Names,
     bytes: usize,
     key: Vec<u8>,
     metric_label: Finder<'static>,
 }
 
 impl Interner {
-    pub fn new(partitions: u32) -> Self {
+    /// `metrics` are names of metrics that the store has already.
+    pub fn new(partitions: u32, metrics: &[String]) -> Self {
+        let mut names = Names::default();
+        for name in metrics {
+            names.add(Kind::Metric, name);
+        }
+        Self::with_names(partitions, names)
+    }
+
+    fn with_names(partitions: u32, names: Names) -> Self {
         let hashes = Xxh3::default();
         Self {
             partitions,
@@ -56,6 +68,7 @@ impl Interner {
             series_by_text: HashMap::with_hasher(hashes.clone()),
             metrics: Vec::new(),
             metric_by_name: HashMap::with_hasher(hashes),
+            names,
             bytes: 0,
             key: Vec::new(),
             metric_label: Finder::new(b"__name__=\"\""),
@@ -65,7 +78,9 @@ impl Interner {
     /// Numbers given before a block do not hold in the next one.
     pub fn begin_block(&mut self) {
         if self.bytes > MAX_BYTES {
-            *self = Self::new(self.partitions);
+            let names = std::mem::take(&mut self.names);
+            *self =
+                Self::with_names(self.partitions, if names.nbytes() > MAX_BYTES { Names::default() } else { names });
         }
     }
 
@@ -113,7 +128,7 @@ impl Interner {
         self.bytes += self.key.len() + ENTRY_BYTES;
         let number = match self.series_by_text.get(&tags.series) {
             Some(&number) => number,
-            None => self.add_series(tags),
+            None => self.add_series(tags)?,
         };
         self.series_by_row.insert(self.key.as_slice().into(), number);
         Ok(number)
@@ -130,24 +145,40 @@ impl Interner {
         (labels.get(name..end - 2) == Some(metric) && labels.get(end - 2..end) == Some(b"\"\"")).then_some((start, end))
     }
 
-    fn add_series(&mut self, tags: TagSet) -> usize {
+    fn add_series(&mut self, tags: TagSet) -> Result<usize, RowFault> {
+        // All or none: a row that is refused must not say how the next ones have to spell their labels.
+        if tags.names.iter().any(|name| self.names.check(Kind::Tag, name).is_err()) {
+            return Err(RowFault::Labels);
+        }
+        for name in &tags.names {
+            self.names.add(Kind::Tag, name);
+        }
         let number = self.series.len();
         let partition = partition_for_key(tags.uuid.as_bytes(), self.partitions);
         self.bytes += 2 * tags.series.len() + tags.uuid.len() + ENTRY_BYTES * (1 + tags.names.len());
         self.series_by_text.insert(tags.series.clone(), number);
         self.series.push(Series { tags, partition: partition as usize });
-        number
+        Ok(number)
     }
 
-    /// The number of a metric, by its name.
-    pub fn metric(&mut self, name: &str) -> Result<usize, RowFault> {
-        if let Some(&number) = self.metric_by_name.get(name) {
-            return Ok(number);
-        }
-        let carried = carried(name.trim()).into_owned();
-        if carried.is_empty() || carried.eq_ignore_ascii_case("time") {
+    /// The number of a metric, by its name, in a row of this series.
+    pub fn metric(&mut self, name: &str, series: usize) -> Result<usize, RowFault> {
+        let known = self.metric_by_name.get(name).copied();
+        let number = known.map_or_else(|| self.learn_metric(name, series), Ok)?;
+        let taken = self.series[series].tags.has_name(&self.metrics[number].name);
+        if taken { Err(RowFault::Metric) } else { Ok(number) }
+    }
+
+    fn learn_metric(&mut self, name: &str, series: usize) -> Result<usize, RowFault> {
+        let name = name.trim();
+        names::check(Kind::Metric, name).map_err(|_| RowFault::Metric)?;
+        let carried = carried(name).into_owned();
+        // A label of the very same row is asked first: a metric named as one must not cost the rows that follow.
+        let taken = self.series[series].tags.has_name(&carried);
+        if taken || self.names.check(Kind::Metric, &carried).is_err() {
             return Err(RowFault::Metric);
         }
+        self.names.add(Kind::Metric, &carried);
         self.bytes += name.len() + ENTRY_BYTES;
         // Two names may be carried as one.
         let known = self.metric_by_name.get(&carried).copied();

@@ -1,6 +1,6 @@
 //! Opens a dump and gives it out block by block.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,15 @@ use super::header::{Columns, METRIC, TIMESTAMP, VALUE, parse_header};
 use super::intern::Interner;
 use super::pivot::{Batch, Pivot, Sample};
 use super::rejects::{RejectOptions, Rejects};
-use super::rows::{KEPT_BYTES, Row, Rows};
+use super::rows::{Row, Rows};
 use super::split::{Field, split};
 use crate::error::{Code, Error, Result};
 use crate::telemetry::sample::{Reading, RowFault, parse_time, parse_value};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 const MAX_BLOCK_BYTES: u64 = 64 << 20;
+/// How far from the beginning names are learned before a resume.
+const NAMES_BYTES: u64 = 4 << 20;
 const MAX_PARTITIONS: u32 = 65_536;
 
 /// How a dump is read.
@@ -36,6 +38,8 @@ pub struct CsvOptions {
     pub rejects: Option<RejectOptions>,
     /// Added to every row's time.
     pub time_shift_ns: i64,
+    /// Metrics that the store has already: another spelling of one is refused.
+    pub metrics: Vec<String>,
     /// Every row's time, instead of its own (which must be a good one nevertheless).
     pub time_ns: Option<i64>,
 }
@@ -43,7 +47,15 @@ pub struct CsvOptions {
 impl CsvOptions {
     /// Reads all, for a topic of so many partitions.
     pub fn new(partitions: u32) -> Self {
-        Self { partitions, resume: Vec::new(), block_bytes: 4 << 20, rejects: None, time_shift_ns: 0, time_ns: None }
+        Self {
+            partitions,
+            resume: Vec::new(),
+            block_bytes: 4 << 20,
+            rejects: None,
+            time_shift_ns: 0,
+            metrics: Vec::new(),
+            time_ns: None,
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -104,23 +116,28 @@ impl CsvReader {
     pub fn open(path: &Path, options: CsvOptions) -> Result<Self> {
         options.check()?;
         let unreadable = |cause: io::Error| error::unreadable(path, &cause);
-        let file = File::open(path).map_err(|cause| match cause.kind() {
+        let missing_or = |cause: io::Error| match cause.kind() {
             io::ErrorKind::NotFound => error::not_found(path),
             _ => unreadable(cause),
-        })?;
-        let metadata = file.metadata().map_err(unreadable)?;
-        if metadata.is_dir() {
-            return Err(unreadable(io::Error::from(io::ErrorKind::IsADirectory)));
+        };
+        // Before it is opened, for that alone waits at a pipe until someone writes.
+        if !fs::metadata(path).map_err(missing_or)?.is_file() {
+            return Err(error::not_a_file(path));
         }
+        let file = File::open(path).map_err(missing_or)?;
+        let metadata = file.metadata().map_err(unreadable)?;
         let mut rows = Rows::new(file, 0);
         let (columns, producer_name) = read_head(&mut rows, path)?;
         let (mut lines_before, mut torn) = (Some(rows.index()), false);
+        let mut interner = Interner::new(options.partitions, &options.metrics);
+        let mut fields = vec![Field::default(); columns.count];
         let resume = options.resume.iter().copied().min().unwrap_or_default();
         if resume > rows.position() {
             let size = metadata.len();
             if resume > size {
                 return Err(error::shrunk(path, size, resume));
             }
+            learn_names(&mut rows, resume, &options, &columns, &mut fields, &mut interner).map_err(unreadable)?;
             let mut file = rows.into_source();
             let mut before = [0];
             file.seek(SeekFrom::Start(resume - 1)).and_then(|_| file.read_exact(&mut before)).map_err(unreadable)?;
@@ -139,9 +156,9 @@ impl CsvReader {
             rows,
             lines_before,
             torn,
-            interner: Interner::new(options.partitions),
+            interner,
             pivot: Pivot::new(options.partitions as usize),
-            fields: vec![Field::default(); columns.count],
+            fields,
             columns,
             rejects,
             totals: Counts::default(),
@@ -290,13 +307,10 @@ fn decode(
     let field = |column: usize| fields[columns.indexes[column]];
     let own_time = parse_time(field(TIMESTAMP).raw(bytes).trim_ascii()).ok_or(RowFault::Timestamp)?;
     let time_ns = options.time_ns.or_else(|| own_time.checked_add(options.time_shift_ns)).ok_or(RowFault::Timestamp)?;
-    let metric = interner.metric(&field(METRIC).text(bytes))?;
     let reading = parse_value(field(VALUE).raw(bytes))?;
     let number = interner.series(bytes, fields, columns)?;
+    let metric = interner.metric(&field(METRIC).text(bytes), number)?;
     let series = interner.series_at(number);
-    if series.tags.has_name(&interner.metrics()[metric].name) {
-        return Err(RowFault::Metric);
-    }
     if options.resume.get(series.partition).is_some_and(|&held| row.end <= held) {
         return Ok(Decoded::Resumed);
     }
@@ -304,6 +318,24 @@ fn decode(
         Reading::Value(value) => Decoded::Sample(Sample { time_ns, series: number, metric, value }),
         Reading::Missing => Decoded::Missing,
     })
+}
+
+/// Reads the beginning of a dump that is gone on with, so that names are spelled as they were when it was begun.
+fn learn_names(
+    rows: &mut Rows<File>,
+    resume: u64,
+    options: &CsvOptions,
+    columns: &Columns,
+    fields: &mut [Field],
+    interner: &mut Interner,
+) -> io::Result<()> {
+    while rows.position() < resume.min(NAMES_BYTES) {
+        let Some(row) = rows.peek()? else { break };
+        // Its faults were told when it was read for good.
+        let _ = decode(&row, options, columns, fields, interner);
+        rows.advance();
+    }
+    Ok(())
 }
 
 /// Reads the header, and looks at the first row for the name.
@@ -326,10 +358,7 @@ fn read_head(rows: &mut Rows<File>, path: &Path) -> Result<(Columns, String)> {
                 name.update(line);
                 break columns;
             }
-            Err(problem) => {
-                let found = String::from_utf8_lossy(&line[..line.len().min(KEPT_BYTES / 4)]).into_owned();
-                return Err(error::header(path, &problem, &found));
-            }
+            Err(problem) => return Err(error::header(path, &problem, line)),
         }
     };
     rows.advance();

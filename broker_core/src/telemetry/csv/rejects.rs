@@ -1,8 +1,8 @@
 //! The reject file: rows that were refused, as they came.
 //!
 //! A CSV of `source,position,line,reason,row`: the producer name of the dump, the byte position and the number of the
-//! physical line (from 1), the [`RowFault`], and the row itself (of one that is too long its first 1 KiB; bytes that
-//! are not UTF-8 as they are).
+//! physical line (from 1), the [`RowFault`], and the row itself (bytes that are not UTF-8 as they are; of one that is
+//! too long its first 1 KiB, with ` [cut: 1024 of N bytes]` behind it).
 //!
 //! Guarantee. A row is written here before its block is returned. On a new start rows of this dump up to the last one
 //! that the file already holds are not written again, so through any crash of the process each refused row is here
@@ -123,6 +123,9 @@ impl Rejects {
             if part.ends_with(b"\"") {
                 self.pending.push(b'"');
             }
+        }
+        if row.too_long {
+            let _ = write!(self.pending, " [cut: {} of {} bytes]", row.bytes.len(), row.end - row.start);
         }
         self.pending.extend_from_slice(b"\"\n");
         if self.pending.len() >= PENDING_BYTES { self.flush() } else { Ok(()) }

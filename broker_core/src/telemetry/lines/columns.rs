@@ -20,6 +20,7 @@ use super::escape::{carried, push_name, unescape};
 use super::parse::{LineFault, Tag, field_value, find_unescaped, split_line, split_tag, time};
 use crate::error::{Code, Error, Result};
 use crate::telemetry::hash::Xxh3;
+use crate::telemetry::names::{self, Kind, fold};
 use crate::wire::RecordView;
 use crate::wire::cursor::{Cursor, Malformed, Value};
 
@@ -325,7 +326,12 @@ impl ColumnBuilder {
             Target::New(name) => Some(name),
             Target::Known(_) => None,
         });
-        let mut folded: Vec<String> = new_tags.chain(new_fields).map(|name| name.to_lowercase()).collect();
+        let new_tags = new_tags.map(|name| (Kind::Tag, name));
+        let new_names: Vec<_> = new_tags.chain(new_fields.map(|name| (Kind::Metric, name))).collect();
+        if new_names.iter().any(|(kind, name)| names::check(*kind, name).is_err()) {
+            return Err(LineFault::Name);
+        }
+        let mut folded: Vec<String> = new_names.iter().map(|(_, name)| fold(name)).collect();
         if folded.is_empty() {
             return Ok(());
         }
@@ -359,14 +365,14 @@ impl ColumnBuilder {
     }
 
     fn add_tag(&mut self, name: String) -> usize {
-        self.folded.insert(name.to_lowercase());
+        self.folded.insert(fold(&name));
         self.names.insert(name.clone(), Column::Tag(self.tags.len()));
         self.tags.push(name);
         self.tags.len() - 1
     }
 
     fn add_field(&mut self, name: String) -> usize {
-        self.folded.insert(name.to_lowercase());
+        self.folded.insert(fold(&name));
         self.names.insert(name.clone(), Column::Field(self.fields.len()));
         let written = (carried(&name) == name).then(|| {
             let mut written = Vec::with_capacity(name.len() + 1);

@@ -19,7 +19,8 @@ pub enum LineFault {
     String,
     /// A tag or field comes twice.
     Duplicate,
-    /// A name that is taken: `time`, a tag named as a field or the reverse, or two names that differ only in case.
+    /// A name that no column can have or that is taken (see [`names`](crate::telemetry::names)), a tag named as a field or
+    /// the reverse, or two names that differ only in case.
     Name,
     /// One column more than the table may have.
     Columns,
