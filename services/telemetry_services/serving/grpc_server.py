@@ -71,7 +71,7 @@ class GrpcServer:
 
         Raises:
             PortInUseError: a process listens on it.
-            ServiceError: there is something else of that name, or the folder is missing (``address.unusable``).
+            AddressError: there is something else of that name, or the folder is missing.
         """
         claim_socket(Path(address.removeprefix("unix:")))
         before = os.umask(0o177)

@@ -51,7 +51,7 @@ def claim_socket(path: Path) -> None:
 
     Raises:
         PortInUseError: a process listens on it.
-        ServiceError: there is something else of that name, or no such folder (``address.unusable``).
+        AddressError: there is something else of that name, or no such folder.
     """
     if not path.parent.is_dir():
         raise socket_unusable(f"unix:{path}", f"there is no folder {path.parent}")
@@ -70,11 +70,9 @@ def claim_socket(path: Path) -> None:
     raise PortInUseError(f"{path} is in use by another process: stop it, or choose another socket with --listen")
 
 
-def socket_unusable(address: str, why: str) -> ServiceError:
+def socket_unusable(address: str, why: str) -> AddressError:
     """The error for a Unix socket that cannot be listened on."""
-    return ServiceError(
-        f"cannot listen on {address}: {why}; choose another path with --listen", code="address.unusable"
-    )
+    return AddressError(f"cannot listen on {address}: {why}; choose another path with --listen")
 
 
 def address(listener: socket.socket) -> str:
