@@ -86,6 +86,11 @@ def broker_error(
     return UnansweredError(known) if maybe_done and status in _MAYBE_DONE and not never_sent else known
 
 
+# Ctrl-C inside of a gRPC call leaves a lock of the channel with the main thread, for good. Another thread that
+# collected such a channel as garbage would hang, so none does.
+_interrupted: Final[list[grpc.Channel]] = []
+
+
 class RemoteTransport:
     """Drives a gRPC channel; it connects at the first call and again after every break.
 
@@ -113,6 +118,9 @@ class RemoteTransport:
             raise self.broker_error(method, error) from error
         except ValueError as error:  # grpc's word for a closed channel
             raise self.closed_error() from error
+        except BaseException:
+            _interrupted.append(self._channel)
+            raise
 
     def start(self, method: str, request: bytes, timeout: float, done: Done) -> None:
         """See Transport; ``done`` is called in another thread, or at once when the connection is closed."""
@@ -123,7 +131,8 @@ class RemoteTransport:
         with self._lock:
             closed = self._closed
             if not closed:
-                if self._caller is None and self._pid == os.getpid():
+                # Ctrl-C may have come between making the thread and starting it.
+                if (self._caller is None or not self._caller.is_alive()) and self._pid == os.getpid():
                     self._caller = threading.Thread(target=self._make_calls, name=f"calls to {self.url}", daemon=True)
                     self._caller.start()
                 self._to_make.put(call)
@@ -143,8 +152,9 @@ class RemoteTransport:
         with self._lock:
             self._closed = True
             self._to_make.put(None)
-        if self._caller is not None and self._caller is not threading.current_thread():
-            self._caller.join()
+        caller = self._caller
+        if caller is not None and caller.is_alive() and caller is not threading.current_thread():
+            caller.join()
         self._channel.close()
 
     def future(self, method: str, request: bytes, timeout: float) -> grpc.Future[bytes]:
