@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 use crate::log::{Durability, LogOptions, Retention};
+use crate::queue::journal::COMPACT_ENTRIES;
 use crate::wire::v1;
 
 /// Partitions of a topic, at most.
@@ -30,6 +31,8 @@ pub struct BrokerOptions {
     pub durability: Durability,
     /// Free bytes of the disk below which nothing is taken any more.
     pub min_free_bytes: u64,
+    /// Entries from which on a group's journal is rewritten when most of them say nothing any more.
+    pub journal_entries: u64,
 }
 
 impl Default for BrokerOptions {
@@ -40,6 +43,7 @@ impl Default for BrokerOptions {
             partitions: 4,
             durability: Durability::Os,
             min_free_bytes: 256 << 20,
+            journal_entries: COMPACT_ENTRIES,
         }
     }
 }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use prost::Message;
 
+use super::chunk::{Bounds, Chunk};
 use super::config::TopicConfig;
 use super::names::{self, DEAD_LETTER_SUFFIX, REDRIVE_GROUP};
-use super::partition::{Bounds, Chunk, Partition};
+use super::partition::Partition;
 use super::topic::Topic;
 use super::{Broker, Code, Error, Result};
 use crate::queue::{Mode, Settled};

@@ -3,11 +3,14 @@
 //! A broker is one folder, locked while it is open, or none (in memory). Everything below is driven by calls; the one
 //! thread it starts syncs `os` topics in the background. Waiting is the caller's part, by [`Wakeups`].
 
+mod chunk;
 mod config;
+mod cursor;
 mod dead_letter;
 mod flusher;
 pub(crate) mod folder;
 mod group_commit;
+mod info;
 mod names;
 mod partition;
 mod rpc;
@@ -26,10 +29,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
+pub use self::chunk::{Bounds, Chunk, Leased, Received};
 pub use self::config::{BrokerOptions, FullPolicy, MAX_PARTITIONS, MAX_VISIBILITY_TIMEOUT_MS, TopicConfig};
 use self::flusher::{Flusher, MAX_UNSYNCED_BYTES};
 use self::folder::Identity;
-pub use self::partition::{Bounds, Chunk, GroupInfo, Leased, Partition, PartitionInfo, Received};
+pub use self::info::{GroupInfo, PartitionInfo};
+pub use self::partition::Partition;
 use self::space::Space;
 use self::topic::Context;
 pub use self::topic::Topic;

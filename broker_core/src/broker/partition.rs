@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::chunk::{Bounds, Chunk, Leased, Received, collect};
 use super::config::TopicConfig;
+use super::cursor::Cursor;
 use super::group_commit::GroupCommit;
+use super::info::{GroupInfo, PartitionInfo};
 use crate::disk::Disk;
 use crate::error::{Code, Error, Result};
-use crate::log::frame::Frame;
 use crate::log::producers::producer_id;
 use crate::log::{Appended, Durability, Log, LogId, LogOptions};
 use crate::queue::journal::Journal;
@@ -25,179 +27,6 @@ use crate::wire::Records;
 const NOBODY: &str = "";
 /// How long a named producer is remembered after its last batch: 7 days.
 const PRODUCER_IDLE_NS: i64 = 7 * 86_400 * 1_000_000_000;
-
-/// Consecutive records of one frame.
-#[derive(Debug, Clone)]
-pub struct Chunk {
-    frame: Arc<Frame>,
-    /// First offset.
-    pub from: u64,
-    /// Behind the last offset.
-    pub to: u64,
-}
-
-impl Chunk {
-    /// The records, as entries.
-    pub fn entries(&self) -> &[u8] {
-        self.frame.entries(self.from, self.to)
-    }
-
-    /// One record of the chunk.
-    #[must_use]
-    pub fn at(&self, offset: u64) -> Chunk {
-        Chunk { frame: self.frame.clone(), from: offset, to: offset + 1 }
-    }
-
-    /// When they were appended.
-    pub fn append_ns(&self) -> i64 {
-        self.frame.header().append_ns
-    }
-}
-
-/// How much may be taken at once.
-#[derive(Debug, Clone, Copy)]
-pub struct Bounds {
-    /// Records, at most.
-    pub records: u32,
-    /// Bytes of entries, at most, beyond the first record.
-    pub bytes: usize,
-}
-
-/// Records leased to a consumer: chunks without a gap between them.
-#[derive(Debug)]
-pub struct Leased {
-    /// The lease.
-    pub grant: u64,
-    /// How often these have been given, this time included.
-    pub attempt: u32,
-    /// One record, for the last time; nothing may be given in the same answer behind it.
-    pub last: bool,
-    /// Never empty.
-    pub chunks: Vec<Chunk>,
-}
-
-impl Leased {
-    /// Bytes of the records, as entries.
-    pub fn bytes(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.entries().len()).sum()
-    }
-}
-
-/// What a consumer's question came to.
-#[derive(Debug)]
-pub enum Received {
-    /// Records for it.
-    Leased(Leased),
-    /// Records that were given out too often, leased to nobody: they are to become dead letters.
-    Exhausted {
-        /// The lease.
-        grant: u64,
-        /// Their offsets.
-        range: Range<u64>,
-        /// How often they were given out.
-        attempts: u32,
-    },
-    /// None are ready.
-    Nothing,
-}
-
-/// State of a partition, for people and metrics.
-#[derive(Debug, Clone)]
-pub struct PartitionInfo {
-    /// Its number.
-    pub partition: u32,
-    /// Its log.
-    pub log_id: LogId,
-    /// Offset of the oldest record kept.
-    pub start: u64,
-    /// Offset that the next record gets.
-    pub end: u64,
-    /// Behind the last record known to be on disk.
-    pub synced_end: u64,
-    /// Bytes in segments and in memory.
-    pub bytes: u64,
-    /// Wall clock of the newest append.
-    pub last_append_ns: i64,
-    /// Why nothing can be appended; empty: it can.
-    pub poisoned: String,
-    /// Bytes that recovery cut.
-    pub recovered_cut_bytes: u64,
-    /// Records appended since the broker started.
-    pub appended: u64,
-    /// Records leased since the broker started.
-    pub leased: u64,
-    /// Records dropped, acked or not, since the broker started.
-    pub dropped_records: u64,
-    /// Named producers forgotten before their time since the broker started.
-    pub forgotten_producers: u64,
-}
-
-/// State of a group in a partition.
-#[derive(Debug, Clone)]
-pub struct GroupInfo {
-    /// The partition.
-    pub partition: u32,
-    /// Its log.
-    pub log_id: LogId,
-    /// Everything below is acked.
-    pub floor: u64,
-    /// Never given out from here on.
-    pub next: u64,
-    /// Records not acked.
-    pub lag: u64,
-    /// Records leased.
-    pub in_flight: u64,
-    /// Leases.
-    pub leases: u64,
-    /// Holder of an ordered group; empty: none.
-    pub holder: String,
-    /// Records given again since the broker started.
-    pub redelivered: u64,
-    /// Bytes of the ack journal that could not be read when the broker started.
-    pub journal_bad_bytes: u64,
-}
-
-struct Cursor {
-    queue: Queue,
-    journal: Journal,
-    redelivered: u64,
-}
-
-impl Cursor {
-    /// Journals a lease. It need not be on disk before the records go out, and a journal that cannot be written now must
-    /// not keep them back: the entry waits for the next ack, which tells the error.
-    fn note_lease(&mut self, disk: &dyn Disk, log: &Log, given: &Given) {
-        self.journal.leased(given);
-        // A record that is on disk comes back when its consumer takes the broker down, and must have been counted.
-        let _ = if given.range.start < log.written_end() {
-            self.write_journal(disk, log)
-        } else {
-            self.write_journal_unless_in_memory(disk, log)
-        };
-    }
-
-    /// Writes what was added to the journal, unless the topic lives in memory.
-    fn write_journal_unless_in_memory(&mut self, disk: &dyn Disk, log: &Log) -> Result<()> {
-        if log.durability() != Durability::Memory {
-            return self.write_journal(disk, log);
-        }
-        let queue = &self.queue;
-        self.journal.bound_pending(|| queue.progress());
-        Ok(())
-    }
-
-    /// Writes what was added to the journal, and keeps it small.
-    fn write_journal(&mut self, disk: &dyn Disk, log: &Log) -> Result<()> {
-        let queue = &self.queue;
-        self.journal.write(disk, log.id(), || queue.progress())
-    }
-
-    /// Writes and syncs the journal.
-    fn close(&mut self, disk: &dyn Disk, log: &Log) -> Result<()> {
-        let queue = &self.queue;
-        self.journal.close(disk, log.id(), || queue.progress())
-    }
-}
 
 struct Inner {
     log: Log,
@@ -244,42 +73,6 @@ impl Inner {
         }
         Ok(())
     }
-
-    /// Up to `bounds` records of `range`, without a gap between them; where they begin says where a gap ended.
-    fn collect(&mut self, range: &Range<u64>, bounds: Bounds) -> Result<Vec<Chunk>> {
-        let (mut chunks, mut at, mut records, mut bytes) = (Vec::new(), range.start, 0u64, 0usize);
-        while at < range.end && records < u64::from(bounds.records) {
-            let Some(frame) = self.log.frame_at(at)? else { break };
-            let base = frame.header().base_offset;
-            if base > at && !chunks.is_empty() || base >= range.end {
-                break;
-            }
-            let from = base.max(at);
-            let mut to = frame.header().end_offset().min(range.end).min(from + u64::from(bounds.records) - records);
-            let whole = frame.entries(from, to);
-            let room = bounds.bytes.saturating_sub(bytes);
-            let mut taken = whole.len();
-            if taken > room {
-                let fitting: Vec<usize> =
-                    crate::wire::record_entries(whole).map(|entry| entry.end).take_while(|&end| end <= room).collect();
-                let first = crate::wire::record_entries(whole).next().map_or(0, |entry| entry.end);
-                // The first record is given even when it is larger than the bound.
-                let least = u64::from(chunks.is_empty());
-                to = from + (fitting.len() as u64).max(least);
-                taken = fitting.last().copied().unwrap_or(first);
-            }
-            if to == from {
-                break;
-            }
-            let full = to < frame.header().end_offset().min(range.end);
-            chunks.push(Chunk { frame, from, to });
-            (at, records, bytes) = (to, records + (to - from), bytes + taken);
-            if full {
-                break;
-            }
-        }
-        Ok(chunks)
-    }
 }
 
 /// A partition of a topic.
@@ -289,6 +82,8 @@ pub struct Partition {
     disk: Arc<dyn Disk>,
     inner: Mutex<Inner>,
     commit: GroupCommit,
+    /// See [`BrokerOptions::journal_entries`](super::BrokerOptions::journal_entries).
+    journal_entries: u64,
     /// Held while dead letters of the partition are put back: what one call is putting back another would as well.
     redriving: Mutex<()>,
 }
@@ -302,6 +97,7 @@ impl Partition {
         number: u32,
         new_id: LogId,
         options: LogOptions,
+        journal_entries: u64,
     ) -> Result<Partition> {
         let log = Log::open(disk.clone(), dir.clone(), format!("{topic}/{number}"), new_id, options)?;
         Ok(Partition {
@@ -319,6 +115,7 @@ impl Partition {
                 flushed: false,
             }),
             commit: GroupCommit::default(),
+            journal_entries,
             redriving: Mutex::default(),
         })
     }
@@ -455,6 +252,7 @@ impl Partition {
         let start = start.map_or(inner.log.start(), |start| start.clamp(inner.log.start(), inner.log.end()));
         let (mut journal, progress) =
             Journal::open(&*self.disk, &self.dir.join("groups"), group, inner.log.id(), start)?;
+        journal.compact_from(self.journal_entries);
         if mode == Mode::Ordered && progress.has_acked_above_floor() {
             // An entry before them was lost, and all of it is given again: then it is open again, also after a restart.
             journal.reset(progress.floor, progress.seek_grant);
@@ -501,7 +299,7 @@ impl Partition {
                 // The last attempt is made alone: what kills its consumer must not take its neighbours along.
                 let last = max_attempts == Some(candidate.attempt);
                 let bounds = Bounds { records: if last { 1 } else { bounds.records }, ..bounds };
-                let chunks = inner.collect(&(candidate.start..candidate.end), bounds)?;
+                let chunks = collect(&mut inner.log, &(candidate.start..candidate.end), bounds)?;
                 let from = chunks.first().map_or(candidate.end, |chunk| chunk.from);
                 if from > candidate.start {
                     let gap = candidate.start..from;
@@ -637,7 +435,7 @@ impl Partition {
         let (start, end) = (inner.log.start(), inner.log.visible_end());
         let (mut runs, mut at, mut left) = (Vec::new(), offset.max(start), bounds);
         while at < end && left.records > 0 {
-            let chunks = inner.collect(&(at..end), left)?;
+            let chunks = collect(&mut inner.log, &(at..end), left)?;
             let Some(last) = chunks.last() else {
                 at = end;
                 break;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use prost::Message;
 
+use super::chunk::{Bounds, Chunk};
 use super::config::{MAX_VISIBILITY_TIMEOUT_MS, TopicConfig};
 use super::dead_letter::Choice;
+use super::info::{GroupInfo, PartitionInfo};
 use super::names;
-use super::partition::{Bounds, Chunk, GroupInfo, Partition, PartitionInfo};
+use super::partition::Partition;
 use super::topic::Topic;
 use super::{Broker, Code, Delivered, Error, Receive, Result};
 use crate::log::Appended;

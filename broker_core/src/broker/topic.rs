@@ -195,7 +195,9 @@ impl Topic {
             let dir = self.dir.join(format!("partition-{number}"));
             self.context.disk.create_dir(&dir).map_err(|err| Error::io("make the folder", &dir, &err))?;
             let id = (self.context.new_log_id)()?;
-            let partition = Partition::open(self.context.disk.clone(), dir, &self.name, number, id, options)?;
+            let journal_entries = self.context.options.journal_entries;
+            let disk = self.context.disk.clone();
+            let partition = Partition::open(disk, dir, &self.name, number, id, options, journal_entries)?;
             for (group, group_meta) in &meta.groups {
                 partition.add_group(group, group_meta.mode, None, first_grant)?;
             }

@@ -56,7 +56,11 @@ impl Log {
             // A write that never reached the disk, or a file that is gone, ends a segment on a frame's border.
             let later = bases.get(index + 1).copied();
             let ends_early = later.unwrap_or(self.state.end) > segment.end();
-            if let Some(bad_bytes) = bad_bytes.or(ends_early.then_some(0)) {
+            let headless = segment.bytes() == 0 && bad_bytes.is_some_and(|bytes| bytes < segment::HEADER_BYTES);
+            if self.state.clean && headless && later.is_none() && segment.base() >= self.state.end {
+                // Left behind by a roll that failed and could not be undone: nothing was ever written into it.
+                segment.renew(self.state.log_id).map_err(|err| Error::io("write", segment.path(), &err))?;
+            } else if let Some(bad_bytes) = bad_bytes.or(ends_early.then_some(0)) {
                 let in_tail = !self.state.clean && segment.end() >= self.synced_end;
                 let followed = same_boot && (later.is_some() || segment.frame_follows()?);
                 if in_tail && !followed {

@@ -131,7 +131,14 @@ impl PyBroker {
         let clock = clock.map(|clock| clock.0.clone() as Arc<dyn Clock>);
         let open = || {
             let durability = durability_of(durability)?;
-            let options = BrokerOptions { queue_size, visibility_timeout_ms, partitions, durability, min_free_bytes };
+            let options = BrokerOptions {
+                queue_size,
+                visibility_timeout_ms,
+                partitions,
+                durability,
+                min_free_bytes,
+                ..BrokerOptions::default()
+            };
             match data_dir {
                 Some(dir) => Broker::open(Path::new(dir), options, clock),
                 None => Broker::in_memory(options, clock),

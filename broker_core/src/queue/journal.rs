@@ -33,8 +33,8 @@ const MAGIC: &[u8; 8] = b"TBRKACK\0";
 const HEADER_BYTES: u64 = 32;
 /// Bytes of an entry.
 pub const ENTRY_BYTES: usize = 32;
-/// Entries below which a journal is not worth rewriting.
-const COMPACT_ENTRIES: u64 = 4096;
+/// Entries below which a journal is not worth rewriting, unless told otherwise.
+pub const COMPACT_ENTRIES: u64 = 4096;
 /// Bytes that wait in memory, at least, before they are boiled down to what is still true.
 const MIN_PENDING_BYTES: usize = 64 << 10;
 /// Space kept ahead of the last entry: enough to lease and ack 4,000 batches on a full disk.
@@ -57,6 +57,8 @@ pub struct Journal {
     unsynced: bool,
     /// See J2: what failed.
     suspect: Option<Error>,
+    /// Entries below which it is not worth rewriting.
+    compact_from: u64,
     /// Entries at which a rewrite is thought of next.
     compact_at: u64,
     /// Bytes that could not be read when it was opened.
@@ -341,6 +343,7 @@ impl Journal {
             pending_bound: MIN_PENDING_BYTES,
             unsynced,
             suspect: None,
+            compact_from: COMPACT_ENTRIES,
             compact_at: COMPACT_ENTRIES,
             bad_bytes,
         };
@@ -386,10 +389,17 @@ impl Journal {
             }
             return Err(failed);
         }
+        let compact_from = self.compact_from;
         *self = Self::on(std::mem::take(&mut self.path), file, bytes.len() as u64, self.bad_bytes, false);
+        self.compact_from(compact_from);
         let synced = self.path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir));
         self.suspect = synced.err().map(|err| Error::io("sync the folder of", &self.path, &err));
         self.check()
+    }
+
+    /// Says how many entries a journal may have before a rewrite is thought of; [`COMPACT_ENTRIES`] where nobody says.
+    pub fn compact_from(&mut self, entries: u64) {
+        (self.compact_from, self.compact_at) = (entries, entries);
     }
 
     /// Fails while it is not sure that what was written stays, see J2.

@@ -24,6 +24,8 @@ const CONSUMERS: [&str; 3] = ["one", "two", "three"];
 const PRODUCERS: [&str; 2] = ["p", "q"];
 const QUEUE_SIZE: usize = 12;
 const MAX_BATCH: usize = 6;
+/// Few, so that journals are rewritten all the time.
+const JOURNAL_ENTRIES: u64 = 8;
 const SECOND: u64 = 1_000_000_000;
 /// Acked records of this age may go.
 const RETENTION_MS: u64 = 2_000;
@@ -74,6 +76,7 @@ impl Life {
             groups: BTreeMap::new(),
             doubtful_starts: BTreeMap::new(),
             dead: Vec::new(),
+            given_up: BTreeSet::new(),
         });
         Self {
             random,
@@ -453,7 +456,7 @@ impl Life {
             return None;
         }
         let mut ready = None;
-        for (offset, _) in partition.present() {
+        for (offset, record) in partition.present() {
             let given = cursor.given.get(&offset);
             let taken = given.is_some_and(|given| self.now_ns < given.free_from);
             if group.ordered && taken && cursor.done(offset) != Done::Yes {
@@ -462,7 +465,7 @@ impl Life {
                     return None;
                 }
             }
-            if !taken && ready.is_none() && cursor.done(offset) == Done::No {
+            if !taken && record.is_sure() && ready.is_none() && cursor.done(offset) == Done::No {
                 ready = Some(offset);
             }
         }
@@ -525,7 +528,7 @@ impl Life {
             return;
         }
         if group.ordered {
-            for (offset, _) in partition.present() {
+            for (offset, record) in partition.present() {
                 let given = cursor.given.get(&offset).filter(|given| now_ns < given.busy_until);
                 let holder = given.map(|given| leases[given.lease].consumer);
                 let done = cursor.done(offset);
@@ -533,7 +536,11 @@ impl Life {
                     assert!(done != Done::No || holder == consumer, "{holder} holds offset {offset}");
                 }
                 assert!(
-                    offset >= base || done != Done::No || holder == Some(consumer) || now_ns < cursor.free_from,
+                    offset >= base
+                        || !record.is_sure()
+                        || done != Done::No
+                        || holder == Some(consumer)
+                        || now_ns < cursor.free_from,
                     "offset {base} was given, offset {offset} before it is not done"
                 );
             }
@@ -562,8 +569,15 @@ impl Life {
             assert!(delivery.attempt >= 1);
             let least = if group.ordered { 1 } else { delivery.attempt };
             let attempts = (least, delivery.attempt);
-            let given =
-                Given { lease, leased: true, given_back: false, busy_until: deadline, free_from: deadline, attempts };
+            let given = Given {
+                lease,
+                sure: true,
+                leased: true,
+                given_back: false,
+                busy_until: deadline,
+                free_from: deadline,
+                attempts,
+            };
             cursor.given.insert(offset, given);
         }
     }
@@ -623,9 +637,10 @@ impl Life {
                 let Some(given) = cursor.given.get(&offset) else { continue };
                 let (ours, owner) = (given.lease == index, &self.leases[given.lease]);
                 let must_be_taken =
-                    ours && !self.flipped && !lease.sought && !(model.ordered && (passed || given_back));
+                    ours && given.sure && !self.flipped && !lease.sought && !(model.ordered && (passed || given_back));
                 assert!(!must_be_taken || !stale(offset), "the ack of offset {offset} was refused");
                 let must_be_refused = !ours
+                    && given.sure
                     && !self.flipped
                     && owner.life == self.lives
                     && !owner.sought
@@ -638,9 +653,13 @@ impl Life {
         };
         if answer.is_ok() {
             // A crash may have forgotten a later lease: then this one has them again. What was acked before tells nothing.
-            let open: Vec<u64> = taken.iter().copied().filter(|&offset| cursor.done(offset) == Done::No).collect();
-            for (_, given) in cursor.given.range_mut(start..end).filter(|(offset, _)| open.contains(offset)) {
-                given.lease = index;
+            for &offset in &taken {
+                let done = cursor.done(offset);
+                match cursor.given.get_mut(&offset) {
+                    Some(given) if done == Done::No => (given.lease, given.sure) = (index, true),
+                    Some(given) if done == Done::Maybe => given.sure = given.lease == index,
+                    _ => {}
+                }
             }
         }
         if let (true, Some(&last)) = (model.ordered, taken.last()) {
@@ -951,7 +970,7 @@ impl Life {
             .collect();
         let sought = self.leases[index].sought;
         let fsync = self.topics[topic].durability == Durability::Fsync;
-        let Topic { partitions, groups, dead, .. } = &mut self.topics[topic];
+        let Topic { partitions, groups, dead, given_up, .. } = &mut self.topics[topic];
         let cursor = &mut groups.get_mut(group).unwrap().cursors[number];
         for offset in start..end {
             let ours = cursor.given.get(&offset).is_some_and(|given| given.lease == index) && !sought;
@@ -962,7 +981,7 @@ impl Life {
             let sure = answer.is_ok() && ours && done == Done::No;
             cursor.push(Op::Acked(offset..offset + 1), !sure);
             let Some(value) = partitions[number].records.get(&offset).map(|record| record.value) else { continue };
-            partitions[number].given_up.insert(value);
+            given_up.insert(value);
             if sure {
                 dead.push(Dead { group, partition: number, offset, value });
             }
@@ -981,10 +1000,9 @@ impl Life {
         let request = v1::RedriveDeadLettersRequest { topic: self.topics[topic].name.into(), ..Default::default() };
         self.note(format!("redrive {}", request.topic));
         let dead = std::mem::take(&mut self.topics[topic].dead);
-        for partition in &mut self.topics[topic].partitions {
-            // Letters that a power cut might have taken are there more often than not.
-            partition.redriven.extend(&partition.given_up);
-        }
+        let Topic { partitions, given_up, .. } = &mut self.topics[topic];
+        // Letters that a power cut might have taken are there more often than not.
+        partitions.iter_mut().for_each(|partition| partition.redriven.extend(&*given_up));
         if let Ok(answer) = self.call::<v1::RedriveDeadLettersResponse>("RedriveDeadLetters", &request) {
             let least = dead.len() as u64;
             assert!(answer.redriven >= least, "{} were put back, {least} were dead", answer.redriven);
@@ -1217,7 +1235,8 @@ impl Life {
                 self.arm();
             }
             let before = (self.disk.errors(), self.disk.refusals());
-            let options = BrokerOptions { queue_size: QUEUE_SIZE as u64, ..Default::default() };
+            let options =
+                BrokerOptions { queue_size: QUEUE_SIZE as u64, journal_entries: JOURNAL_ENTRIES, ..Default::default() };
             let opened = Broker::open_on(self.disk.clone(), Path::new(DIR), options, self.clock.clone());
             if self.disk.is_dead() {
                 drop(opened);

@@ -33,6 +33,13 @@ pub struct Record {
     pub gone: bool,
 }
 
+impl Record {
+    /// Whether it cannot have been left out or deleted: a group that comes late may not find the rest.
+    pub fn is_sure(&self) -> bool {
+        self.present && !self.dispensable && !self.gone
+    }
+}
+
 pub struct Batch {
     pub sequence: u64,
     pub base: u64,
@@ -58,16 +65,14 @@ pub struct Partition {
     /// Everything below survives a power cut.
     pub synced_below: u64,
     pub producers: BTreeMap<&'static str, Producer>,
-    /// Values that were sent to the dead letters, answered or not.
-    pub given_up: BTreeSet<u64>,
-    /// Those of them that were put back: they may be there more than once.
+    /// Values that were put back from the dead letters: they may be there more than once.
     pub redriven: BTreeSet<u64>,
 }
 
 impl Partition {
     pub fn new(log_id: Vec<u8>) -> Self {
-        let (records, pending, producers, given_up, redriven) = Default::default();
-        Self { log_id, records, pending, synced_below: 0, producers, given_up, redriven }
+        let (records, pending, producers, redriven) = Default::default();
+        Self { log_id, records, pending, synced_below: 0, producers, redriven }
     }
 
     pub fn end(&self) -> u64 {
@@ -200,6 +205,8 @@ pub enum Op {
 #[derive(Clone, Debug)]
 pub struct Given {
     pub lease: usize,
+    /// Whether that is known: an older lease may have acked it since a crash.
+    pub sure: bool,
     /// Still part of that lease, as far as the model knows.
     pub leased: bool,
     /// That lease ended by a nack, a release or a rewind.
@@ -309,6 +316,8 @@ pub struct Topic {
     pub doubtful_starts: BTreeMap<&'static str, Vec<Vec<u64>>>,
     /// Records that a group gave up and nobody put back since.
     pub dead: Vec<Dead>,
+    /// Values that were sent to the dead letters, answered or not; they outlive the topic.
+    pub given_up: BTreeSet<u64>,
 }
 
 /// A record that was sent to the dead letters.

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Self, cast
 
 import telemetry_broker as tb
@@ -34,7 +34,7 @@ class Portal:
     def run(self, work: Callable[[], Any]) -> Any:
         """Runs work on the loop and waits for what it awaits."""
         if os.getpid() != self._pid:
-            return asyncio.run(_finish(work))  # in the child of a fork, where the thread is not
+            return _step(_finish(work))
         future = asyncio.run_coroutine_threadsafe(_finish(work), self._loop)
         try:
             return future.result()
@@ -95,6 +95,15 @@ def _bare(value: Any) -> Any:
     if isinstance(value, Face):
         return value._face_target
     return [_bare(each) for each in value] if isinstance(value, list) else value
+
+
+def _step(work: Coroutine[Any, Any, Any]) -> Any:
+    """Runs work in the child of a fork, where the thread is not: everything there answers or refuses without a wait."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits, in the child of a fork")
 
 
 async def _finish(work: Callable[[], Any]) -> Any:
