@@ -278,6 +278,8 @@ proptest! {
         let mut flying: Vec<(Given, u64, u8)> = Vec::new();
         let mut given: Vec<Given> = Vec::new();
         let mut ended: BTreeMap<u64, u64> = BTreeMap::new();
+        // What was acked when a lease was given, by grant.
+        let mut floors: BTreeMap<u64, u64> = BTreeMap::new();
         let mut newest = life - 1;
         let mut not_before = 0u64;
         for step in steps {
@@ -298,6 +300,7 @@ proptest! {
                     let range = candidate.start..candidate.end.min(candidate.start + max);
                     newest = queue.grant(&consumer(number), range.clone(), now + timeout);
                     next = range.end;
+                    floors.insert(newest, floor);
                     let lease = Given { grant: newest, range };
                     flying.push((lease.clone(), now + timeout, number));
                     given.push(lease);
@@ -306,9 +309,11 @@ proptest! {
                     if given.is_empty() { continue }
                     let lease = lease.get(&given).clone();
                     let settled = queue.ack(lease.grant, lease.range.clone(), end);
-                    let superseded = ended.get(&lease.grant).is_some_and(|&newest_then| newest > newest_then);
-                    if superseded {
-                        prop_assert_eq!(offsets(&settled.stale), lease.range.collect::<Vec<_>>());
+                    // The first lease given since it ended took what was not acked by then.
+                    let taken_from = ended.get(&lease.grant).and_then(|&then| floors.range(then + 1..).next());
+                    if let Some((_, &taken_from)) = taken_from {
+                        let refused = if lease.range.end <= taken_from { 0..0 } else { lease.range };
+                        prop_assert_eq!(offsets(&settled.stale), refused.collect::<Vec<_>>());
                         prop_assert_eq!(offsets(&settled.done), Vec::<u64>::new());
                     } else {
                         prop_assert_eq!(offsets(&settled.done), (floor..lease.range.end).collect::<Vec<_>>());
@@ -363,6 +368,7 @@ proptest! {
                     flying.clear();
                     given.clear();
                     ended.clear();
+                    floors.clear();
                 }
             }
             prop_assert_eq!(queue.floor(), floor);

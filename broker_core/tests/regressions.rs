@@ -1138,3 +1138,36 @@ fn what_an_ordered_group_gives_again_for_a_lost_ack_is_open_again() {
     b.close(false).unwrap();
     assert_eq!(values(&receive(&on(&disk), &one)), ["b"]);
 }
+
+#[test]
+fn an_ordered_ack_can_be_repeated_after_what_lay_behind_it_was_given_again() {
+    let mut queue = Queue::new(Mode::Ordered, &Progress::default(), 1);
+    let (one, two): (Arc<str>, Arc<str>) = ("one".into(), "two".into());
+    assert!(queue.candidate(&one, 0, 7).is_some());
+    let first = queue.grant(&one, 0..7, 10);
+    assert_eq!(queue.ack(first, 0..5, 7).done, [0..5]);
+    assert_eq!(queue.candidate(&two, 11, 7).map(|candidate| candidate.start), Some(5), "expired");
+    let second = queue.grant(&two, 5..7, 20);
+    assert!(queue.ack(first, 2..5, 7).stale.is_empty(), "acked under it before");
+    assert_eq!(queue.ack(first, 4..6, 7).stale, [4..6], "5 is another one's by now");
+    assert_eq!(queue.ack(second, 5..7, 7).done, [5..7]);
+}
+#[test]
+fn what_a_failed_fsync_left_in_memory_is_written_anew_by_the_next_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Broker::open(dir.path(), BrokerOptions { min_free_bytes: 0, ..Default::default() }, None).unwrap();
+    let b = open();
+    create(&b, "t", 1, v1::Durability::Os);
+    produce(&b, "t", &["a"]);
+    b.close(false).unwrap();
+    let note = dir.path().join("t/partition-0/.fsyncs-hold");
+    assert!(note.exists(), "no fsync has failed");
+    std::fs::remove_file(&note).unwrap();
+    let segment = std::fs::read_dir(dir.path().join("t/partition-0")).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segment.into_iter().find(|path| path.extension().is_some_and(|end| end == "log")).unwrap();
+    let before = std::fs::metadata(&segment).unwrap().modified().unwrap();
+    let b = open();
+    assert!(std::fs::metadata(&segment).unwrap().modified().unwrap() > before, "written anew");
+    assert!(note.exists(), "and trusted again");
+    assert_eq!(values(&receive(&b, &wish("t", "g"))), ["a"]);
+}

@@ -258,9 +258,26 @@ impl Partition {
             journal.reset(progress.floor, progress.seek_grant);
             progress.open.iter().filter(|given| given.attempt > 0).for_each(|given| journal.leased(given));
         }
-        let queue = Queue::new(mode, &progress, first_grant);
-        inner.cursors.insert(group.to_owned(), Cursor { queue, journal, redelivered: 0 });
+        let doubted = inner.log.is_doubted();
+        if doubted {
+            let why = "an fsync failed before the broker was started, and its journal could not be written anew yet";
+            journal.distrust(Error::new(Code::DataIo, format!("{}: {why}; see to the disk", inner.log.label())));
+        }
+        let mut cursor = Cursor { queue: Queue::new(mode, &progress, first_grant), journal, redelivered: 0 };
+        if doubted {
+            // What fails here is tried again, and told, by the next ack.
+            let _ = cursor.write_journal(&*self.disk, &inner.log);
+        }
+        inner.cursors.insert(group.to_owned(), cursor);
         Ok(())
+    }
+
+    /// To be called once all groups are there: what a failed fsync left in doubt was written anew by now.
+    pub fn opened(&self) {
+        let mut inner = self.inner.lock();
+        if inner.log.is_doubted() && inner.cursors.values().all(|cursor| cursor.journal.check().is_ok()) {
+            inner.log.trust_again();
+        }
     }
 
     /// Takes the cursor of a group away that could not be made everywhere.
@@ -578,7 +595,11 @@ impl Partition {
             let log = inner.log.close(below);
             let Inner { log: of, cursors, .. } = &mut *inner;
             let journals: Vec<Result<()>> = cursors.values_mut().map(|cursor| cursor.close(&*self.disk, of)).collect();
-            log.and(journals.into_iter().collect::<Result<()>>())?;
+            let journals = journals.into_iter().collect::<Result<()>>();
+            if journals.is_err() {
+                of.note_failed_sync();
+            }
+            log.and(journals)?;
             inner.flushed = true;
             Ok(())
         })

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
+use super::DELETED_PREFIX;
 use super::config::{BrokerOptions, TopicConfig};
 use super::names;
 use super::partition::Partition;
@@ -99,7 +100,8 @@ impl Topic {
             return Err(Error::new(
                 Code::TopicExists,
                 format!(
-                    "{} exists and is not a topic's folder; choose another topic name or move it away",
+                    "{} exists although the broker knows no such topic: it is something else's, or was put there since the \
+                     start; choose another topic name, move it away, or restart the broker if it is a topic's",
                     dir.display()
                 ),
             ));
@@ -117,9 +119,13 @@ impl Topic {
         };
         let made = topic.make(root, &meta);
         if made.is_err() {
-            // What a crash leaves here is opened as a topic; what an error leaves is nobody's.
-            let removed = topic.context.disk.remove_dir_all(&topic.dir);
-            removed.map_err(|err| Error::io("remove", &topic.dir, &err))?;
+            // What a crash leaves here is opened as a topic; what an error leaves is nobody's. In one step: half of a folder
+            // would stand in the way of the next try.
+            let doomed = root.join(format!("{DELETED_PREFIX}{name}-{}", (topic.context.new_group_id)()?));
+            let renamed = topic.context.disk.rename(&topic.dir, &doomed);
+            renamed.map_err(|err| Error::io("rename", &topic.dir, &err))?;
+            // What is left of it goes at the next start.
+            let _ = topic.context.disk.remove_dir_all(&doomed);
         }
         made.map(|()| topic)
     }
@@ -201,6 +207,7 @@ impl Topic {
             for (group, group_meta) in &meta.groups {
                 partition.add_group(group, group_meta.mode, None, first_grant)?;
             }
+            partition.opened();
             opened.push(Arc::new(partition));
         }
         Ok(opened)

@@ -140,6 +140,8 @@ pub struct Log {
     unsynced_bytes: u64,
     last_append_ns: i64,
     poisoned: Option<String>,
+    /// See [`Log::is_doubted`].
+    doubted: bool,
     /// A sync failed outside of a plan: a plan that ends well later may have been told nothing of it.
     sync_failed: bool,
     recovered_cut_bytes: u64,
@@ -184,11 +186,16 @@ impl Log {
             unsynced_bytes: 0,
             last_append_ns: 0,
             poisoned: None,
+            doubted: false,
             sync_failed: false,
             recovered_cut_bytes: 0,
             dropped_records: 0,
         };
-        log.recover()?;
+        if let Err(err) = log.recover() {
+            // Whatever failed: the next opening must not believe that what it reads is on the disk.
+            log.note_failed_sync();
+            return Err(err);
+        }
         Ok(log)
     }
 
@@ -542,7 +549,10 @@ impl Log {
                 self.synced_end = self.synced_end.max(plan.end);
                 Ok(())
             }
-            Err(err) => Err(self.poison(&format!("an fsync failed: {err}"))),
+            Err(err) => {
+                self.note_failed_sync();
+                Err(self.poison(&format!("an fsync failed: {err}")))
+            }
         }
     }
 

@@ -8,6 +8,9 @@
 //! - R1 Nothing below the recorded fsync is cut; what is missing there is damage, be it a part of a file or the last one.
 //! - R2 No offset is given again: after a clean end numbering goes on at the recorded end, and else at the ceiling where an
 //!   offset may have been given that no frame tells of.
+//! - R3 After an fsync that failed nothing counts as on the disk that may have been part of it: Linux takes such pages for
+//!   written, so that they can be read and no later fsync writes them. It is noted in the folder, and the next opening
+//!   writes the tail anew (the groups' journals, too) before it syncs.
 
 use super::segment::{self, Segment};
 use super::state::State;
@@ -19,7 +22,28 @@ fn goes_on(state: &State, end: u64) -> u64 {
     if state.clean && state.end > end { state.end } else { state.ceiling.max(end + 1) }
 }
 
+/// Is there while no fsync has failed, or all was written anew since. Its removal is the note that one did, since that
+/// needs no space. Never synced: after a power cut the writing is for nothing, and does no harm.
+pub(super) const TRUST_FILE: &str = ".fsyncs-hold";
+
 impl Log {
+    /// Whether an fsync failed in an earlier life, so that the journals beside the log must be written anew.
+    pub fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+
+    /// Has the next opening write anew what a failed fsync may have left in memory only.
+    pub fn note_failed_sync(&self) {
+        // It is gone already, or the disk is.
+        let _ = self.disk.remove_file(&self.dir.join(TRUST_FILE));
+    }
+
+    /// Notes that everything beside the log was written anew as well.
+    pub fn trust_again(&mut self) {
+        // Without the note the next opening writes the tail anew, which costs it a moment.
+        self.doubted = self.disk.create(&self.dir.join(TRUST_FILE)).is_err();
+    }
+
     /// Finds the segments, and what of them can be trusted.
     pub(super) fn recover(&mut self) -> Result<()> {
         let names = self.disk.list(&self.dir).map_err(|err| Error::io("list", &self.dir, &err))?;
@@ -44,6 +68,12 @@ impl Log {
                 segment::Tail::Torn { bytes } => Some(bytes),
             });
             self.segments.push(segment);
+        }
+        self.doubted = !names.iter().any(|name| name == TRUST_FILE);
+        if self.doubted && !self.state.clean {
+            for segment in self.segments.iter().filter(|segment| segment.end() >= self.synced_end) {
+                segment.write_anew().map_err(|err| Error::io("write", segment.path(), &err))?;
+            }
         }
         let mut index = 0;
         while index < self.segments.len() {

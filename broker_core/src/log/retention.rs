@@ -153,6 +153,7 @@ impl Log {
         let files = unsynced.try_for_each(|segment| segment.file().sync());
         if let Err(err) = files.and_then(|()| self.disk.sync_dir(&self.dir)) {
             self.sync_failed = true;
+            self.note_failed_sync();
             return Err(self.poison(&format!("an fsync failed: {err}")));
         }
         self.synced_end = self.synced_end.max(self.segments_end());

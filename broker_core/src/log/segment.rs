@@ -289,6 +289,19 @@ impl Segment {
         self.truncate()
     }
 
+    /// Writes every byte and the length once more, so that the next sync takes them to the disk.
+    pub fn write_anew(&self) -> io::Result<()> {
+        let (mut position, mut buf) = (0, vec![0; READ_BYTES]);
+        loop {
+            let read = self.file.read_at(position, &mut buf)?;
+            if read == 0 {
+                return self.file.set_len(position);
+            }
+            self.file.write_at(position, &buf[..read])?;
+            position += read as u64;
+        }
+    }
+
     /// Cuts the file at the end of the last whole frame.
     pub fn truncate(&self) -> io::Result<()> {
         self.file.set_len(self.len)?;

@@ -402,6 +402,11 @@ impl Journal {
         (self.compact_from, self.compact_at) = (entries, entries);
     }
 
+    /// Has the next write replace the file, since what it holds may be in memory only.
+    pub fn distrust(&mut self, why: Error) {
+        self.suspect = Some(why);
+    }
+
     /// Fails while it is not sure that what was written stays, see J2.
     pub fn check(&self) -> Result<()> {
         self.suspect.clone().map_or(Ok(()), Err)

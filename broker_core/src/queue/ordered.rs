@@ -46,8 +46,8 @@ pub struct OrderedQueue {
     seek_grant: u64,
     /// Ended by the newest rewind; their records were not given to anyone since.
     rewound: Option<Range<u64>>,
-    /// Ended by rewinds, and their records given out again since.
-    superseded: VecDeque<Range<u64>>,
+    /// Ended by rewinds, and their records given out again since: those at or above the offset, which was the floor then.
+    superseded: VecDeque<(Range<u64>, u64)>,
 }
 
 impl OrderedQueue {
@@ -129,7 +129,7 @@ impl OrderedQueue {
     /// See [`super::Queue::grant`].
     pub fn grant(&mut self, consumer: &Arc<str>, range: Range<u64>, deadline_ns: u64) -> u64 {
         if let Some(rewound) = self.rewound.take() {
-            self.superseded.push_back(rewound);
+            self.superseded.push_back((rewound, self.floor));
             if self.superseded.len() > REMEMBERED {
                 self.superseded.pop_front();
             }
@@ -163,8 +163,9 @@ impl OrderedQueue {
             let given_again = range.end > self.floor && self.given_end > self.floor;
             return (!given_again).then(|| range.clone());
         }
-        if self.superseded.iter().any(|ended| ended.contains(&grant)) {
-            return None;
+        if let Some((_, floor)) = self.superseded.iter().find(|(ended, _)| ended.contains(&grant)) {
+            // What was acked before is nobody else's.
+            return (range.end <= *floor).then(|| range.clone());
         }
         let end = match self.index_of(grant).map(|index| &self.leases[index]) {
             // A nack may have cut it short.

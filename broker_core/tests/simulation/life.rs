@@ -146,6 +146,8 @@ impl Life {
                 Code::LogFull => refusals && err.retry_after().is_some(),
                 Code::LogPoisoned => self.disk.errors() > 0,
                 Code::LogCorrupt | Code::DataFormat => self.flipped,
+                // What an earlier try left could not be taken away.
+                Code::TopicExists => what == "CreateTopic" && self.disk.errors() > 0,
                 _ => false,
             };
         assert!(explained, "{what} failed without a cause: {err}");
@@ -741,13 +743,19 @@ impl Life {
         self.note(format!("extend {}/{group}/{number} lease {index}", request.topic));
         let Ok(answer) = self.call::<v1::ExtendResponse>("Extend", &request) else { return };
         let now_ns = self.now_ns;
+        let ordered = self.topics[topic].groups[group].ordered;
         let cursor = self.cursor(topic, group, number);
+        // In an ordered group a lease ends with the first one in front of it.
+        let overdue =
+            ordered && cursor.given.range(..range.start).any(|(_, given)| given.leased && given.free_from <= now_ns);
         for offset in range {
             let done = cursor.done(offset);
             let Some(given) = cursor.given.get_mut(&offset).filter(|given| given.leased && given.lease == index) else {
                 continue;
             };
-            if answer.extended == 1 {
+            if answer.extended == 1 && overdue {
+                (given.busy_until, given.free_from) = (0, now_ns + 300_000_000);
+            } else if answer.extended == 1 {
                 (given.busy_until, given.free_from) = (now_ns + 300_000_000, now_ns + 300_000_000);
             } else {
                 assert!(done != Done::No || now_ns >= given.busy_until, "a lease that runs could not be extended");
@@ -1371,4 +1379,4 @@ impl Life {
 }
 
 /// Whether failed syncs may lose what they were to write, see [`SimDisk::forget_failed_syncs`].
-const FORGETFUL: bool = false;
+const FORGETFUL: bool = true;
