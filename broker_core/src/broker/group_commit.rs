@@ -18,8 +18,8 @@ use std::time::Duration;
 use super::sync::{Condvar, Guard, Mutex, Patience};
 use crate::error::{Error, Result};
 
-/// How long a sync is put off for those who are on their way: less than any disk takes for one.
-const GATHER_MAX: Duration = Duration::from_micros(100);
+/// How long a sync is put off for those who are on their way: about what a fast disk takes for one.
+const GATHER_MAX: Duration = Duration::from_micros(200);
 
 #[derive(Default)]
 struct State {

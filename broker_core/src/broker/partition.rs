@@ -8,13 +8,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
-
 use super::chunk::{Bounds, Chunk, Leased, Received, collect};
 use super::config::TopicConfig;
 use super::cursor::Cursor;
 use super::group_commit::GroupCommit;
 use super::info::{GroupInfo, PartitionInfo};
+use super::sync::{Guard as MutexGuard, Mutex};
 use crate::disk::Disk;
 use crate::error::{Code, Error, Result};
 use crate::log::producers::producer_id;

@@ -116,6 +116,10 @@ impl SyncPlan {
 }
 
 /// One partition's log.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says of one thing that it waits for a sync, or that one failed"
+)]
 pub struct Log {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
