@@ -1,5 +1,11 @@
 //! Faults that were found once, each by the way it showed.
-#![allow(clippy::pedantic, clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by failing")]
+#![allow(
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::single_range_in_vec_init,
+    reason = "a test says what is wrong by failing"
+)]
 
 mod support;
 use broker_core::broker::{Bounds, Broker, BrokerOptions, Receive};
@@ -1145,12 +1151,12 @@ fn an_ordered_ack_can_be_repeated_after_what_lay_behind_it_was_given_again() {
     let (one, two): (Arc<str>, Arc<str>) = ("one".into(), "two".into());
     assert!(queue.candidate(&one, 0, 7).is_some());
     let first = queue.grant(&one, 0..7, 10);
-    assert_eq!(queue.ack(first, 0..5, 7).done, [0..5]);
+    assert_eq!(queue.ack(first, 0..5, 7).done, vec![0..5]);
     assert_eq!(queue.candidate(&two, 11, 7).map(|candidate| candidate.start), Some(5), "expired");
     let second = queue.grant(&two, 5..7, 20);
     assert!(queue.ack(first, 2..5, 7).stale.is_empty(), "acked under it before");
-    assert_eq!(queue.ack(first, 4..6, 7).stale, [4..6], "5 is another one's by now");
-    assert_eq!(queue.ack(second, 5..7, 7).done, [5..7]);
+    assert_eq!(queue.ack(first, 4..6, 7).stale, vec![4..6], "5 is another one's by now");
+    assert_eq!(queue.ack(second, 5..7, 7).done, vec![5..7]);
 }
 #[test]
 fn what_a_failed_fsync_left_in_memory_is_written_anew_by_the_next_opening() {
