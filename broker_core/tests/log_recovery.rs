@@ -149,7 +149,7 @@ fn given_an_fsync_that_fails_then_the_log_is_poisoned_until_it_is_opened_again()
     let mut log = open(&disk, options(Durability::Fsync)).unwrap();
     log.append(&entries(&[1]), 1, None, 1).unwrap();
     system.fail_syncs(true);
-    let plan = log.sync_plan();
+    let plan = log.sync_plan().unwrap();
     let outcome = plan.run();
     assert_eq!(log.finish_sync(&plan, outcome).unwrap_err().code(), Code::LogPoisoned);
     assert_eq!(log.visible_end(), 0, "an unsynced record is shown to nobody");

@@ -86,9 +86,11 @@ fn a_batch_that_recovery_cut_is_not_answered_as_a_duplicate() {
         let (system, disk) = disk();
         let mut log = support::open(&disk, options(durability)).unwrap();
         log.append(&entries(&[1]), 1, Some((5, 1)), 1).unwrap();
+        log.sync_plan().unwrap(); // writes what `fsync` defers
         let file = disk.open(&segments(&*disk)[0]).unwrap();
         let whole = file.len().unwrap();
         log.append(&entries(&[2]), 1, Some((5, 2)), 1).unwrap();
+        log.sync_plan().unwrap();
         drop(log);
         // power cut: the size and the header reached the disk, the records did not
         file.write_at(whole + 62, &[0; 6]).unwrap();
@@ -768,7 +770,7 @@ fn a_sync_that_failed_for_a_snapshot_fails_those_who_wait_for_one_too() {
     let (system, disk) = disk();
     let mut log = support::open(&disk, options(Durability::Fsync)).unwrap();
     log.append(&entries(&[1; 5]), 5, Some((9, 1)), 1).unwrap();
-    let plan = log.sync_plan();
+    let plan = log.sync_plan().unwrap();
     system.fail_syncs(true);
     log.purge().unwrap_err();
     system.fail_syncs(false);
@@ -1157,6 +1159,32 @@ fn an_ordered_ack_can_be_repeated_after_what_lay_behind_it_was_given_again() {
     assert!(queue.ack(first, 2..5, 7).stale.is_empty(), "acked under it before");
     assert_eq!(queue.ack(first, 4..6, 7).stale, vec![4..6], "5 is another one's by now");
     assert_eq!(queue.ack(second, 5..7, 7).done, vec![5..7]);
+}
+#[test]
+fn an_ordered_lease_that_a_nack_cut_short_stays_short_when_it_has_ended() {
+    let mut queue = Queue::new(Mode::Ordered, &Progress::default(), 1);
+    let one: Arc<str> = "one".into();
+    queue.candidate(&one, 0, 2).unwrap();
+    let first = queue.grant(&one, 0..2, 100);
+    assert_eq!(queue.nack(first, 1..2, 0).done, vec![1..2]);
+    assert_eq!(queue.candidate(&one, 1, 2).map(|candidate| candidate.start), Some(1));
+    queue.grant(&one, 1..2, 100);
+    assert_eq!(queue.nack(first, 0..2, 0).done, vec![0..2], "and all behind it");
+    let settled = queue.ack(first, 0..2, 2);
+    assert_eq!((settled.done, settled.stale), (vec![0..1], vec![1..2]));
+}
+#[test]
+fn a_segment_without_a_header_inside_another_one_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Broker::open(dir.path(), BrokerOptions { min_free_bytes: 0, ..Default::default() }, None).unwrap();
+    let b = open();
+    create(&b, "t", 1, v1::Durability::Fsync);
+    produce(&b, "t", &["a", "b", "c"]);
+    b.close(false).unwrap();
+    // A roll failed, its file was removed again, and a power cut brought the name back.
+    std::fs::write(dir.path().join("t/partition-0/00000000000000000001.log"), b"").unwrap();
+    let b = open();
+    assert_eq!(values(&receive(&b, &wish("t", "g"))), ["a", "b", "c"]);
 }
 #[test]
 fn what_a_failed_fsync_left_in_memory_is_written_anew_by_the_next_opening() {

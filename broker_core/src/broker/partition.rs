@@ -162,7 +162,7 @@ impl Partition {
     fn sync(&self) -> Result<u64> {
         let (plan, ticket) = {
             let mut inner = self.inner.lock();
-            let mut plan = inner.log.sync_plan();
+            let mut plan = inner.log.sync_plan()?;
             for cursor in inner.cursors.values_mut() {
                 if let Some(file) = cursor.journal.take_unsynced() {
                     plan.add(file);

@@ -27,9 +27,10 @@ pub trait File: Send + Sync {
     fn is_empty(&self) -> io::Result<bool> {
         self.len().map(|len| len == 0)
     }
-    /// Makes sure of space for the first `len` bytes without changing what the file holds.
-    fn reserve(&self, _len: u64) -> io::Result<()> {
-        Ok(())
+    /// Makes sure of space for the first `len` bytes without changing what the file holds. False where that cannot be had:
+    /// then a write may still find the disk full.
+    fn reserve(&self, _len: u64) -> io::Result<bool> {
+        Ok(false)
     }
     /// Returns once all that was written is on the disk.
     fn sync(&self) -> io::Result<()>;

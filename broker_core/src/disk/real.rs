@@ -43,10 +43,10 @@ impl File for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
-    fn reserve(&self, len: u64) -> io::Result<()> {
+    fn reserve(&self, len: u64) -> io::Result<bool> {
         match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::KEEP_SIZE, 0, len) {
-            // Some file systems cannot; there is nothing to be sure of then.
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(false),
             Err(err) => Err(err.into()),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! One mechanism, three settings: every append goes into the tail; `memory` writes the tail out when it passes its bound
 //! and at a clean stop, `os` writes each frame before the append returns, `fsync` lets nobody see a record before it is
-//! synced (the caller waits, see [`crate::broker`]'s group commit).
+//! synced (the caller waits, see [`crate::broker`]'s group commit): all who wait share one write as well as one sync.
 //!
 //! Invariants (tests: `tests/log_model.rs`, and `tests/log_recovery.rs` for what survives)
 //! - I1 Offsets rise: the base offset of a frame is the end of the frame before it plus its own `skipped`.
@@ -488,6 +488,7 @@ impl Log {
     fn write(&mut self, frame: &Frame) -> Result<()> {
         let header = frame.header();
         if self.wants_new(frame.bytes().len() as u64, header.append_ns) {
+            self.write_out()?;
             let behind_damage = self.segments.last().is_some_and(|active| active.damage().is_some());
             let base = if behind_damage { header.base_offset } else { header.base_offset - header.skipped };
             if let Err(err) = self.add_segment(base) {
@@ -498,7 +499,11 @@ impl Log {
         let rebased = (first_behind_damage && header.skipped > 0)
             .then(|| Frame::new(Header { skipped: 0, ..*header }, frame.records()));
         let frame = rebased.as_ref().unwrap_or(frame);
-        let outcome = self.segments.last_mut().map_or(Ok(()), |active| active.write(frame));
+        let deferred = self.options.durability == Durability::Fsync;
+        let outcome = self.segments.last_mut().map_or(Ok(()), |active| {
+            // Nobody is answered before the sync, which writes what was deferred.
+            if deferred { active.defer(frame) } else { active.write(frame) }
+        });
         let Err(err) = outcome else {
             self.gaps.note(frame.header().skipped_range());
             self.active_unsynced = true;
@@ -508,10 +513,18 @@ impl Log {
         // The cut must reach the disk with what it cuts, or a clean close leaves half a frame.
         self.active_unsynced = true;
         let undone = match self.segments.last() {
-            Some(active) => active.file().set_len(active.bytes()),
+            // Deferred frames cannot be undone: they have their offsets, and somebody waits for each.
+            Some(active) if active.has_deferred() => Err(io::Error::other("frames were waiting")),
+            Some(active) => active.undo(),
             None => Ok(()),
         };
         Err(self.write_failed(&err, undone.is_ok()))
+    }
+
+    /// Writes the frames that `fsync` deferred.
+    fn write_out(&mut self) -> Result<()> {
+        let outcome = self.segments.last_mut().map_or(Ok(()), Segment::write_out);
+        outcome.map_err(|err| self.write_failed(&err, false))
     }
 
     fn write_failed(&mut self, err: &io::Error, undone: bool) -> Error {
@@ -528,15 +541,16 @@ impl Log {
         self.poison(&format!("a write failed: {err}"))
     }
 
-    /// What must be synced to make everything written durable.
-    pub fn sync_plan(&mut self) -> SyncPlan {
+    /// Writes what was deferred, and says what must be synced to make everything written durable.
+    pub fn sync_plan(&mut self) -> Result<SyncPlan> {
+        self.write_out()?;
         let mut files = std::mem::take(&mut self.unsynced);
         if let Some(active) = self.segments.last().filter(|_| self.active_unsynced) {
             files.push(active.file().clone());
         }
         let dir = self.dir_unsynced.then(|| (self.disk.clone(), self.dir.clone()));
         (self.active_unsynced, self.dir_unsynced, self.unsynced_bytes) = (false, false, 0);
-        SyncPlan { files, dir, end: self.segments_end() }
+        Ok(SyncPlan { files, dir, end: self.segments_end() })
     }
 
     /// Behind the last frame that is in a segment.
@@ -567,6 +581,7 @@ impl Log {
         if self.tail.reaches(offset) {
             return Ok(self.tail.find(offset).cloned());
         }
+        self.write_out()?;
         let from = self.segments.partition_point(|segment| segment.base() <= offset).saturating_sub(1);
         for segment in &self.segments[from.min(self.segments.len())..] {
             if let Some(frame) = segment.find(&mut self.reader, offset)? {
@@ -578,6 +593,7 @@ impl Log {
 
     /// The offset of the first record appended at or after `time_ns`; the end when there is none.
     pub fn offset_at(&mut self, time_ns: i64) -> Result<u64> {
+        self.write_out()?;
         for segment in &self.segments {
             if let Some(offset) = segment.offset_at(&mut self.reader, time_ns)? {
                 return Ok(offset);
@@ -618,7 +634,7 @@ impl Log {
         }
         self.flush(acked_below)?;
         self.carry_end()?;
-        let plan = self.sync_plan();
+        let plan = self.sync_plan()?;
         let outcome = plan.run();
         self.finish_sync(&plan, outcome)?;
         let state = State { clean: true, end: self.end, ..self.state.clone() };

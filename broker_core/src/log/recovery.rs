@@ -47,13 +47,13 @@ impl Log {
     /// Finds the segments, and what of them can be trusted.
     pub(super) fn recover(&mut self) -> Result<()> {
         let names = self.disk.list(&self.dir).map_err(|err| Error::io("list", &self.dir, &err))?;
-        let bases: Vec<u64> = names.iter().filter_map(|name| segment::base_of(name)).collect();
+        let mut bases: Vec<u64> = Vec::new();
         let same_boot = self.state.boot_id == self.disk.boot_id() && !self.state.boot_id.is_empty();
         // What this says of the disk was true when it was stored.
         self.synced_end = self.state.end;
         let mut torn = Vec::new();
         let mut batches = Vec::new();
-        for &base in &bases {
+        for base in names.iter().filter_map(|name| segment::base_of(name)) {
             let mut synced = self.synced_end;
             let (segment, tail) =
                 Segment::open(&*self.disk, &self.dir, self.state.log_id, base, |position, header| {
@@ -62,6 +62,16 @@ impl Log {
                         batches.push((base, position, *header));
                     }
                 })?;
+            if let segment::Tail::Torn { bytes } = tail
+                && bytes < segment::HEADER_BYTES
+                && segment.bytes() == 0
+                && self.segments.last().is_some_and(|before| before.end() > base)
+            {
+                // A roll failed and the log went on in the segment before; a power cut has undone the removal.
+                self.disk.remove_file(segment.path()).map_err(|err| Error::io("remove", segment.path(), &err))?;
+                continue;
+            }
+            bases.push(base);
             self.synced_end = synced;
             torn.push(match tail {
                 segment::Tail::Whole => None,

@@ -149,6 +149,7 @@ impl Log {
 
     /// Syncs everything that is written, whether or not a plan has taken it.
     fn sync_now(&mut self) -> Result<()> {
+        self.write_out()?;
         let mut unsynced = self.segments.iter().filter(|segment| segment.end() >= self.synced_end);
         let files = unsynced.try_for_each(|segment| segment.file().sync());
         if let Err(err) = files.and_then(|()| self.disk.sync_dir(&self.dir)) {
@@ -162,9 +163,14 @@ impl Log {
 
     /// Begins a segment at the end of the log, so that the others can go; everything must be written.
     fn roll(&mut self) -> Result<()> {
+        if self.poisoned.is_some() {
+            // Half a frame may stand at the end of the last segment, and must stay where recovery looks for it.
+            return Err(self.poison(""));
+        }
         let base = self.end;
         self.cover(base)?;
         self.carry_end()?;
+        self.write_out()?;
         if self.segments.last().is_some_and(|active| active.base() >= base) {
             return Ok(());
         }
@@ -187,6 +193,9 @@ impl Log {
 
     /// Deletes all records; offsets go on.
     pub fn purge(&mut self) -> Result<()> {
+        if self.poisoned.is_some() {
+            return Err(self.poison(""));
+        }
         self.cover(self.end)?;
         self.keep_sequences(self.end)?;
         // What is in memory only goes, too.

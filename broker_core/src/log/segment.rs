@@ -24,6 +24,10 @@ const INDEX_STEP: u64 = 64 << 10;
 const READ_BYTES: usize = 256 << 10;
 /// How far behind the last read another one may begin to be taken for a scan of small frames.
 const NEAR_BYTES: u64 = 4 << 10;
+/// Bytes of frames that wait to be written together, at most.
+const MAX_DEFERRED_BYTES: usize = 1 << 20;
+/// Space kept ahead of the last frame while frames are deferred.
+const RESERVE_BYTES: u64 = 256 << 10;
 /// Frames above this are read by themselves: they gain nothing from reading ahead, and are not copied twice.
 const LARGE_FRAME_BYTES: usize = 64 << 10;
 
@@ -56,6 +60,10 @@ pub struct Segment {
     last_append_ns: i64,
     index: Vec<IndexEntry>,
     damage: Option<Damage>,
+    /// The last frames, where they are not in the file yet; part of `len`.
+    deferred: Vec<u8>,
+    /// Bytes of the file for which space is sure.
+    reserved: u64,
 }
 
 /// What opening a segment found behind the last frame that is whole.
@@ -160,7 +168,18 @@ impl Segment {
     }
 
     fn empty(path: PathBuf, file: Arc<dyn File>, base: u64) -> Segment {
-        Segment { path, file, base, end: base, len: HEADER_BYTES, last_append_ns: 0, index: Vec::new(), damage: None }
+        Segment {
+            path,
+            file,
+            base,
+            end: base,
+            len: HEADER_BYTES,
+            last_append_ns: 0,
+            index: Vec::new(),
+            damage: None,
+            deferred: Vec::new(),
+            reserved: 0,
+        }
     }
 
     /// Opens a segment and walks its frame headers up to the first that is none; `seen` gets each of them.
@@ -315,9 +334,47 @@ impl Segment {
 
     /// Writes a frame at the end. After an error the view is unchanged; the file may have a part of the frame.
     pub fn write(&mut self, frame: &Frame) -> io::Result<()> {
+        self.write_out()?;
         self.file.write_at(self.len, frame.bytes())?;
         self.push(frame.header());
         Ok(())
+    }
+
+    /// Appends a frame that [`Segment::write_out`] puts into the file, together with those that come until then. There is
+    /// room for it: where that is not sure it is written now.
+    pub fn defer(&mut self, frame: &Frame) -> io::Result<()> {
+        let end = self.len + frame.bytes().len() as u64;
+        if self.deferred.len() + frame.bytes().len() > MAX_DEFERRED_BYTES {
+            return self.write(frame);
+        }
+        if end > self.reserved {
+            if !self.file.reserve(end + RESERVE_BYTES)? {
+                return self.write(frame);
+            }
+            self.reserved = end + RESERVE_BYTES;
+        }
+        self.deferred.extend_from_slice(frame.bytes());
+        self.push(frame.header());
+        Ok(())
+    }
+
+    /// Whether frames wait for [`Segment::write_out`].
+    pub fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
+    /// Writes the frames that were deferred. After an error they may stand in the file in part.
+    pub fn write_out(&mut self) -> io::Result<()> {
+        if !self.deferred.is_empty() {
+            self.file.write_at(self.len - self.deferred.len() as u64, &self.deferred)?;
+            self.deferred.clear();
+        }
+        Ok(())
+    }
+
+    /// Cuts off what a failed [`Segment::write`] or [`Segment::defer`] left of its frame.
+    pub fn undo(&self) -> io::Result<()> {
+        self.file.set_len(self.len - self.deferred.len() as u64)
     }
 
     /// First offset, as in its name.

@@ -7,7 +7,7 @@
 //! - O4 At most [`MAX_LEASES`] leases are open, over at most [`MAX_IN_FLIGHT`] offsets.
 //! - O5 No lease ends before `earliest_ns`, so that nobody looks through them for one that is due.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -46,6 +46,8 @@ pub struct OrderedQueue {
     seek_grant: u64,
     /// Ended by the newest rewind; their records were not given to anyone since.
     rewound: Option<Range<u64>>,
+    /// Where a nack cut leases short, by grant: what lay behind went to others, whatever became of the lease since.
+    cuts: BTreeMap<u64, u64>,
     /// Ended by rewinds, and their records given out again since: those at or above the offset, which was the floor then.
     superseded: VecDeque<(Range<u64>, u64)>,
 }
@@ -68,6 +70,7 @@ impl OrderedQueue {
             next_grant: first_grant,
             seek_grant: progress.seek_grant,
             rewound: None,
+            cuts: BTreeMap::new(),
             superseded: VecDeque::new(),
         }
     }
@@ -171,7 +174,7 @@ impl OrderedQueue {
             // A nack may have cut it short.
             Some(lease) => range.end.min(lease.range.end),
             None if range.end <= self.floor || self.rewound.as_ref().is_some_and(|ended| ended.contains(&grant)) => {
-                range.end
+                self.cuts.get(&grant).map_or(range.end, |&cut| range.end.min(cut.max(self.floor)))
             }
             // Ended long ago, and forgotten.
             None => return None,
@@ -231,6 +234,10 @@ impl OrderedQueue {
             self.rewind(index, at);
         } else {
             lease.range.end = at;
+            self.cuts.insert(grant, at);
+            if self.cuts.len() > REMEMBERED {
+                self.cuts.pop_first();
+            }
             self.rewind(index + 1, at);
         }
         self.not_before_ns = due_ns;

@@ -509,8 +509,8 @@ impl File for SimFile {
         self.0.lock().unwrap().set_len(self.1, index(len))
     }
 
-    fn reserve(&self, len: u64) -> io::Result<()> {
-        self.0.lock().unwrap().reserve(self.1, index(len))
+    fn reserve(&self, len: u64) -> io::Result<bool> {
+        self.0.lock().unwrap().reserve(self.1, index(len)).map(|()| true)
     }
 
     fn len(&self) -> io::Result<u64> {

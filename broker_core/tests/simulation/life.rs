@@ -1302,7 +1302,9 @@ impl Life {
                     // Damage ends what was promised, but for what is given not to be wrong.
                     continue;
                 }
-                partition.reopened(durability, end, &found, QUEUE_SIZE + MAX_BATCH);
+                // What is put back from the dead letters comes in one batch.
+                let buffer = QUEUE_SIZE + MAX_BATCH.max(partition.redriven.len());
+                partition.reopened(durability, end, &found, buffer);
                 files::check(&Path::new(DIR).join(topic.name).join(format!("partition-{number}")), &files);
             }
             for name in PRODUCERS {

@@ -134,7 +134,7 @@ impl File for TestFile {
         }
         Ok(())
     }
-    fn reserve(&self, len: u64) -> io::Result<()> {
+    fn reserve(&self, len: u64) -> io::Result<bool> {
         let more = len.saturating_sub(self.reserved.load(Ordering::SeqCst).max(self.file.len()?));
         if self.limited.load(Ordering::SeqCst) {
             if self.room.load(Ordering::SeqCst) < more {
@@ -143,7 +143,7 @@ impl File for TestFile {
             self.take_room(more);
         }
         self.reserved.fetch_max(len, Ordering::SeqCst);
-        Ok(())
+        Ok(true)
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.room.fetch_add(self.file.len()?.saturating_sub(len), Ordering::SeqCst);
