@@ -274,6 +274,24 @@ fn a_full_disk_is_log_full_also_for_the_first_append() {
     assert_eq!((err.code(), err.retry_after().is_some()), (Code::LogFull, true), "{err}");
 }
 #[test]
+fn a_full_disk_is_no_failure_for_those_who_wait_for_a_sync() {
+    let (system, disk) = disk();
+    let options = LogOptions { segment_bytes: 1 << 20, ..options(Durability::Fsync) };
+    let mut log = support::open(&disk, options).unwrap();
+    log.append(&entries(&[1]), 1, None, 1).unwrap(); // waits to be written with those that come
+    system.leave_room(0);
+    let mut large = Vec::new();
+    broker_core::wire::record::put_record(&mut large, &[7; 400_000], None, 0, &[]).unwrap();
+    let err = log.append(&large, 1, None, 1).unwrap_err();
+    assert_eq!((err.code(), log.poisoned()), (Code::LogFull, None), "{err}");
+    let plan = log.sync_plan().unwrap();
+    let outcome = plan.run();
+    log.finish_sync(&plan, outcome).unwrap();
+    assert_eq!(log.visible_end(), 1);
+    system.make_room();
+    assert_eq!(log.append(&large, 1, None, 1).unwrap(), Appended::At { base: 1 });
+}
+#[test]
 fn no_topic_name_keeps_the_folder_from_opening() {
     let dir = tempfile::tempdir().unwrap();
     let b = Broker::open(dir.path(), BrokerOptions::default(), None).unwrap();

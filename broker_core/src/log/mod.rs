@@ -513,8 +513,6 @@ impl Log {
         // The cut must reach the disk with what it cuts, or a clean close leaves half a frame.
         self.active_unsynced = true;
         let undone = match self.segments.last() {
-            // Deferred frames cannot be undone: they have their offsets, and somebody waits for each.
-            Some(active) if active.has_deferred() => Err(io::Error::other("frames were waiting")),
             Some(active) => active.undo(),
             None => Ok(()),
         };

@@ -358,11 +358,6 @@ impl Segment {
         Ok(())
     }
 
-    /// Whether frames wait for [`Segment::write_out`].
-    pub fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty()
-    }
-
     /// Writes the frames that were deferred. After an error they may stand in the file in part.
     pub fn write_out(&mut self) -> io::Result<()> {
         if !self.deferred.is_empty() {
@@ -372,7 +367,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Cuts off what a failed [`Segment::write`] or [`Segment::defer`] left of its frame.
+    /// Cuts off what a failed [`Segment::write`] or [`Segment::defer`] left of its frame. What was deferred before stays so.
     pub fn undo(&self) -> io::Result<()> {
         self.file.set_len(self.len - self.deferred.len() as u64)
     }
