@@ -28,7 +28,7 @@ const BATCH: Bounds = Bounds { records: 4096, bytes: 4 << 20 };
 impl Broker {
     /// The dead-letter topic of a topic, as durable and with as many partitions at least.
     fn dead_letter_topic(&self, topic: &Topic) -> Result<Arc<Topic>> {
-        let name = format!("{}{DEAD_LETTER_SUFFIX}", topic.name());
+        let name = names::dead_letters_of(topic.name());
         let config = topic.config().0;
         let letters = match self.topic(&name) {
             Err(err) if err.code() == Code::TopicNotFound => {
@@ -68,7 +68,7 @@ impl Broker {
             }
             Ok(config)
         })?;
-        match self.topic(&format!("{}{DEAD_LETTER_SUFFIX}", topic.name())) {
+        match self.topic(&names::dead_letters_of(topic.name())) {
             Ok(letters) => {
                 let source = topic.config().0;
                 letters.configure(None, self.first_grant(), |own| Ok(own.for_dead_letters_of(&source)))
@@ -182,7 +182,7 @@ impl Choice<'_> {
 impl Broker {
     /// The dead-letter topic of a topic, with the group that keeps what was redriven; None when there are no dead letters.
     fn letters_of(&self, topic: &Topic) -> Result<Option<Arc<Topic>>> {
-        match self.topic(&format!("{}{DEAD_LETTER_SUFFIX}", topic.name())) {
+        match self.topic(&names::dead_letters_of(topic.name())) {
             Err(err) if err.code() == Code::TopicNotFound => Ok(None),
             Err(err) => Err(err),
             Ok(letters) => {

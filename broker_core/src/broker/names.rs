@@ -14,6 +14,11 @@ const RESERVED: [&str; 3] = [IDENTITY_FILE, LOCK_FILE, SOCKET_FILE];
 /// Bytes of a consumer's or producer's name, at most.
 pub const MAX_CLIENT_NAME: usize = 255;
 
+/// The topic that holds the dead letters of a topic.
+pub fn dead_letters_of(topic: &str) -> String {
+    format!("{topic}{DEAD_LETTER_SUFFIX}")
+}
+
 /// Refuses a topic or group name that breaks the rules; `what` is `topic` or `group`.
 pub fn check(what: &str, name: &str) -> Result<()> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');

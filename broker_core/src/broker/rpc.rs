@@ -396,7 +396,7 @@ impl Broker {
         let choice = Choice { partition: request.partition, group: &request.group, ranges: &[] };
         let max_records = bounded("max_records", request.max_records, DEFAULT_LETTERS, MAX_LETTERS)?;
         let (letters, total) = self.list_dead_letters(&topic, &choice, request.from_offset, max_records)?;
-        let name = format!("{}{}", topic.name(), names::DEAD_LETTER_SUFFIX);
+        let name = names::dead_letters_of(topic.name());
         let mut response = Vec::new();
         for (partition, chunk) in letters {
             let chunks = [chunk];
