@@ -409,7 +409,8 @@ fn a_disk_that_others_filled_is_freed_by_what_was_acked_and_no_producer_is_forgo
             if by_producing {
                 setup.clock.advance_ns(SECOND_NS);
             } else {
-                assert_eq!(setup.try_produce(0, b"x").unwrap_err().code(), Code::LogFull);
+                // More than the segment has space for.
+                assert_eq!(setup.try_produce(0, &[0; 100_000]).unwrap_err().code(), Code::LogFull);
                 setup.clock.advance_ns(12 * SECOND_NS);
                 setup.broker.retain(false);
                 let state = setup.state();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use broker_core::disk::Disk;
 use broker_core::error::Code;
 use broker_core::log::state::CEILING_STEP;
-use broker_core::log::{Appended, Durability};
+use broker_core::log::{Appended, Durability, LogOptions};
 
 use support::{TestDisk, entries, open, options, read_all, segments};
 
@@ -129,6 +129,7 @@ fn given_a_memory_log_when_the_process_dies_then_numbering_goes_on_at_the_ceilin
 #[test]
 fn given_a_full_disk_then_the_append_can_be_repeated_once_there_is_room() {
     let (system, disk) = disk();
+    system.refuse_to_reserve();
     let mut log = open(&disk, options(Durability::Os)).unwrap();
     log.append(&entries(&[1]), 1, None, 1).unwrap();
     for room in 0..60 {
@@ -141,6 +142,36 @@ fn given_a_full_disk_then_the_append_can_be_repeated_once_there_is_room() {
     assert_eq!(read_all(&mut log, 0).unwrap(), [(0, 1), (1, 2), (2, 3)]);
     drop(log);
     assert_eq!(read_all(&mut open(&disk, options(Durability::Os)).unwrap(), 0).unwrap().len(), 3);
+}
+
+#[test]
+fn given_a_full_disk_then_what_waits_for_a_sync_keeps_its_room() {
+    let (system, disk) = disk();
+    let options = LogOptions { segment_bytes: 1 << 20, ..options(Durability::Fsync) };
+    let mut log = open(&disk, options).unwrap();
+    system.leave_room(100_000);
+    log.append(&entries(&[1]), 1, None, 1).unwrap();
+    system.leave_room(0);
+    let err = log.append(&entries(&[2; 20_000]), 20_000, None, 1).unwrap_err();
+    assert_eq!(err.code(), Code::LogFull, "{err}");
+    system.leave_room(0);
+    let plan = log.sync_plan().unwrap();
+    let outcome = plan.run();
+    log.finish_sync(&plan, outcome).unwrap();
+    assert_eq!(read_all(&mut log, 0).unwrap(), [(0, 1)]);
+}
+
+#[test]
+fn given_a_log_that_is_closed_then_it_keeps_no_space_that_it_does_not_need() {
+    for durability in [Durability::Memory, Durability::Os, Durability::Fsync] {
+        let (system, disk) = disk();
+        let mut log = open(&disk, options(durability)).unwrap();
+        system.leave_room(1 << 20);
+        log.append(&entries(&[1]), 1, None, 1).unwrap();
+        log.close(0).unwrap();
+        let used = (1 << 20) - system.room();
+        assert!(used < 1000, "{durability:?}: {used} bytes for one record");
+    }
 }
 
 #[test]

@@ -471,6 +471,7 @@ impl Disk for Hooked {
 #[test]
 fn what_was_appended_before_another_partition_failed_wakes_its_consumers() {
     let (system, disk) = disk();
+    system.refuse_to_reserve();
     let b = on(&disk);
     create(&b, "t", 2, v1::Durability::Os);
     for p in 0..2 {

@@ -96,12 +96,20 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Builds a frame; `header.len` and `header.crc` are filled in.
-    pub fn new(mut header: Header, records: &[u8]) -> Frame {
+    /// Builds a frame for a segment; `header.len` and `header.crc` are filled in.
+    pub fn new(header: Header, records: &[u8]) -> Frame {
+        let mut frame = Self::in_memory(header, records);
+        frame.header.crc = crc32c::crc32c(&frame.bytes[PREFIX_BYTES..]);
+        frame.bytes[4..PREFIX_BYTES].copy_from_slice(&frame.header.crc.to_le_bytes());
+        frame
+    }
+
+    /// Builds a frame that no segment may have: the CRC is left out, which is half of what a frame costs.
+    pub fn in_memory(mut header: Header, records: &[u8]) -> Frame {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + records.len());
-        header.len = u32::try_from(HEADER_BYTES - PREFIX_BYTES + records.len()).unwrap_or(u32::MAX);
+        (header.len, header.crc) = (u32::try_from(HEADER_BYTES - PREFIX_BYTES + records.len()).unwrap_or(u32::MAX), 0);
         bytes.extend_from_slice(&header.len.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&header.crc.to_le_bytes());
         bytes.extend_from_slice(&header.base_offset.to_le_bytes());
         bytes.extend_from_slice(&header.count.to_le_bytes());
         bytes.extend_from_slice(&header.skipped.to_le_bytes());
@@ -110,8 +118,6 @@ impl Frame {
         bytes.extend_from_slice(&header.sequence.to_le_bytes());
         bytes.extend_from_slice(&header.synced_end.to_le_bytes());
         bytes.extend_from_slice(records);
-        header.crc = crc32c::crc32c(&bytes[PREFIX_BYTES..]);
-        bytes[4..PREFIX_BYTES].copy_from_slice(&header.crc.to_le_bytes());
         Frame { bytes, header }
     }
 

@@ -96,7 +96,7 @@ pub enum Appended {
 /// Files to sync so that everything below `end` is durable.
 pub struct SyncPlan {
     files: Vec<Arc<dyn File>>,
-    dir: Option<(Arc<dyn Disk>, PathBuf)>,
+    dirs: Vec<(Arc<dyn Disk>, PathBuf)>,
     end: u64,
 }
 
@@ -106,12 +106,17 @@ impl SyncPlan {
         self.files.push(file);
     }
 
+    /// Adds a folder whose entries are to be synced along.
+    pub fn add_dir(&mut self, disk: Arc<dyn Disk>, dir: PathBuf) {
+        self.dirs.push((disk, dir));
+    }
+
     /// Syncs; to be called without the partition's lock.
     pub fn run(&self) -> io::Result<()> {
         for file in &self.files {
             file.sync()?;
         }
-        self.dir.as_ref().map_or(Ok(()), |(disk, dir)| disk.sync_dir(dir))
+        self.dirs.iter().try_for_each(|(disk, dir)| disk.sync_dir(dir))
     }
 }
 
@@ -374,9 +379,9 @@ impl Log {
             sequence,
             synced_end: self.synced_end,
         };
-        let frame = Frame::new(header, records);
-        self.gaps.note(self.intact_end()..base);
         let written = self.options.durability != Durability::Memory && self.tail.is_written();
+        let frame = if written { Frame::new(header, records) } else { Frame::in_memory(header, records) };
+        self.gaps.note(self.intact_end()..base);
         if written {
             self.write(&frame)?;
         }
@@ -413,8 +418,6 @@ impl Log {
                 header.count = 0;
                 self.write(&Frame::new(header, &[]))?;
                 self.producers.note_emptied(&header);
-            } else if header.skipped == frame.header().skipped {
-                self.write(&frame)?;
             } else {
                 self.write(&Frame::new(header, frame.records()))?;
             }
@@ -465,10 +468,12 @@ impl Log {
     }
 
     fn push_segment(&mut self, segment: Segment) {
-        if let Some(full) = self.segments.last()
-            && self.active_unsynced
-        {
-            self.unsynced.push(full.file().clone());
+        if let Some(full) = self.segments.last_mut() {
+            // What stays reserved is lost until the segment is deleted, and nothing else is.
+            let _ = full.trim();
+            if self.active_unsynced {
+                self.unsynced.push(full.file().clone());
+            }
         }
         self.segments.push(segment);
         (self.active_unsynced, self.dir_unsynced) = (true, true);
@@ -512,15 +517,24 @@ impl Log {
         };
         // The cut must reach the disk with what it cuts, or a clean close leaves half a frame.
         self.active_unsynced = true;
-        let undone = match self.segments.last() {
+        let undone = match self.segments.last_mut() {
             Some(active) => active.undo(),
             None => Ok(()),
         };
         Err(self.write_failed(&err, undone.is_ok()))
     }
 
-    /// Writes the frames that `fsync` deferred.
+    /// Writes the frames that `fsync` deferred, for reads: where an earlier write failed, these are shown to nobody, and
+    /// what was written before goes on to be read.
+    fn write_out_for_reads(&mut self) -> Result<()> {
+        if self.poisoned.is_some() { Ok(()) } else { self.write_out() }
+    }
+
+    /// Writes the frames that `fsync` deferred; what failed once is not tried again.
     fn write_out(&mut self) -> Result<()> {
+        if self.poisoned.is_some() && self.segments.last().is_some_and(Segment::has_deferred) {
+            return Err(self.poison(""));
+        }
         let outcome = self.segments.last_mut().map_or(Ok(()), Segment::write_out);
         outcome.map_err(|err| self.write_failed(&err, false))
     }
@@ -546,9 +560,9 @@ impl Log {
         if let Some(active) = self.segments.last().filter(|_| self.active_unsynced) {
             files.push(active.file().clone());
         }
-        let dir = self.dir_unsynced.then(|| (self.disk.clone(), self.dir.clone()));
+        let dirs = self.dir_unsynced.then(|| (self.disk.clone(), self.dir.clone())).into_iter().collect();
         (self.active_unsynced, self.dir_unsynced, self.unsynced_bytes) = (false, false, 0);
-        Ok(SyncPlan { files, dir, end: self.segments_end() })
+        Ok(SyncPlan { files, dirs, end: self.segments_end() })
     }
 
     /// Behind the last frame that is in a segment.
@@ -579,7 +593,7 @@ impl Log {
         if self.tail.reaches(offset) {
             return Ok(self.tail.find(offset).cloned());
         }
-        self.write_out()?;
+        self.write_out_for_reads()?;
         let from = self.segments.partition_point(|segment| segment.base() <= offset).saturating_sub(1);
         for segment in &self.segments[from.min(self.segments.len())..] {
             if let Some(frame) = segment.find(&mut self.reader, offset)? {
@@ -591,7 +605,7 @@ impl Log {
 
     /// The offset of the first record appended at or after `time_ns`; the end when there is none.
     pub fn offset_at(&mut self, time_ns: i64) -> Result<u64> {
-        self.write_out()?;
+        self.write_out_for_reads()?;
         for segment in &self.segments {
             if let Some(offset) = segment.offset_at(&mut self.reader, time_ns)? {
                 return Ok(offset);
@@ -633,6 +647,10 @@ impl Log {
         self.flush(acked_below)?;
         self.carry_end()?;
         let plan = self.sync_plan()?;
+        if let Some(active) = self.segments.last_mut() {
+            // As where a segment is sealed.
+            let _ = active.trim();
+        }
         let outcome = plan.run();
         self.finish_sync(&plan, outcome)?;
         let state = State { clean: true, end: self.end, ..self.state.clone() };

@@ -257,8 +257,12 @@ impl State {
         let fault = self.strikes()?;
         if fault.is_none() {
             let content = self.content(id);
+            // Space behind the end goes with what is cut.
+            let freed = content.bytes.len().max(content.reserved).saturating_sub(len);
+            content.reserved = 0;
             content.bytes.resize(len, 0);
             content.writes.push(Write::Len(len));
+            self.room = self.room.map(|room| room + freed);
         }
         fault.map_or(Ok(()), |_| Err(self.error("a file could not be cut")))
     }

@@ -285,6 +285,13 @@ impl Cursor {
             self.ops[self.durable..].iter_mut().for_each(|(_, doubtful)| *doubtful = true);
             self.durable = self.ops.len();
         }
+        if end != End::Clean
+            && let Some(first) = self.ops.iter().position(|(_, doubtful)| *doubtful)
+        {
+            // That a record was given tells what became of an ack or a seek that failed in memory, not on the disk.
+            let open = self.ops[first..].iter_mut().filter(|(op, _)| matches!(op, Op::Open(_)));
+            open.for_each(|(_, doubtful)| *doubtful = true);
+        }
         for given in self.given.values_mut() {
             given.leased = false;
             (given.busy_until, given.free_from) = (0, 0);

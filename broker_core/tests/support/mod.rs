@@ -68,6 +68,7 @@ pub struct TestDisk {
     room: Arc<AtomicU64>,
     limited: Arc<AtomicBool>,
     syncs_fail: Arc<AtomicBool>,
+    reserves_nothing: Arc<AtomicBool>,
 }
 
 impl TestDisk {
@@ -80,8 +81,18 @@ impl TestDisk {
         self.limited.store(true, Ordering::SeqCst);
     }
 
+    /// Bytes that can still be written, while that is limited.
+    pub fn room(&self) -> u64 {
+        self.room.load(Ordering::SeqCst)
+    }
+
     pub fn make_room(&self) {
         self.limited.store(false, Ordering::SeqCst);
+    }
+
+    /// As a file system that cannot: every write takes its room when it is made.
+    pub fn refuse_to_reserve(&self) {
+        self.reserves_nothing.store(true, Ordering::SeqCst);
     }
 
     pub fn fail_syncs(&self, fail: bool) {
@@ -95,7 +106,8 @@ impl TestDisk {
 
     fn wrap(&self, file: Arc<dyn File>) -> Arc<dyn File> {
         let (room, limited, syncs_fail) = (self.room.clone(), self.limited.clone(), self.syncs_fail.clone());
-        Arc::new(TestFile { file, room, limited, syncs_fail, reserved: AtomicU64::new(0) })
+        let reserves_nothing = self.reserves_nothing.clone();
+        Arc::new(TestFile { file, room, limited, syncs_fail, reserves_nothing, reserved: AtomicU64::new(0) })
     }
 }
 
@@ -104,6 +116,7 @@ struct TestFile {
     room: Arc<AtomicU64>,
     limited: Arc<AtomicBool>,
     syncs_fail: Arc<AtomicBool>,
+    reserves_nothing: Arc<AtomicBool>,
     /// Bytes of the file that take no more room.
     reserved: AtomicU64,
 }
@@ -135,6 +148,9 @@ impl File for TestFile {
         Ok(())
     }
     fn reserve(&self, len: u64) -> io::Result<bool> {
+        if self.reserves_nothing.load(Ordering::SeqCst) {
+            return Ok(false);
+        }
         let more = len.saturating_sub(self.reserved.load(Ordering::SeqCst).max(self.file.len()?));
         if self.limited.load(Ordering::SeqCst) {
             if self.room.load(Ordering::SeqCst) < more {
@@ -146,7 +162,9 @@ impl File for TestFile {
         Ok(true)
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.room.fetch_add(self.file.len()?.saturating_sub(len), Ordering::SeqCst);
+        // Space behind the end goes with what is cut.
+        let own = self.reserved.swap(0, Ordering::SeqCst).max(self.file.len()?);
+        self.room.fetch_add(own.saturating_sub(len), Ordering::SeqCst);
         self.file.set_len(len)
     }
     fn len(&self) -> io::Result<u64> {
