@@ -12,6 +12,8 @@ from typing import Self, final
 
 from typing_extensions import Buffer
 
+from telemetry_broker.errors import BrokerError
+
 __version__: str
 
 def error_codes() -> list[str]:
@@ -49,6 +51,14 @@ class Subscription:
         """Ends the wake-ups and closes the descriptor."""
 
 @final
+class Unsettled:
+    """What a call wrote to a `fsync` topic and is not known to be on disk yet."""
+
+    @property
+    def lane(self) -> str:
+        """Those of one lane, ``topic/partition``, wait for the same disk syncs."""
+
+@final
 class Broker:
     """A broker in this process. Thread-safe; refused after fork."""
 
@@ -83,6 +93,13 @@ class Broker:
 
         Produce on a `fsync` topic returns when the batch is synced, which can take milliseconds.
         """
+    def call_unsettled(self, method: str, request: Buffer) -> tuple[bytes, Unsettled | None]:
+        """As ``call``, but what Produce or Ack wrote to a `fsync` topic is left to ``settle``: it never waits for the disk.
+
+        With an ``Unsettled`` the answer may be told to nobody before ``settle`` said that it holds.
+        """
+    def settle(self, unsettled: Sequence[Unsettled]) -> list[BrokerError | None]:
+        """Waits until each is on disk, and returns for each what went wrong, if anything; those of a lane share a sync."""
     def produce_waits(self, topic: str) -> bool:
         """Whether Produce on this topic waits for the disk (durability `fsync`); False for an unknown topic."""
     def subscribe(self, topic: str | None = None) -> Subscription:

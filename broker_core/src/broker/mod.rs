@@ -18,6 +18,7 @@ mod space;
 mod spread;
 mod sync;
 mod topic;
+mod unsettled;
 mod wakeup;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ pub use self::partition::Partition;
 use self::space::Space;
 use self::topic::Context;
 pub use self::topic::Topic;
+pub use self::unsettled::Unsettled;
 pub use self::wakeup::{Subscription, Wakeups};
 use crate::clock::{Clock, SystemClock};
 use crate::disk::{Disk, MemoryDisk, RealDisk};
@@ -361,19 +363,50 @@ impl Broker {
 
     /// Appends a batch, to one partition or split by its keys, and returns once the topic's durability holds.
     pub fn produce(&self, head: &ProduceHead<'_>) -> Result<Vec<Placed>> {
+        let (placed, unsettled) = self.produce_unsettled(head)?;
+        self.settle(&unsettled)?;
+        Ok(placed)
+    }
+
+    /// As [`Broker::produce`], but nobody may be told before [`Broker::settle`].
+    pub fn produce_unsettled(&self, head: &ProduceHead<'_>) -> Result<(Vec<Placed>, Unsettled)> {
         let topic = self.topic(head.topic)?;
         self.check_not_draining()?;
         let producer = check_producer(head)?;
         self.check_free_space()?;
+        let mut unsettled = Unsettled::of(topic.clone());
         let placed = if let Some(number) = head.partition {
-            self.append(&*topic.partition(number)?, &head.records, producer).map(|placed| vec![placed])
+            let partition = topic.partition(number)?;
+            self.append_unsettled(&mut unsettled, &partition, &head.records, producer).map(|placed| vec![placed])
         } else {
-            let split = split_by_key(&topic, &head.records)?;
-            split.into_iter().map(|(partition, records)| self.append(&partition, &records, producer)).collect()
+            let split = split_by_key(&topic, &head.records)?.into_iter();
+            let appended =
+                split.map(|(partition, records)| self.append_unsettled(&mut unsettled, &partition, &records, producer));
+            appended.collect()
         };
-        // After an error too: other partitions may have got their part.
-        self.inner.wakeups.signal(topic.name());
-        placed
+        match placed {
+            Ok(placed) => {
+                if unsettled.is_settled() {
+                    self.inner.wakeups.signal(topic.name());
+                }
+                Ok((placed, unsettled))
+            }
+            Err(err) => {
+                // Other partitions may have got their part, and its consumers are waiting for it.
+                let _ = self.settle(&unsettled);
+                self.inner.wakeups.signal(topic.name());
+                Err(err)
+            }
+        }
+    }
+
+    /// Returns once what a call has written is on disk.
+    pub fn settle(&self, unsettled: &Unsettled) -> Result<()> {
+        let outcome = unsettled.settle();
+        if !unsettled.is_settled() {
+            self.inner.wakeups.signal(unsettled.topic().name());
+        }
+        outcome
     }
 
     /// Refuses records while the broker is being emptied.
@@ -405,6 +438,21 @@ impl Broker {
         let appended = partition.append(records, producer, self.inner.clock.wall_ns())?;
         self.written(partition);
         Ok(Placed { partition: partition.number(), log_id: partition.log_id(), count: records.count(), appended })
+    }
+
+    fn append_unsettled(
+        &self,
+        unsettled: &mut Unsettled,
+        partition: &Arc<Partition>,
+        records: &Records<'_>,
+        producer: Option<(&str, u64)>,
+    ) -> Result<Placed> {
+        let (appended, write) = partition.append_unsettled(records, producer, self.inner.clock.wall_ns())?;
+        self.written(partition);
+        let placed =
+            Placed { partition: partition.number(), log_id: partition.log_id(), count: records.count(), appended };
+        unsettled.add(partition, write);
+        Ok(placed)
     }
 
     /// Makes a group if there is none. See [`Topic::ensure_group`].

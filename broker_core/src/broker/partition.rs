@@ -27,11 +27,28 @@ const NOBODY: &str = "";
 /// How long a named producer is remembered after its last batch: 7 days.
 const PRODUCER_IDLE_NS: i64 = 7 * 86_400 * 1_000_000_000;
 
+/// What was written and may not be on disk yet; see [`Partition::settle`].
+#[derive(Debug)]
+pub struct UnsettledWrite {
+    ticket: u64,
+    journals: Journals,
+}
+
+/// Whose journals a write changed.
+#[derive(Debug)]
+enum Journals {
+    Untouched,
+    Of(String),
+    All,
+}
+
 struct Inner {
     log: Log,
     cursors: BTreeMap<String, Cursor>,
     /// Rises with every write that a sync must cover.
     ticket: u64,
+    /// Whether the names of the journals may be in memory only: one may have been rewritten just before a crash.
+    groups_unsynced: bool,
     appended: u64,
     leased: u64,
     /// Set by the broker's end: whoever still holds the partition may not touch its files any more.
@@ -59,6 +76,13 @@ impl Inner {
         let there = |range: Range<u64>| range.start.max(self.log.start())..range.end.min(end);
         let open = given.chain(std::iter::once(progress.next..end)).map(there).filter(|range| !range.is_empty());
         open.map(|range| range.end - range.start - self.log.gap_offsets(&range)).sum()
+    }
+
+    /// Ends an operation that wrote: what is to be waited for, where the topic is `fsync`.
+    fn wrote(&mut self, journals: Journals) -> Option<UnsettledWrite> {
+        self.ticket += 1;
+        let waits = self.log.durability() == Durability::Fsync;
+        waits.then_some(UnsettledWrite { ticket: self.ticket, journals })
     }
 
     /// Writes what the topic's durability does not leave in memory.
@@ -108,6 +132,7 @@ impl Partition {
                 cursors: BTreeMap::new(),
                 // What was found may be in the page cache only.
                 ticket: 1,
+                groups_unsynced: true,
                 appended: 0,
                 leased: 0,
                 closed: false,
@@ -150,7 +175,9 @@ impl Partition {
             inner.log.keep_end()?;
         }
         // A log that becomes `fsync` shows only what is synced.
-        self.settle(inner)
+        let unsettled = inner.wrote(Journals::Untouched);
+        drop(inner);
+        self.settle(unsettled.as_ref())
     }
 
     /// Returns once everything up to `ticket` is on disk.
@@ -162,11 +189,18 @@ impl Partition {
     fn sync(&self) -> Result<u64> {
         let (plan, ticket) = {
             let mut inner = self.inner.lock();
+            if inner.closed {
+                // What a close has flushed is on disk; anything else is nobody's to write any more.
+                return if inner.flushed { Ok(inner.ticket) } else { Err(closed()) };
+            }
             let mut plan = inner.log.sync_plan()?;
             for cursor in inner.cursors.values_mut() {
                 if let Some(file) = cursor.journal.take_unsynced() {
                     plan.add(file);
                 }
+            }
+            if std::mem::take(&mut inner.groups_unsynced) && !inner.cursors.is_empty() {
+                plan.add_dir(self.disk.clone(), self.dir.join("groups"));
             }
             (plan, inner.ticket)
         };
@@ -190,29 +224,35 @@ impl Partition {
         if inner.log.durability() == Durability::Os { inner.log.unsynced_bytes() } else { 0 }
     }
 
-    /// Ends an operation that wrote: waits where the topic is `fsync`.
-    fn settle(&self, mut inner: MutexGuard<'_, Inner>) -> Result<()> {
-        inner.ticket += 1;
-        let (ticket, wait) = (inner.ticket, inner.log.durability() == Durability::Fsync);
-        drop(inner);
-        if wait { self.wait_synced(ticket) } else { Ok(()) }
-    }
-
-    /// As [`Self::settle`], for what was written to journals: a group's, or all.
-    fn settle_journals(&self, inner: MutexGuard<'_, Inner>, group: Option<&str>) -> Result<()> {
-        let waited = inner.log.durability() == Durability::Fsync;
-        self.settle(inner)?;
-        if !waited {
-            return Ok(());
-        }
+    /// Returns once a write is on disk.
+    pub fn settle(&self, unsettled: Option<&UnsettledWrite>) -> Result<()> {
+        let Some(UnsettledWrite { ticket, journals }) = unsettled else { return Ok(()) };
+        self.wait_synced(*ticket)?;
         // A rewrite may have taken the entries out of the file that was synced, and have failed to bring them to the disk.
         let inner = self.inner.lock();
-        let mut meant = inner.cursors.iter().filter(|(name, _)| group.is_none_or(|group| group == *name));
+        let is_meant = |group: &str| match journals {
+            Journals::Untouched => false,
+            Journals::Of(meant) => meant == group,
+            Journals::All => true,
+        };
+        let mut meant = inner.cursors.iter().filter(|(name, _)| is_meant(name));
         meant.try_for_each(|(_, cursor)| cursor.journal.check())
     }
 
     /// Appends a batch and returns once the durability holds. `producer` is a name and a sequence.
     pub fn append(&self, records: &Records<'_>, producer: Option<(&str, u64)>, now_ns: i64) -> Result<Appended> {
+        let (appended, unsettled) = self.append_unsettled(records, producer, now_ns)?;
+        self.settle(unsettled.as_ref())?;
+        Ok(appended)
+    }
+
+    /// As [`Partition::append`], but nobody may be told before [`Partition::settle`].
+    pub fn append_unsettled(
+        &self,
+        records: &Records<'_>,
+        producer: Option<(&str, u64)>,
+        now_ns: i64,
+    ) -> Result<(Appended, Option<UnsettledWrite>)> {
         let mut inner = self.open_inner()?;
         inner.flush_if_due(&*self.disk)?;
         let producer = producer.map(|(name, sequence)| (producer_id(name), sequence));
@@ -220,9 +260,8 @@ impl Partition {
         if let Appended::At { .. } = appended {
             inner.appended += u64::from(records.count());
         }
-        // A duplicate may be one whose first copy still waits for its sync.
-        self.settle(inner)?;
-        Ok(appended)
+        // A duplicate, too: it may be one whose first copy still waits for its sync.
+        Ok((appended, inner.wrote(Journals::Untouched)))
     }
 
     /// How far the log has a producer's batches, once the durability holds for them. Refuses a name that it has no room for.
@@ -356,6 +395,17 @@ impl Partition {
 
     /// Acks ranges of leases and returns what became of each, once the durability holds.
     pub fn ack(&self, group: &str, leases: &[(u64, Range<u64>)]) -> Result<Vec<Settled>> {
+        let (settled, unsettled) = self.ack_unsettled(group, leases)?;
+        self.settle(unsettled.as_ref())?;
+        Ok(settled)
+    }
+
+    /// As [`Partition::ack`], but nobody may be told before [`Partition::settle`].
+    pub fn ack_unsettled(
+        &self,
+        group: &str,
+        leases: &[(u64, Range<u64>)],
+    ) -> Result<(Vec<Settled>, Option<UnsettledWrite>)> {
         let mut inner = self.open_inner()?;
         let Inner { log, cursors, .. } = &mut *inner;
         let cursor = cursors.get_mut(group).ok_or_else(|| group_not_found(group))?;
@@ -366,8 +416,7 @@ impl Partition {
             settled.push(outcome);
         }
         cursor.write_journal_unless_in_memory(&*self.disk, log)?;
-        self.settle_journals(inner, Some(group))?;
-        Ok(settled)
+        Ok((settled, inner.wrote(Journals::Of(group.to_owned()))))
     }
 
     /// Whether the group was kept short since the last call, see [`Queue::take_withheld`].
@@ -442,7 +491,9 @@ impl Partition {
         let seek_grant = cursor.queue.seek(offset);
         cursor.journal.reset(offset, seek_grant);
         cursor.write_journal_unless_in_memory(&*self.disk, log)?;
-        self.settle_journals(inner, Some(group))
+        let unsettled = inner.wrote(Journals::Of(group.to_owned()));
+        drop(inner);
+        self.settle(unsettled.as_ref())
     }
 
     /// Records from `offset` on, without leasing them; a gap begins a new list. Also where to read on.
@@ -495,7 +546,8 @@ impl Partition {
             }
             Ok(())
         })?;
-        self.settle_journals(self.open_inner()?, None)?;
+        let unsettled = self.open_inner()?.wrote(Journals::All);
+        self.settle(unsettled.as_ref())?;
         Ok(records)
     }
 
@@ -592,8 +644,13 @@ impl Partition {
             }
             let below = inner.acked_below();
             let log = inner.log.close(below);
-            let Inner { log: of, cursors, .. } = &mut *inner;
-            let journals: Vec<Result<()>> = cursors.values_mut().map(|cursor| cursor.close(&*self.disk, of)).collect();
+            let Inner { log: of, cursors, groups_unsynced, .. } = &mut *inner;
+            let mut journals: Vec<Result<()>> =
+                cursors.values_mut().map(|cursor| cursor.close(&*self.disk, of)).collect();
+            if *groups_unsynced && !cursors.is_empty() {
+                let groups = self.dir.join("groups");
+                journals.push(self.disk.sync_dir(&groups).map_err(|err| Error::io("sync", &groups, &err)));
+            }
             let journals = journals.into_iter().collect::<Result<()>>();
             if journals.is_err() {
                 of.note_failed_sync();

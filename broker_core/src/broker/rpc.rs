@@ -13,7 +13,7 @@ use super::info::{GroupInfo, PartitionInfo};
 use super::names;
 use super::partition::Partition;
 use super::topic::Topic;
-use super::{Broker, Code, Delivered, Error, Receive, Result};
+use super::{Broker, Code, Delivered, Error, Receive, Result, Unsettled};
 use crate::log::Appended;
 use crate::queue::lease::LeaseId;
 use crate::queue::{Mode, Settled};
@@ -115,10 +115,25 @@ struct LeasePart {
 impl Broker {
     /// Runs one unary call: an encoded request in, the encoded response out. `Receive` and `Read` do not wait.
     pub fn call(&self, method: &str, request: &[u8]) -> Result<Vec<u8>> {
+        let (response, unsettled) = self.call_unsettled(method, request)?;
+        unsettled.map_or(Ok(()), |unsettled| self.settle(&unsettled))?;
+        Ok(response)
+    }
+
+    /// As [`Broker::call`], but what `Produce` and `Ack` write to an `fsync` topic is left to [`Broker::settle`], and
+    /// nobody may be told of it before.
+    pub fn call_unsettled(&self, method: &str, request: &[u8]) -> Result<(Vec<u8>, Option<Unsettled>)> {
+        let (response, unsettled) = match method {
+            "Produce" => self.rpc_produce(request)?,
+            "Ack" => self.rpc_ack(decode(method, request)?)?,
+            _ => return Ok((self.call_settled(method, request)?, None)),
+        };
+        Ok((response, (!unsettled.is_settled()).then_some(unsettled)))
+    }
+
+    fn call_settled(&self, method: &str, request: &[u8]) -> Result<Vec<u8>> {
         match method {
-            "Produce" => self.rpc_produce(request),
             "Receive" => self.rpc_receive(&decode(method, request)?),
-            "Ack" => self.rpc_ack(decode(method, request)?),
             "Nack" => self.rpc_nack(decode(method, request)?),
             "Extend" => self.rpc_extend(decode(method, request)?),
             "Read" => self.rpc_read(&decode(method, request)?),
@@ -167,9 +182,9 @@ impl Broker {
         }
     }
 
-    fn rpc_produce(&self, request: &[u8]) -> Result<Vec<u8>> {
+    fn rpc_produce(&self, request: &[u8]) -> Result<(Vec<u8>, Unsettled)> {
         let head = ProduceHead::parse(request)?;
-        let placed = self.produce(&head)?;
+        let (placed, unsettled) = self.produce_unsettled(&head)?;
         let appended = placed.iter().map(|placed| {
             let at = v1::Appended {
                 partition: placed.partition,
@@ -181,7 +196,7 @@ impl Broker {
                 Appended::Duplicate => v1::Appended { duplicate: true, ..at },
             }
         });
-        Ok(v1::ProduceResponse { appended: appended.collect() }.encode_to_vec())
+        Ok((v1::ProduceResponse { appended: appended.collect() }.encode_to_vec(), unsettled))
     }
 
     fn rpc_receive(&self, request: &v1::ReceiveRequest) -> Result<Vec<u8>> {
@@ -221,12 +236,14 @@ impl Broker {
         }
     }
 
-    fn rpc_ack(&self, request: v1::AckRequest) -> Result<Vec<u8>> {
+    fn rpc_ack(&self, request: v1::AckRequest) -> Result<(Vec<u8>, Unsettled)> {
         let (topic, group_id) = self.known_group(&request.topic, &request.group)?;
         let mut was_withheld = false;
+        let mut unsettled = Unsettled::of(topic.clone());
         let settled = on_leases(&topic, group_id, request.leases, |partition, ranges| {
-            let settled = partition.ack(&request.group, ranges)?;
+            let (settled, write) = partition.ack_unsettled(&request.group, ranges)?;
             self.written(partition);
+            unsettled.add(partition, write);
             was_withheld |= partition.take_withheld(&request.group);
             Ok(settled)
         });
@@ -235,7 +252,7 @@ impl Broker {
             self.inner.wakeups.signal(topic.name());
         }
         let (acked, stale) = settled?;
-        Ok(v1::AckResponse { acked, stale }.encode_to_vec())
+        Ok((v1::AckResponse { acked, stale }.encode_to_vec(), unsettled))
     }
 
     fn rpc_nack(&self, request: v1::NackRequest) -> Result<Vec<u8>> {
@@ -445,7 +462,7 @@ fn on_leases(
     topic: &Topic,
     group_id: u64,
     leases: Vec<v1::LeaseRange>,
-    mut act: impl FnMut(&Partition, &[(u64, Range<u64>)]) -> Result<Vec<Settled>>,
+    mut act: impl FnMut(&Arc<Partition>, &[(u64, Range<u64>)]) -> Result<Vec<Settled>>,
 ) -> Result<(u64, Vec<v1::StaleLease>)> {
     if leases.len() > MAX_LEASES {
         return Err(Error::new(
@@ -472,7 +489,7 @@ fn on_leases(
         let ranges: Vec<(usize, Range<u64>)> = indexes.into_iter().flat_map(of_part).collect();
         let leased: Vec<(u64, Range<u64>)> =
             ranges.iter().map(|(index, range)| (parts[*index].lease.grant, range.clone())).collect();
-        for (settled, (index, _)) in act(&*topic.partition(number)?, &leased)?.into_iter().zip(&ranges) {
+        for (settled, (index, _)) in act(&topic.partition(number)?, &leased)?.into_iter().zip(&ranges) {
             done += settled.done.iter().map(|range| range.end - range.start).sum::<u64>();
             refused[*index].extend(settled.stale);
         }

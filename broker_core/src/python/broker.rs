@@ -1,4 +1,4 @@
-//! `Broker`, `Subscription` and `ManualClock`.
+//! `Broker`, `Subscription`, `Unsettled` and `ManualClock`.
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -10,7 +10,7 @@ use pyo3::types::PyBytes;
 
 use super::bytes::Input;
 use super::errors::to_py_err;
-use crate::broker::{Broker, BrokerOptions, Subscription};
+use crate::broker::{Broker, BrokerOptions, Subscription, Unsettled};
 use crate::clock::{Clock, ManualClock};
 use crate::error::{Code, Error, Result};
 use crate::log::Durability;
@@ -68,6 +68,17 @@ impl PySubscription {
 
     fn close(&self) {
         self.0.lock().take();
+    }
+}
+
+#[pyclass(name = "Unsettled", module = "telemetry_broker._core", frozen)]
+pub struct PyUnsettled(Unsettled);
+
+#[pymethods]
+impl PyUnsettled {
+    #[getter]
+    fn lane(&self) -> String {
+        self.0.lane()
     }
 }
 
@@ -155,6 +166,23 @@ impl PyBroker {
 
     fn produce_waits(&self, py: Python<'_>, topic: &str) -> PyResult<bool> {
         self.run(py, |broker| Ok(broker.produce_waits(topic)))
+    }
+
+    fn call_unsettled<'py>(
+        &self,
+        py: Python<'py>,
+        method: &str,
+        request: Input,
+    ) -> PyResult<(Bound<'py, PyBytes>, Option<PyUnsettled>)> {
+        let (response, unsettled) = self.run(py, |broker| broker.call_unsettled(method, request.as_slice()))?;
+        Ok((PyBytes::new(py, &response), unsettled.map(PyUnsettled)))
+    }
+
+    fn settle(&self, py: Python<'_>, unsettled: Vec<Py<PyUnsettled>>) -> PyResult<Vec<Option<PyErr>>> {
+        let writes: Vec<&Unsettled> = unsettled.iter().map(|one| &one.get().0).collect();
+        let outcomes =
+            self.run(py, |broker| Ok(writes.iter().map(|write| broker.settle(write)).collect::<Vec<_>>()))?;
+        Ok(outcomes.into_iter().map(|outcome| outcome.err().map(|err| to_py_err(&err))).collect())
     }
 
     #[pyo3(signature = (topic = None))]

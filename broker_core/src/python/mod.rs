@@ -41,6 +41,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(partition_for_key, m)?)?;
     m.add_class::<broker::PyManualClock>()?;
     m.add_class::<broker::PySubscription>()?;
+    m.add_class::<broker::PyUnsettled>()?;
     m.add_class::<broker::PyBroker>()?;
     m.add_class::<producer::PyProducerBuffer>()?;
     m.add_class::<delivery::PyDelivery>()?;

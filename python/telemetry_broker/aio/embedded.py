@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from telemetry_broker import _core
+from telemetry_broker.aio import settling
 from telemetry_broker.aio.home import Home
 from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError, ClosedError
@@ -29,8 +30,8 @@ _QUICK: Final = frozenset(
 )
 """Calls of microseconds, made on the loop: a thread would take longer. The others may wait for the disk."""
 
-_QUICK_WITHOUT_SYNC: Final = frozenset({"Produce", "Ack", "Nack"})
-"""Those that wait for the disk where the topic's durability is ``fsync``."""
+_QUICK_WITHOUT_SYNC: Final = frozenset({"Nack"})
+"""Those that may wait for the disk where the topic's durability is ``fsync``."""
 
 
 class EmbeddedTransport:
@@ -45,6 +46,7 @@ class EmbeddedTransport:
         """``release`` lets go of the core and is told whether to flush; one core may serve several connections."""
         self.url = url
         self._core = core
+        self._settling = settling.Settling(core)
         self._release = release
         self._home = Home(f"the connection to {url}")
         self._waiters: Waiters | None = None
@@ -53,6 +55,9 @@ class EmbeddedTransport:
     async def call(self, method: str, request: bytes, topic: str = "") -> bytes:
         """See Transport."""
         self._home.check()
+        if method in settling.METHODS:
+            self._refuse_closed()
+            return await self._settling.call(method, request)
         if method in _QUICK or (method in _QUICK_WITHOUT_SYNC and not self._core.produce_waits(topic)):
             return self.look(method, request)
         self._refuse_closed()

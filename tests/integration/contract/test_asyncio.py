@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import telemetry_broker as tb
-from telemetry_broker import aio
+from telemetry_broker import _core, aio
 from tests.integration.contract.engines import TIMEOUT, BrokerProcess
 
 
@@ -241,31 +241,43 @@ async def test_hot_calls_take_no_thread(broker: aio.Broker, monkeypatch: pytest.
         monkeypatch.undo()
 
 
-async def test_synced_appends_and_acks_leave_the_loop_to_others(tmp_path: Path) -> None:
+async def test_synced_appends_and_acks_leave_the_loop_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with aio.connect(f"file://{tmp_path}/data", durability="fsync") as broker:
         await broker.create_topic("t", partitions=1)
         on_loop = threading.get_ident()
-        seen: set[int] = set()
-        call = broker._transport._core.call  # type: ignore[attr-defined]
+        waited: list[tuple[str, int]] = []
+        core = broker._transport._core  # type: ignore[attr-defined]
 
         class Spy:
-            produce_waits = broker._transport._core.produce_waits  # type: ignore[attr-defined]
+            """The core; notes in which threads it waits for the disk."""
+
+            call_unsettled, produce_waits = core.call_unsettled, core.produce_waits
 
             @staticmethod
             def call(method: str, request: bytes) -> bytes:
-                if method in ("Produce", "Ack", "Nack"):
-                    seen.add(threading.get_ident())
-                answer: bytes = call(method, request)
+                waited.append((method, threading.get_ident()))
+                answer: bytes = core.call(method, request)
                 return answer
 
-        broker._transport._core = Spy  # type: ignore[attr-defined]
-        await send(broker, b"a", b"b")
+            @staticmethod
+            def settle(unsettled: list[_core.Unsettled]) -> list[tb.BrokerError | None]:
+                waited.append(("settle", threading.get_ident()))
+                outcomes: list[tb.BrokerError | None] = core.settle(unsettled)
+                return outcomes
+
+        monkeypatch.setattr(broker._transport, "_core", Spy)
+        monkeypatch.setattr(broker._transport._settling, "_core", Spy)  # type: ignore[attr-defined]
+        await asyncio.gather(*(send(broker, b"%d" % number) for number in range(64)))
+        syncs = sum(method == "settle" for method, _ in waited)
         async with broker.consumer("t", "g") as consumer:
             batch = await consumer.receive()
             await batch.ack([0])
             await batch.nack(offsets=[1])
-    assert seen
-    assert on_loop not in seen
+    assert {method for method, _ in waited} >= {"settle", "Nack"}
+    assert on_loop not in {thread for method, thread in waited if method in ("settle", "Nack")}
+    assert syncs < 64, "64 producers at once share their syncs"
 
 
 async def test_who_sends_or_receives_without_a_pause_leaves_turns_to_others(broker: aio.Broker) -> None:
