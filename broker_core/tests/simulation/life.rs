@@ -166,6 +166,7 @@ impl Life {
     fn step(&mut self) {
         match self.random.weighted(&[3, 14, 12, 22, 16, 6, 4, 3, 2, 6, 3, 3, 3, 3, 4, 7, 3, 2, 4, 2, 1, 3, 2, 2]) {
             0 => self.create_topic(),
+            1 if self.random.chance(30) => self.produce_several(),
             1 => self.produce(),
             2 => self.produce_named(),
             3 => self.receive(),
@@ -266,15 +267,81 @@ impl Life {
         self.append(topic, partition, (name, sequence), &values);
     }
 
-    fn append(&mut self, topic: usize, number: usize, (name, sequence): (&'static str, u64), values: &[u64]) {
-        let request = v1::ProduceRequest {
+    /// Several at once: with `fsync` they wait for the same write and the same sync, and some may be refused meanwhile.
+    fn produce_several(&mut self) {
+        let Some(topic) = self.pick_topic() else { return };
+        let number = self.random.below(2);
+        let mut unsettled = Vec::new();
+        for _ in 0..2 + self.random.below(3) {
+            let values = self.new_values(1);
+            self.note(format!("produce {}/{number} {values:?}, with others", self.topics[topic].name));
+            let request = self.produce_request(topic, number, ("", 0), &values).encode_to_vec();
+            self.topics[topic].partitions[number].pending.extend(&values);
+            let before = (self.disk.errors(), self.disk.refusals());
+            match self.broker.as_ref().unwrap().call_unsettled("Produce", &request) {
+                Ok((answer, write)) => {
+                    let answer = v1::ProduceResponse::decode(answer.as_slice()).unwrap();
+                    match write {
+                        Some(write) => unsettled.push((values, answer, write)),
+                        None => self.appended(topic, number, ("", 0), &values, Ok(answer)),
+                    }
+                }
+                Err(err) => self.refused(topic, number, &values, err, before),
+            }
+            if self.random.chance(10) {
+                self.read_one();
+            }
+        }
+        for (values, answer, write) in unsettled {
+            let before = (self.disk.errors(), self.disk.refusals());
+            match self.broker.as_ref().unwrap().settle(&write) {
+                Ok(()) => self.appended(topic, number, ("", 0), &values, Ok(answer)),
+                Err(err) => self.refused(topic, number, &values, err, before),
+            }
+        }
+    }
+
+    fn refused(&mut self, topic: usize, number: usize, values: &[u64], err: Error, before: (usize, usize)) {
+        self.note(format!("  {values:?} failed: {err}"));
+        self.check_error("Produce", &err, before);
+        if err.code() == Code::LogFull {
+            let partition = &mut self.topics[topic].partitions[number];
+            partition.pending.retain(|value| !values.contains(value));
+        }
+        self.appended(topic, number, ("", 0), values, Err(err));
+    }
+
+    fn produce_request(
+        &self,
+        topic: usize,
+        number: usize,
+        (name, sequence): (&str, u64),
+        values: &[u64],
+    ) -> v1::ProduceRequest {
+        v1::ProduceRequest {
             topic: self.topics[topic].name.into(),
             partition: Some(u32::try_from(number).unwrap()),
             producer: name.into(),
             sequence,
             records: produced(values),
-        };
+        }
+    }
+
+    fn append(&mut self, topic: usize, number: usize, producer: (&'static str, u64), values: &[u64]) {
+        let request = self.produce_request(topic, number, producer, values);
         let answer = self.call::<v1::ProduceResponse>("Produce", &request);
+        self.appended(topic, number, producer, values, answer);
+    }
+
+    /// Notes what an append was answered.
+    fn appended(
+        &mut self,
+        topic: usize,
+        number: usize,
+        (name, sequence): (&'static str, u64),
+        values: &[u64],
+        answer: Result<v1::ProduceResponse, Error>,
+    ) {
         let partition = &mut self.topics[topic].partitions[number];
         let appended = match &answer {
             Ok(answer) => &answer.appended[0],
@@ -930,6 +997,8 @@ impl Life {
                     }
                 } else {
                     for given in cursor.given.values_mut() {
+                        // A lease of what is gone may still be held, which keeps the others of an ordered group waiting.
+                        cursor.free_from = cursor.free_from.max(if group.ordered { given.free_from } else { 0 });
                         (given.busy_until, given.attempts.0) = (0, 0);
                     }
                     cursor.busy_until = 0;
