@@ -251,6 +251,7 @@ class Broker:
         max_bytes: int = 1024 * 1024,
         idle_timeout: float | None = None,
         reconnect_timeout: float = 120.0,
+        max_lease_extension: float | None = None,
         name: str | None = None,
     ) -> Consumer:
         """Makes a consumer for a group of a topic; the topic must exist by its first receive.
@@ -265,6 +266,9 @@ class Broker:
             max_bytes: most bytes of a batch, 1 to 8 MiB; a larger record comes alone.
             idle_timeout: seconds without a record after which iterating ends; None: never.
             reconnect_timeout: seconds that a wait sits out a broker that cannot be reached.
+            max_lease_extension: seconds, up to 12 h, for which a batch's lease is extended by itself while you have the
+                batch and have not acked or nacked all of it; then it ends with its visibility timeout. 0: never.
+                Default: 600 for batches from iterating, 0 for those from ``receive``.
             name: identifies the consumer to an ordered group, unique, 1 to 255 bytes; default a random one.
 
         From a remote broker, the consumer of a shared group receives ahead while its records are handled fast.
@@ -280,6 +284,7 @@ class Broker:
             max_bytes=max_bytes,
             idle_timeout=idle_timeout,
             reconnect_timeout=reconnect_timeout,
+            max_lease_extension=max_lease_extension,
             name=name,
         )
         self._consumers = [other for other in self._consumers if not other.closed] + [consumer]

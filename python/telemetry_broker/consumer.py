@@ -16,6 +16,7 @@ from telemetry_broker.admin import Mode
 from telemetry_broker.ahead import Ahead
 from telemetry_broker.batch import Batch
 from telemetry_broker.errors import ClosedError, UnavailableError
+from telemetry_broker.extending import Extender, check_extension
 from telemetry_broker.leases import Lease, Leases
 from telemetry_broker.pace import MAX_BYTES_AHEAD
 from telemetry_broker.receiving import Demand, Outage, check_wait
@@ -29,6 +30,10 @@ class Consumer:
 
     Iterating waits for records until the consumer is closed or nothing came for ``idle_timeout`` seconds. Leaving the
     ``with`` block (or ``close``) gives back at once what is neither acked nor nacked.
+
+    A batch from iterating is yours for as long as you work on it: while you have it un-acked, a thread extends its
+    lease, for up to ``max_lease_extension``. To give a batch up, nack it, or let go of it and it comes again when its
+    visibility timeout ends. Nothing is kept for a thread or a process that has ended.
 
     Attributes:
         topic: what is read.
@@ -49,6 +54,7 @@ class Consumer:
         max_bytes: int = 1024 * 1024,
         idle_timeout: float | None = None,
         reconnect_timeout: float = 120.0,
+        max_lease_extension: float | None = None,
         name: str | None = None,
     ) -> None:
         self._demand = Demand(
@@ -69,6 +75,8 @@ class Consumer:
         self._reconnect_timeout = reconnect_timeout
         self._max_records = self._demand.max_records
         self._leases = Leases(transport, topic, group)
+        self._extender = Extender(self._leases, self.name)
+        self._keep_iterated, self._keep_received = check_extension(max_lease_extension)
         self._receiver = transport.receiver(topic)
         self._closed = threading.Event()
         self._ahead: Ahead | None = None
@@ -108,7 +116,9 @@ class Consumer:
         if self._closed.is_set():
             raise self._demand.closed_error()
         check_wait(wait)
-        return self._receive(self._demand.records(max_records), wait)
+        batch = self._receive(self._demand.records(max_records), wait)
+        self._extender.keep(batch, self._keep_received)
+        return batch
 
     def ack(self, batches: Iterable[Batch]) -> int:
         """Acks several batches of this consumer at once: one call, and one write per partition. See ``Batch.ack``."""
@@ -122,6 +132,7 @@ class Consumer:
         if self._closed.is_set() or os.getpid() != self._pid:
             return
         self._closed.set()
+        self._extender.close()
         self._receiver.close()
         if self._ahead is not None:
             self._ahead.close()
@@ -133,12 +144,8 @@ class Consumer:
             _log.warning("%r could not give back its leases, they end with their visibility timeouts: %s", self, error)
 
     def __iter__(self) -> Iterator[Batch]:
-        while not self._closed.is_set():
-            batch = self._receive(self._max_records, self._idle_timeout)
-            if batch:
-                yield batch
-            elif self._idle_timeout is not None:
-                return
+        # Not a generator: its frame would hold on to a batch that the program has let go of.
+        return iter(self._next, None)
 
     def __enter__(self) -> Self:
         return self
@@ -150,6 +157,17 @@ class Consumer:
 
     def __repr__(self) -> str:
         return f"<Consumer {self.name!r} of {self.topic!r} for {self.group!r} at {self._transport.url}>"
+
+    def _next(self) -> Batch | None:
+        """The next batch of an iteration, None at its end."""
+        while not self._closed.is_set():
+            batch = self._receive(self._max_records, self._idle_timeout)
+            if batch:
+                self._extender.keep(batch, self._keep_iterated)
+                return batch
+            if self._idle_timeout is not None:
+                break
+        return None
 
     def _receive(self, max_records: int, wait: float | None) -> Batch:
         if os.getpid() != self._pid:

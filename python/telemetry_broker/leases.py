@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from telemetry_broker import _core
 from telemetry_broker.errors import InvalidArgumentError, StaleLeaseError
 from telemetry_broker.steps import Steps, run
 from telemetry_broker.transport import Transport
 from telemetry_broker.v1 import broker_pb2 as pb
+
+if TYPE_CHECKING:
+    from telemetry_broker.extending import Keep
 
 _LEASES_PER_REQUEST: Final = 10_000
 
@@ -31,6 +34,8 @@ class Lease:
         self.timeout = delivery.visibility_timeout_ms / 1000
         self.received = time.monotonic()
         """When the timeout began, by the clock of this process; later than the broker's by the way here."""
+        self.keep: Keep | None = None
+        """Why it is extended by itself; None: it is not."""
 
     def settle(self, ranges: Iterable[range]) -> None:
         """Takes ranges out of what is open."""
@@ -81,6 +86,11 @@ class LeaseBook:
             self._open[lease.id] = lease
         return lease
 
+    def kept(self) -> list[Lease]:
+        """The open leases that are extended by themselves."""
+        with self._lock:
+            return [lease for lease in self._open.values() if lease.keep is not None]
+
     def ack(self, parts: Iterable[Part]) -> Steps[int]:
         """Acks; returns the number of records newly acked. Raises StaleLeaseError once the rest is acked."""
         acked = 0
@@ -127,9 +137,12 @@ class LeaseBook:
             now = time.monotonic()
             response = pb.ExtendResponse.FromString((yield "Extend", request))
             ended = {entry.lease_id for entry in response.stale}
-            for lease, _ in chunk:
-                lease.received = now
-                lease.timeout = timeout_ms / 1000 or lease.timeout
+            with self._lock:
+                for lease, _ in chunk:
+                    lease.received = now
+                    lease.timeout = timeout_ms / 1000 or lease.timeout
+                    if lease.id in self._open:
+                        self._open[lease.id] = self._open.pop(lease.id)  # the one that ends first stays in front
             stale += self._settled([part for part in chunk if part[0].id in ended], response.stale)
         _raise_if_stale(stale, "extended")
 
@@ -174,6 +187,10 @@ class Leases:
     def add(self, delivery: _core.Delivery) -> Lease:
         """See LeaseBook, here and below."""
         return self._book.add(delivery)
+
+    def kept(self) -> list[Lease]:
+        """The open leases that are extended by themselves."""
+        return self._book.kept()
 
     def ack(self, parts: Iterable[Part]) -> int:
         """Acks; returns the number of records newly acked."""

@@ -12,10 +12,12 @@ from typing import Self
 from telemetry_broker import _core
 from telemetry_broker.admin import Mode
 from telemetry_broker.aio.batch import Batch
+from telemetry_broker.aio.extending import Extender
 from telemetry_broker.aio.feed import Feed
 from telemetry_broker.aio.home import Home
 from telemetry_broker.aio.transport import Transport, run
 from telemetry_broker.errors import ClosedError, UnavailableError
+from telemetry_broker.extending import check_extension
 from telemetry_broker.leases import Lease, LeaseBook
 from telemetry_broker.pace import MAX_BYTES_AHEAD
 from telemetry_broker.receiving import Demand, Outage, check_wait
@@ -28,6 +30,10 @@ class Consumer:
 
     ``async for batch in consumer`` waits for records until the consumer is closed or nothing came for ``idle_timeout``
     seconds. Leaving the ``async with`` block (or ``close``) gives back at once what is neither acked nor nacked.
+
+    A batch from iterating is yours for as long as you work on it: while you have it un-acked, its lease is extended,
+    for up to ``max_lease_extension``. To give a batch up, nack it, or let go of it and it comes again when its
+    visibility timeout ends. Nothing is kept for a process that has ended.
 
     Several tasks may receive from one consumer. A cancelled ``receive`` loses nothing: what the broker leased for it is
     for the next one, or is given back after a few seconds.
@@ -51,6 +57,7 @@ class Consumer:
         max_bytes: int = 1024 * 1024,
         idle_timeout: float | None = None,
         reconnect_timeout: float = 120.0,
+        max_lease_extension: float | None = None,
         name: str | None = None,
     ) -> None:
         self._demand = Demand(
@@ -71,6 +78,8 @@ class Consumer:
         self._reconnect_timeout = reconnect_timeout
         self._home = Home(f"this consumer of {topic}")
         self._leases = LeaseBook(topic, group)
+        self._extender = Extender(self._leases, transport)
+        self._keep_iterated, self._keep_received = check_extension(max_lease_extension)
         self._receiver = transport.receiver(topic)
         self._feed: Feed | None = None
         if transport.prefetches:
@@ -105,7 +114,9 @@ class Consumer:
         if self.closed:
             raise self._demand.closed_error()
         check_wait(wait)
-        return await self._receive(self._demand.records(max_records), wait)
+        batch = await self._receive(self._demand.records(max_records), wait)
+        self._extender.keep(batch, self._keep_received)
+        return batch
 
     async def ack(self, batches: Iterable[Batch]) -> int:
         """Acks several batches of this consumer at once: one call, and one write per partition. See ``Batch.ack``."""
@@ -121,6 +132,7 @@ class Consumer:
         self._home.check()
         self._closing.set()
         self._receiver.close()
+        self._extender.close()
         if self._feed is not None:
             await self._feed.close()
         if not give_back:
@@ -138,6 +150,7 @@ class Consumer:
         while not self.closed:
             batch = await self._receive(self._demand.max_records, self._idle_timeout)
             if batch:
+                self._extender.keep(batch, self._keep_iterated)
                 return batch
             if self._idle_timeout is not None:
                 break

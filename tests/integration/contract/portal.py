@@ -78,8 +78,8 @@ class Face:
 
     def __iter__(self) -> Iterator[Any]:
         iterator = aiter(self._face_target)
-        while (item := self._face_portal.run(lambda: anext(iterator, _END))) is not _END:
-            yield self._face_portal.face(item)
+        # Not a generator, which would hold on to what it gave last.
+        return iter(lambda: self._face_portal.face(self._face_portal.run(lambda: anext(iterator, _END))), _END)
 
     def __len__(self) -> int:
         return len(self._face_target)
