@@ -182,6 +182,12 @@ class Delivery:
     @property
     def keys(self) -> list[bytes | None]: ...
     @property
+    def value_views(self) -> list[memoryview]:
+        """The values as read-only views of the response's bytes, which live as long as one of the views. Not copied."""
+    @property
+    def key_views(self) -> list[memoryview | None]:
+        """The keys likewise."""
+    @property
     def timestamps_ns(self) -> list[int]:
         """The producers' times; 0 where none was given."""
     @property

@@ -14,7 +14,8 @@ from telemetry_broker.positions import Offset, milliseconds
 class Records:
     """A contiguous range of one partition: record ``i`` has the offset ``base_offset + i``.
 
-    Records stay encoded until a property asks for them; what it decoded is kept with the batch.
+    Records stay encoded until a property asks for them; what it decoded is kept with the batch. ``values`` and ``keys``
+    are copies of their bytes; ``value_views`` and ``key_views`` are not.
     """
 
     def __init__(self, delivery: _core.Delivery) -> None:
@@ -65,6 +66,20 @@ class Records:
     def keys(self) -> list[bytes | None]:
         """The keys; None for a record without one."""
         return self._delivery.keys
+
+    @cached_property
+    def value_views(self) -> list[memoryview]:
+        """The payloads without a copy: read-only views of the bytes that came from the broker.
+
+        They stay good after the batch and the broker are gone; one of them keeps the bytes of the whole batch alive.
+        Worth it for payloads of more than some 2 KiB; smaller ones are copied faster than a view of them is made.
+        """
+        return self._delivery.value_views
+
+    @cached_property
+    def key_views(self) -> list[memoryview | None]:
+        """The keys without a copy, like ``value_views``; None for a record without one."""
+        return self._delivery.key_views
 
     @cached_property
     def timestamps_ns(self) -> list[int]:

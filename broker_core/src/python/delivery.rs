@@ -32,6 +32,19 @@ impl PyDelivery {
         let items = self.entries().map(|entry| item(entry.record)).collect::<PyResult<Vec<_>>>()?;
         PyList::new(py, items)
     }
+
+    /// The response, to be sliced without a copy; who holds a slice holds the response.
+    fn whole<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
+        PyMemoryView::from(self.response.clone_ref(py).into_pyobject(py)?.as_any())
+    }
+
+    /// `part`, a slice of the response, as a view of `whole`.
+    fn view<'py>(&self, whole: &Bound<'py, PyMemoryView>, part: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        // An empty part may point anywhere.
+        let start = if part.is_empty() { 0 } else { part.as_ptr() as usize - self.response.as_ptr() as usize };
+        let index = |at: usize| isize::try_from(at).unwrap_or(isize::MAX);
+        whole.get_item(PySlice::new(whole.py(), index(start), index(start + part.len()), 1))
+    }
 }
 
 #[pymethods]
@@ -103,6 +116,18 @@ impl PyDelivery {
     }
 
     #[getter]
+    fn value_views<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let whole = self.whole(py)?;
+        self.list(py, |record| self.view(&whole, RecordView::of(record).value))
+    }
+
+    #[getter]
+    fn key_views<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let whole = self.whole(py)?;
+        self.list(py, |record| RecordView::of(record).key.map(|key| self.view(&whole, key)).transpose())
+    }
+
+    #[getter]
     fn timestamps_ns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.list(py, |record| Ok(RecordView::of(record).timestamp_ns))
     }
@@ -128,8 +153,6 @@ impl PyDelivery {
 
     #[getter]
     fn records<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let whole = PyMemoryView::from(self.response.clone_ref(py).into_pyobject(py)?.as_any())?;
-        let index = |at: usize| isize::try_from(at).unwrap_or(isize::MAX);
-        whole.get_item(PySlice::new(py, index(self.range.start), index(self.range.end), 1))
+        self.view(&self.whole(py)?, &self.response[self.range.clone()])
     }
 }

@@ -1,5 +1,8 @@
 """Records go in, and come out as they were, where they belong, in order."""
 
+import gc
+from collections.abc import Callable
+
 import pytest
 
 import telemetry_broker as tb
@@ -45,13 +48,31 @@ def test_what_was_sent_is_received_with_key_headers_and_times(broker: tb.Broker)
         assert batch.ack() == 3
 
 
+def test_views_are_the_delivered_bytes_themselves_and_outlive_their_batch(broker: tb.Broker) -> None:
+    broker.create_topic("t", partitions=1)
+    values = [b"one", b"", bytes(100_000)]
+    with broker.producer("t") as producer:
+        for value, key in zip(values, [b"k", None, b""], strict=True):
+            producer.send(value, key=key)
+    with broker.consumer("t", "g") as consumer:
+        batch = consumer.receive(wait=TIMEOUT)
+        views, keys = batch.value_views, batch.key_views
+        assert all(view.readonly and view.obj is batch.records.obj for view in views)
+        batch.ack()
+    broker.delete_topic("t")
+    del batch
+    gc.collect()
+    assert [bytes(view) for view in views] == values
+    assert [None if key is None else bytes(key) for key in keys] == [b"k", None, b""]
+
+
 def test_receive_gives_an_empty_batch_when_there_is_nothing(broker: tb.Broker) -> None:
     broker.create_topic("t")
     with broker.consumer("t", "g") as consumer:
         batch = consumer.receive()
         assert not batch
         assert len(batch) == 0
-        assert batch.values == []
+        assert batch.values == batch.value_views == batch.key_views == []
         assert batch.ack() == 0
         assert batch.nack() == 0
 
@@ -199,6 +220,32 @@ def test_a_position_of_another_log_is_refused(broker: tb.Broker) -> None:
     with pytest.raises(tb.NotFoundError) as caught:
         broker.read("t", 0, tb.Offset(bytes(16), 0))
     assert caught.value.code == "position.log_id"
+
+
+def test_a_position_behind_the_end_is_refused_and_one_below_the_start_begins_there(broker: tb.Broker) -> None:
+    broker.create_topic("t", partitions=1)
+    send(broker, "t", b"a", b"b")
+    broker.purge_topic("t")
+    send(broker, "t", b"c")
+    broker.create_group("t", "g")
+    calls: list[Callable[[tb.Position], object]] = [
+        lambda position: broker.read("t", 0, position),
+        lambda position: broker.seek("t", "g", position),
+        lambda position: broker.create_group("t", "new", start=position),
+    ]
+    log_id = broker.describe_topic("t").partitions[0].log_id
+    for call in calls:
+        for position in (4, tb.Offset(log_id, 4)):
+            with pytest.raises(tb.InvalidArgumentError) as caught:
+                call(position)
+            assert str(caught.value) == (
+                "position.out_of_range: t/0 goes from offset 2 to 3, it has no 4: give an offset up to 3, a time, "
+                "or an edge (start, end)"
+            )
+    assert [group.name for group in broker.groups("t")] == ["g"]
+    assert broker.read("t", 0, 0).values == [b"c"]
+    assert broker.seek("t", "g", 0)[0].acked_end_offset == 2
+    assert not broker.read("t", 0, 3)
 
 
 def test_every_durability_stores_and_gives_records(broker: tb.Broker) -> None:
