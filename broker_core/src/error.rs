@@ -39,6 +39,8 @@ codes! {
     GroupNotFound = "group.not_found",
     /// A position in a log that the partition no longer has.
     PositionLogId = "position.log_id",
+    /// An offset behind the end of the log.
+    PositionOutOfRange = "position.out_of_range",
     /// A topic of that name with another configuration, or a folder that is no topic's.
     TopicExists = "topic.exists",
     /// A group of that name with another mode.

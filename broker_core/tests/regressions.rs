@@ -307,12 +307,13 @@ fn a_group_cannot_begin_behind_the_end() {
     let b = on(&disk);
     create(&b, "t", 1, v1::Durability::Os);
     let from = v1::Position { at: Some(v1::position::At::Offset(u64::MAX)), log_id: vec![] };
-    call::<v1::CreateGroupResponse>(
+    let err = call::<v1::CreateGroupResponse>(
         &b,
         "CreateGroup",
         &v1::CreateGroupRequest { topic: "t".into(), group: "g".into(), from: Some(from), ..Default::default() },
     )
-    .unwrap();
+    .unwrap_err();
+    assert_eq!(err.code(), Code::PositionOutOfRange);
     produce(&b, "t", &["a"]);
     assert_eq!(values(&receive(&b, &wish("t", "g"))), ["a"]);
 }

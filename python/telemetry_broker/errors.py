@@ -151,6 +151,7 @@ CODES: Final[dict[str, CodeInfo]] = {
     "partition.not_found": CodeInfo(NotFoundError, grpc.StatusCode.NOT_FOUND),
     "group.not_found": CodeInfo(NotFoundError, grpc.StatusCode.NOT_FOUND),
     "position.log_id": CodeInfo(NotFoundError, grpc.StatusCode.NOT_FOUND),
+    "position.out_of_range": CodeInfo(InvalidArgumentError, grpc.StatusCode.OUT_OF_RANGE),
     "topic.exists": CodeInfo(ConflictError, grpc.StatusCode.ALREADY_EXISTS),
     "group.exists": CodeInfo(ConflictError, grpc.StatusCode.ALREADY_EXISTS),
     "topic.version": CodeInfo(ConflictError, grpc.StatusCode.FAILED_PRECONDITION),

@@ -12,7 +12,7 @@ use super::dead_letter::Choice;
 use super::info::{GroupInfo, PartitionInfo};
 use super::names;
 use super::partition::Partition;
-use super::topic::Topic;
+use super::topic::{Topic, group_not_found};
 use super::{Broker, Code, Delivered, Error, Receive, Result, Unsettled};
 use crate::log::Appended;
 use crate::queue::lease::LeaseId;
@@ -232,7 +232,7 @@ impl Broker {
         let topic = self.topic(topic)?;
         match topic.group_id(group) {
             Some(id) => Ok((topic, id)),
-            None => Err(Error::new(Code::GroupNotFound, format!("topic {:?} has no group {group:?}", topic.name()))),
+            None => Err(group_not_found(topic.name(), group)),
         }
     }
 
@@ -303,7 +303,7 @@ impl Broker {
     fn rpc_read(&self, request: &v1::ReadRequest) -> Result<Vec<u8>> {
         let topic = self.topic(&request.topic)?;
         let partition = topic.partition(request.partition)?;
-        let from = resolve(&partition, request.from.as_ref())?.ok_or_else(|| {
+        let from = resolve(&topic, &partition, request.from.as_ref())?.ok_or_else(|| {
             Error::new(Code::InvalidArgument, "Read needs `from`: an offset, a time, or an edge (start, end)")
         })?;
         let (runs, next_offset) = partition.read(from, bounds(request.max_records, request.max_bytes)?)?;
@@ -367,7 +367,7 @@ impl Broker {
 
     fn rpc_create_group(&self, request: v1::CreateGroupRequest) -> Result<Vec<u8>> {
         let topic = self.topic(&request.topic)?;
-        let start = |partition: &Partition| resolve(partition, request.from.as_ref());
+        let start = |partition: &Partition| resolve(&topic, partition, request.from.as_ref());
         let wish = Some(mode_of(request.mode)?.unwrap_or(Mode::Shared));
         let mode = topic.ensure_group(&request.group, wish, &start, self.first_grant(), Code::GroupExists)?;
         Ok(v1::CreateGroupResponse { group: Some(group_to_wire(request.group, mode)) }.encode_to_vec())
@@ -393,7 +393,7 @@ impl Broker {
         chosen.sort_by_key(|partition| partition.number());
         // All positions first: a bad one moves nothing.
         let offsets = chosen.iter().map(|partition| {
-            resolve(partition, request.to.as_ref())?.ok_or_else(|| {
+            resolve(&topic, partition, request.to.as_ref())?.ok_or_else(|| {
                 Error::new(Code::InvalidArgument, "SeekGroup needs `to`: an offset, a time, or an edge (start, end)")
             })
         });
@@ -499,7 +499,7 @@ fn on_leases(
 }
 
 /// The offset of a position in a partition; None: where nothing was said.
-fn resolve(partition: &Partition, position: Option<&v1::Position>) -> Result<Option<u64>> {
+fn resolve(topic: &Topic, partition: &Partition, position: Option<&v1::Position>) -> Result<Option<u64>> {
     let Some(position) = position else { return Ok(None) };
     let (start, end) = partition.edges();
     match position.at {
@@ -509,10 +509,22 @@ fn resolve(partition: &Partition, position: Option<&v1::Position>) -> Result<Opt
                 return Err(Error::new(
                     Code::PositionLogId,
                     format!(
-                        "partition {} has log {:?}, not the log of that position: it was made anew, offsets of the old one \
-                         mean nothing; begin at its start",
+                        "{}/{} has log {:?}, not the log of that position: it was made anew, offsets of the old one mean \
+                         nothing; begin at its start",
+                        topic.name(),
                         partition.number(),
                         partition.log_id()
+                    ),
+                ));
+            }
+            if offset > end {
+                return Err(Error::new(
+                    Code::PositionOutOfRange,
+                    format!(
+                        "{}/{} goes from offset {start} to {end}, it has no {offset}: give an offset up to {end}, a time, \
+                         or an edge (start, end)",
+                        topic.name(),
+                        partition.number()
                     ),
                 ));
             }

@@ -284,7 +284,7 @@ impl Topic {
             Error::new(
                 Code::PartitionNotFound,
                 format!(
-                    "topic {:?} has partitions 0 to {}, not {number}",
+                    "topic {:?} has partitions 0 to {}, not {number}; give one of these, or add partitions",
                     self.name,
                     partitions.len().saturating_sub(1)
                 ),
@@ -440,7 +440,7 @@ impl Topic {
         let mut meta = self.meta.lock();
         let mut next = meta.clone();
         if next.groups.remove(group).is_none() {
-            return Err(Error::new(Code::GroupNotFound, format!("topic {:?} has no group {group:?}", self.name)));
+            return Err(group_not_found(&self.name, group));
         }
         self.store(&next)?;
         *meta = next;
@@ -457,4 +457,12 @@ impl Topic {
         let outcomes: Vec<Result<()>> = partitions.iter().map(|partition| partition.close(flush)).collect();
         outcomes.into_iter().collect()
     }
+}
+
+/// What a group that is not there answers.
+pub fn group_not_found(topic: &str, group: &str) -> Error {
+    Error::new(
+        Code::GroupNotFound,
+        format!("topic {topic:?} has no group {group:?}; a group is made by its first consumer, or with CreateGroup"),
+    )
 }

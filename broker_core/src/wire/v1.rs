@@ -663,7 +663,9 @@ pub mod position {
     /// One of three ways to say it.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum At {
-        /// An offset; fails with NOT_FOUND (`position.log_id`) when `log_id` is given and the partition has another one.
+        /// An offset; fails with NOT_FOUND (`position.log_id`) when `log_id` is given and the partition has another one, and
+        /// with OUT_OF_RANGE (`position.out_of_range`) when it lies behind the end. One below the oldest record kept begins
+        /// there.
         #[prost(uint64, tag = "1")]
         Offset(u64),
         /// The first record appended at or after this time, nanoseconds since the epoch.
@@ -823,7 +825,7 @@ pub struct SeekGroupRequest {
     /// Only these partitions; empty: all.
     #[prost(uint32, repeated, tag = "3")]
     pub partitions: ::prost::alloc::vec::Vec<u32>,
-    /// Where the group goes on. An offset outside of the log is moved to its nearer end.
+    /// Where the group goes on. An offset below the oldest record kept is moved there.
     #[prost(message, optional, tag = "4")]
     pub to: ::core::option::Option<Position>,
 }

@@ -189,11 +189,15 @@ class Broker:
         Args:
             topic: the topic.
             group: the group; it must exist.
-            to: where it goes on. An offset outside of the log is moved to the nearer end.
+            to: where it goes on. An offset below the oldest record kept is moved there.
             partitions: only these; empty: all.
 
         Returns:
             The partitions that were moved, as they are now.
+
+        Raises:
+            NotFoundError: no such topic, group or partition, or a position of another log.
+            InvalidArgumentError: an offset behind the end (``position.out_of_range``); nothing was moved.
         """
         return await self._run(calls.seek(topic, group, to, partitions))
 
@@ -316,6 +320,11 @@ class Broker:
 
         Returns:
             A page; ``page.next`` is where to read on, an empty page is the end.
+
+        Raises:
+            NotFoundError: no such topic or partition, or a position of another log.
+            InvalidArgumentError: an offset behind the end (``position.out_of_range``).
+            CorruptError: stored bytes are damaged there.
         """
         return await self._run(calls.read(topic, partition, start, max_records, max_bytes))
 
