@@ -81,6 +81,8 @@ class Ahead:
 
     def _is_fresh(self, lease: Lease) -> bool:
         """Whether there is time enough to handle the records; makes time if not."""
+        if lease.ended:
+            return False
         if time.monotonic() - lease.received < lease.timeout / 2:
             return True
         try:

@@ -22,7 +22,7 @@ from telemetry_broker.admin import (
 )
 from telemetry_broker.batch import Page, Records
 from telemetry_broker.errors import InvalidArgumentError
-from telemetry_broker.positions import Offset, Position, encode_position, unsigned
+from telemetry_broker.positions import Edge, Offset, Position, encode_position, unsigned
 from telemetry_broker.steps import Steps
 from telemetry_broker.v1 import broker_pb2 as pb
 
@@ -89,6 +89,33 @@ def seek(topic: str, group: str, to: Position, partitions: Iterable[int]) -> Ste
     request = pb.SeekGroupRequest(topic=topic, group=group, partitions=_numbers(partitions), to=encode_position(to))
     answer = pb.SeekGroupResponse.FromString((yield "SeekGroup", request))
     return tuple(map(decode_group_partition, answer.partitions))
+
+
+def seek_consumer(
+    topic: str, group: str, mode: Mode, to: Position, partitions: Iterable[int]
+) -> Steps[tuple[GroupPartition, ...]]:
+    """Moves a group that may not have been made yet: a consumer's first receive makes it."""
+    yield from create_group(topic, group, mode, Edge.START)
+    return (yield from seek(topic, group, to, partitions))
+
+
+def peek(topic: str, group: str, partitions: Iterable[int], max_records: int, max_bytes: int) -> Steps[list[Records]]:
+    """The oldest records that a group has not acked, in the order of the partitions."""
+    positions: dict[int, Position] = {}
+    if any(known.name == group for known in (yield from groups(topic))):
+        for held in (yield from describe_group(topic, group)).partitions:
+            if held.lag:
+                positions[held.partition] = held.acked_end_offset
+    else:
+        described = yield from describe_topic(topic)
+        positions = {state.partition: Edge.START for state in described.partitions}
+    chosen = frozenset(partitions) or positions.keys()
+    found: list[Records] = []
+    for partition, start in positions.items():
+        left = max_records - sum(map(len, found))
+        if partition in chosen and left > 0:
+            found += (yield from read(topic, partition, start, left, max_bytes)).ranges
+    return found
 
 
 def delete_group(topic: str, group: str) -> Steps[None]:

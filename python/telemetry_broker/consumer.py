@@ -11,15 +11,17 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from telemetry_broker import _core
-from telemetry_broker.admin import Mode
+from telemetry_broker import _core, calls
+from telemetry_broker.admin import GroupPartition, Mode
 from telemetry_broker.ahead import Ahead
-from telemetry_broker.batch import Batch
+from telemetry_broker.batch import Batch, Records
 from telemetry_broker.errors import ClosedError, UnavailableError
 from telemetry_broker.extending import Extender, check_extension
 from telemetry_broker.leases import Lease, Leases
 from telemetry_broker.pace import MAX_BYTES_AHEAD
+from telemetry_broker.positions import Position
 from telemetry_broker.receiving import Demand, Outage, check_wait
+from telemetry_broker.steps import run
 from telemetry_broker.transport import Transport, forked_error
 
 _log = logging.getLogger(__name__)
@@ -123,6 +125,38 @@ class Consumer:
     def ack(self, batches: Iterable[Batch]) -> int:
         """Acks several batches of this consumer at once: one call, and one write per partition. See ``Batch.ack``."""
         return self._leases.ack([batch.part() for batch in batches])
+
+    def seek(self, to: Position, partitions: Iterable[int] | None = None) -> tuple[GroupPartition, ...]:
+        """Moves the group, forwards or back, and goes on from there; see ``Broker.seek``. Makes the group if need be.
+
+        It is the whole group that moves: other consumers' leases end too. A batch that was received before is not to
+        be acked any more.
+
+        Args:
+            to: ``START``, ``END``, an offset, an ``Offset``, or ``at_time(...)``.
+            partitions: only these; None: those of this consumer.
+        """
+        wanted = self._demand.partitions if partitions is None else partitions
+        steps = calls.seek_consumer(self.topic, self.group, self._demand.mode, to, wanted)
+        moved = run(steps, self._transport.call)
+        self._leases.end(state.partition for state in moved)
+        return moved
+
+    def peek(self, max_records: int = 10) -> list[Records]:
+        """Looks at the oldest records that the group has not acked, leased or not, without leasing them.
+
+        Makes no group and counts no attempt. Records that were acked out of their order may be among them.
+
+        Args:
+            max_records: how many, of all partitions of this consumer together, 1 to 65,536.
+
+        Returns:
+            Ranges of records, in the order of the partitions; none when all is acked.
+        """
+        steps = calls.peek(
+            self.topic, self.group, self._demand.partitions, self._demand.records(max_records), self._demand.max_bytes
+        )
+        return run(steps, self._transport.call)
 
     def close(self, *, give_back: bool = True) -> None:
         """Ends every wait and, unless told not to, gives back what is open; repeating it is fine.

@@ -27,6 +27,7 @@ class Lease:
 
     def __init__(self, delivery: _core.Delivery) -> None:
         self.id = delivery.lease_id
+        self.partition = delivery.partition
         self.place = f"{delivery.topic}/{delivery.partition}"
         self.offsets = range(delivery.base_offset, delivery.base_offset + len(delivery))
         self.open = [self.offsets]
@@ -34,6 +35,8 @@ class Lease:
         self.timeout = delivery.visibility_timeout_ms / 1000
         self.received = time.monotonic()
         """When the timeout began, by the clock of this process; later than the broker's by the way here."""
+        self.ended = False
+        """It is known to have ended, so its records are not worth handling."""
         self.keep: Keep | None = None
         """Why it is extended by itself; None: it is not."""
 
@@ -85,6 +88,14 @@ class LeaseBook:
                     del self._open[oldest.id]
             self._open[lease.id] = lease
         return lease
+
+    def end(self, partitions: Iterable[int]) -> None:
+        """Forgets the leases of these partitions, which a seek has ended."""
+        moved = frozenset(partitions)
+        with self._lock:
+            for lease in [lease for lease in self._open.values() if lease.partition in moved]:
+                lease.ended = True
+                del self._open[lease.id]
 
     def kept(self) -> list[Lease]:
         """The open leases that are extended by themselves."""
@@ -187,6 +198,10 @@ class Leases:
     def add(self, delivery: _core.Delivery) -> Lease:
         """See LeaseBook, here and below."""
         return self._book.add(delivery)
+
+    def end(self, partitions: Iterable[int]) -> None:
+        """Forgets the leases of these partitions, which a seek has ended."""
+        self._book.end(partitions)
 
     def kept(self) -> list[Lease]:
         """The open leases that are extended by themselves."""

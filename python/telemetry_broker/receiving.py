@@ -24,7 +24,9 @@ class Demand:
 
     Attributes:
         name: the consumer's, given or made up.
+        mode: of the group.
         max_records: of a batch, where a receive says nothing else.
+        max_bytes: of a batch.
         empty: a delivery of no records.
     """
 
@@ -45,7 +47,9 @@ class Demand:
         if not 1 <= max_bytes <= _MAX_BYTES:
             raise InvalidArgumentError(f"max_bytes={max_bytes}: give 1 to {_MAX_BYTES}")
         self.name = name if name is not None else f"consumer-{uuid.uuid4().hex}"
+        self.mode = mode
         self.max_records = self.records(max_records)
+        self.max_bytes = max_bytes
         self._topic = topic
         self._request = pb.ReceiveRequest(
             topic=topic,
@@ -61,6 +65,11 @@ class Demand:
         self.empty = _core.Delivery.parse(
             pb.ReceiveResponse(deliveries=[pb.Delivery(topic=topic)]).SerializeToString()
         )[0]
+
+    @property
+    def partitions(self) -> list[int]:
+        """Those that are read; empty: all."""
+        return list(self._request.partitions)
 
     def records(self, max_records: int | None) -> int:
         """How many records a receive means."""

@@ -9,17 +9,19 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from telemetry_broker import _core
-from telemetry_broker.admin import Mode
+from telemetry_broker import _core, calls
+from telemetry_broker.admin import GroupPartition, Mode
 from telemetry_broker.aio.batch import Batch
 from telemetry_broker.aio.extending import Extender
 from telemetry_broker.aio.feed import Feed
 from telemetry_broker.aio.home import Home
 from telemetry_broker.aio.transport import Transport, run
+from telemetry_broker.batch import Records
 from telemetry_broker.errors import ClosedError, UnavailableError
 from telemetry_broker.extending import check_extension
 from telemetry_broker.leases import Lease, LeaseBook
 from telemetry_broker.pace import MAX_BYTES_AHEAD
+from telemetry_broker.positions import Position
 from telemetry_broker.receiving import Demand, Outage, check_wait
 
 _log = logging.getLogger(__name__)
@@ -121,6 +123,40 @@ class Consumer:
     async def ack(self, batches: Iterable[Batch]) -> int:
         """Acks several batches of this consumer at once: one call, and one write per partition. See ``Batch.ack``."""
         return await run(self._leases.ack([batch.part() for batch in batches]), self._transport)
+
+    async def seek(self, to: Position, partitions: Iterable[int] | None = None) -> tuple[GroupPartition, ...]:
+        """Moves the group, forwards or back, and goes on from there; see ``Broker.seek``. Makes the group if need be.
+
+        It is the whole group that moves: other consumers' leases end too. A batch that was received before is not to
+        be acked any more.
+
+        Args:
+            to: ``START``, ``END``, an offset, an ``Offset``, or ``at_time(...)``.
+            partitions: only these; None: those of this consumer.
+        """
+        self._home.check()
+        wanted = self._demand.partitions if partitions is None else partitions
+        steps = calls.seek_consumer(self.topic, self.group, self._demand.mode, to, wanted)
+        moved = await run(steps, self._transport)
+        self._leases.end(state.partition for state in moved)
+        return moved
+
+    async def peek(self, max_records: int = 10) -> list[Records]:
+        """Looks at the oldest records that the group has not acked, leased or not, without leasing them.
+
+        Makes no group and counts no attempt. Records that were acked out of their order may be among them.
+
+        Args:
+            max_records: how many, of all partitions of this consumer together, 1 to 65,536.
+
+        Returns:
+            Ranges of records, in the order of the partitions; none when all is acked.
+        """
+        self._home.check()
+        steps = calls.peek(
+            self.topic, self.group, self._demand.partitions, self._demand.records(max_records), self._demand.max_bytes
+        )
+        return await run(steps, self._transport)
 
     async def close(self, *, give_back: bool = True) -> None:
         """Ends every wait and, unless told not to, gives back what is open; repeating it is fine.

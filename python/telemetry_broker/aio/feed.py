@@ -145,7 +145,11 @@ class Feed:
                 changed.set_result(None)
 
     def _pop(self, max_records: int) -> Taken | None:
-        for place, (delivery, _) in enumerate(self._ready):
+        while self._ready and self._ready[0][1].ended:
+            self._ready.popleft()
+        for place, (delivery, lease) in enumerate(self._ready):
+            if lease.ended:
+                continue
             if len(delivery) <= max_records:
                 taken = self._ready[place]
                 del self._ready[place]

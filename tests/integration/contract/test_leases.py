@@ -340,3 +340,71 @@ def test_a_group_keeps_its_mode(broker: tb.Broker) -> None:
     with pytest.raises(tb.ConflictError) as caught:
         broker.create_group("t", "o", mode="shared")
     assert caught.value.code == "group.exists"
+
+
+# Moving and looking
+
+
+def test_a_consumer_moves_its_group_also_before_its_first_receive(broker: tb.Broker) -> None:
+    with broker.consumer("t", "g") as consumer:
+        assert [state.acked_end_offset for state in consumer.seek(7)] == [7]
+        assert consumer.receive().offsets == range(7, 10)
+        consumer.seek(tb.START)
+        batch = consumer.receive()
+        assert batch.offsets == range(10)
+        consumer.seek(tb.END)
+        assert not consumer.receive()
+        with pytest.raises(tb.StaleLeaseError):
+            batch.ack()
+        consumer.seek(tb.AtTime(batch.append_times_ns[0]))
+        assert consumer.receive().base_offset == 0
+
+
+def test_a_consumer_moves_its_own_partitions(broker: tb.Broker) -> None:
+    broker.create_topic("u", partitions=3)
+    with broker.consumer("u", "g", partitions=[1, 2]) as consumer:
+        assert [state.partition for state in consumer.seek(tb.START)] == [1, 2]
+        assert [state.partition for state in consumer.seek(tb.START, partitions=[0])] == [0]
+
+
+def test_what_was_taken_ahead_does_not_come_after_a_seek(broker: tb.Broker) -> None:
+    broker.create_topic("u", partitions=1)
+    with broker.producer("u") as producer:
+        producer.send_many([b"%d" % number for number in range(3000)])
+    with broker.consumer("u", "g", max_records=50, idle_timeout=0.2) as consumer:
+        for batch in consumer:
+            batch.ack()
+            if batch.base_offset == 1000:
+                break
+        consumer.seek(2500)
+        offsets: list[int] = []
+        for batch in consumer:
+            offsets += batch.offsets
+            batch.ack()
+    assert offsets == list(range(2500, 3000))
+
+
+def test_peeking_leases_nothing_and_makes_no_group(broker: tb.Broker) -> None:
+    with broker.consumer("t", "g") as consumer, broker.consumer("t", "g") as other:
+        (records,) = consumer.peek(3)
+        assert (records.values, records.offsets) == ([b"0", b"1", b"2"], range(3))
+        assert broker.groups("t") == []
+        batch = other.receive(max_records=4)
+        assert batch.attempt == 1
+        assert [list(records.offsets) for records in consumer.peek(5)] == [[0, 1, 2, 3, 4]]  # leased ones too
+        batch.ack()
+        assert [list(records.offsets) for records in consumer.peek(2)] == [[4, 5]]
+        other.receive().ack()
+        assert consumer.peek() == []
+
+
+def test_peeking_goes_from_partition_to_partition(broker: tb.Broker) -> None:
+    broker.create_topic("u", partitions=3)
+    with broker.producer("u") as producer:
+        for partition in range(3):
+            producer.send(b"%d" % partition, partition=partition)
+    with broker.consumer("u", "g") as consumer, broker.consumer("u", "g", partitions=[1]) as one:
+        assert [records.values for records in consumer.peek(2)] == [[b"0"], [b"1"]]
+        assert [records.values for records in one.peek()] == [[b"1"]]
+        with pytest.raises(tb.InvalidArgumentError):
+            consumer.peek(0)
