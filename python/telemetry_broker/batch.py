@@ -134,8 +134,8 @@ class Leased(Records):
         return self._delivery.lease_id
 
     def part(self, offsets: Iterable[int] | None = None) -> tuple[Lease, Sequence[range] | None]:
-        """The lease with these offsets of it, as ``Consumer.ack`` wants it."""
-        return self._lease, None if offsets is None else self._lease.ranges(offsets)
+        """The lease with these offsets of it, None: all but what was given back; as ``Consumer.ack`` wants it."""
+        return self._lease, self._lease.rest() if offsets is None else self._lease.ranges(offsets)
 
     def _timeout_ms(self, timeout: float | None) -> int:
         """What ``extend`` asks for."""
@@ -146,7 +146,8 @@ class Batch(Leased):
     """One delivery: records of one partition under one lease, or none at all.
 
     Until the visibility timeout ends, no other consumer of the group gets these records. Ack what was handled; what is
-    not acked by then is given out again. With ``offsets``, ack and nack mean these records only.
+    not acked by then is given out again. With ``offsets``, ack and nack mean these records only; without, all of the
+    batch but what was given back before: nack what failed, then ack the rest.
     """
 
     def __init__(self, delivery: _core.Delivery, lease: Lease, leases: Leases) -> None:

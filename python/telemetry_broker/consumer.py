@@ -76,7 +76,7 @@ class Consumer:
         self._idle_timeout = idle_timeout
         self._reconnect_timeout = reconnect_timeout
         self._max_records = self._demand.max_records
-        self._leases = Leases(transport, topic, group)
+        self._leases = Leases(transport, topic, group, ordered=mode == "ordered")
         self._extender = Extender(self._leases, self.name)
         self._keep_iterated, self._keep_received = check_extension(max_lease_extension)
         self._receiver = transport.receiver(topic)

@@ -32,6 +32,8 @@ class Lease:
         self.offsets = range(delivery.base_offset, delivery.base_offset + len(delivery))
         self.open = [self.offsets]
         """What is neither acked nor given back."""
+        self.given_back: list[range] = []
+        """What was nacked: what is done to the whole lease from then on does not mean it."""
         self.timeout = delivery.visibility_timeout_ms / 1000
         self.received = time.monotonic()
         """When the timeout began, by the clock of this process; later than the broker's by the way here."""
@@ -43,15 +45,16 @@ class Lease:
     def settle(self, ranges: Iterable[range]) -> None:
         """Takes ranges out of what is open."""
         for done in ranges:
-            self.open = [
-                part
-                for old in self.open
-                for part in (
-                    range(old.start, min(old.stop, done.start)),
-                    range(max(old.start, done.stop), old.stop),
-                )
-                if part
-            ]
+            self.open = _without(self.open, done)
+
+    def rest(self) -> Sequence[range] | None:
+        """What is meant where no offsets are given: all but what was given back; None: all of it."""
+        if not self.given_back:
+            return None
+        rest = [self.offsets]
+        for gone in self.given_back:
+            rest = _without(rest, gone)
+        return rest
 
     def ranges(self, offsets: Iterable[int]) -> list[range]:
         """Offsets as ascending ranges without gaps; refuses what is not in the lease."""
@@ -72,9 +75,10 @@ class Lease:
 class LeaseBook:
     """Every open lease of one consumer, and the calls that change them. Thread-safe; what calls need are ``Steps``."""
 
-    def __init__(self, topic: str, group: str) -> None:
+    def __init__(self, topic: str, group: str, *, ordered: bool) -> None:
         self._topic = topic
         self._group = group
+        self._ordered = ordered
         self._lock = threading.Lock()
         self._open: dict[bytes, Lease] = {}
 
@@ -131,6 +135,7 @@ class LeaseBook:
             )
             response = pb.NackResponse.FromString((yield "Nack", request))
             nacked += response.nacked
+            chunk = [(lease, self._give_back(lease, ranges)) for lease, ranges in chunk]
             stale += self._settled(chunk, response.stale)
         _raise_if_stale(stale, "given back")
         return nacked
@@ -169,6 +174,14 @@ class LeaseBook:
             with self._lock:
                 self._open.clear()
 
+    def _give_back(self, lease: Lease, ranges: Sequence[range] | None) -> Sequence[range]:
+        """Notes what a nack gave back and returns it: in an ordered group, all from its lowest offset on."""
+        gone = [lease.offsets] if ranges is None else list(ranges)
+        if self._ordered:
+            gone = [range(min(each.start for each in gone), lease.offsets.stop)]
+        lease.given_back += gone
+        return gone
+
     def _settled(self, parts: Iterable[Part], stale: Iterable[pb.StaleLease]) -> list[str]:
         """Takes parts out of what is open; returns the stale ones for people."""
         places: dict[bytes, Lease] = {}
@@ -191,9 +204,9 @@ class LeaseBook:
 class Leases:
     """The book of a synchronous consumer: its calls are made here and now. Thread-safe."""
 
-    def __init__(self, transport: Transport, topic: str, group: str) -> None:
+    def __init__(self, transport: Transport, topic: str, group: str, *, ordered: bool) -> None:
         self._call = transport.call
-        self._book = LeaseBook(topic, group)
+        self._book = LeaseBook(topic, group, ordered=ordered)
 
     def add(self, delivery: _core.Delivery) -> Lease:
         """See LeaseBook, here and below."""
@@ -222,6 +235,15 @@ class Leases:
     def give_back(self) -> None:
         """Nacks all that is open."""
         run(self._book.give_back(), self._call)
+
+
+def _without(ranges: list[range], gone: range) -> list[range]:
+    parts = [
+        part
+        for old in ranges
+        for part in (range(old.start, min(old.stop, gone.start)), range(max(old.start, gone.stop), old.stop))
+    ]
+    return [part for part in parts if part]
 
 
 def _encode(part: Part) -> pb.LeaseRange:

@@ -15,7 +15,8 @@ class Batch(Leased):
     """One delivery: records of one partition under one lease, or none at all. ``telemetry_broker.Batch``, awaited.
 
     Until the visibility timeout ends, no other consumer of the group gets these records. Ack what was handled; what is
-    not acked by then is given out again. With ``offsets``, ack and nack mean these records only.
+    not acked by then is given out again. With ``offsets``, ack and nack mean these records only; without, all of the
+    batch but what was given back before: nack what failed, then ack the rest.
     """
 
     def __init__(self, delivery: _core.Delivery, lease: Lease, leases: LeaseBook, transport: Transport) -> None:

@@ -79,7 +79,7 @@ class Consumer:
         self._idle_timeout = idle_timeout
         self._reconnect_timeout = reconnect_timeout
         self._home = Home(f"this consumer of {topic}")
-        self._leases = LeaseBook(topic, group)
+        self._leases = LeaseBook(topic, group, ordered=mode == "ordered")
         self._extender = Extender(self._leases, transport)
         self._keep_iterated, self._keep_received = check_extension(max_lease_extension)
         self._receiver = transport.receiver(topic)

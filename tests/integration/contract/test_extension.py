@@ -91,8 +91,7 @@ def test_a_nacked_batch_is_not_kept(broker: tb.Broker) -> None:
         batch.nack()
         again = other.receive()
         assert (again.attempt, len(again)) == (2, 10)
-        with pytest.raises(tb.StaleLeaseError):
-            batch.ack()
+        assert batch.ack() == 0
 
 
 def test_the_extension_can_be_switched_off(broker: tb.Broker) -> None:

@@ -47,6 +47,18 @@ def test_nacked_records_come_again_at_once_with_a_higher_attempt(broker: tb.Brok
         assert not consumer.receive()
 
 
+def test_without_offsets_the_rest_is_meant_and_what_was_given_back_stays_so(broker: tb.Broker) -> None:
+    with broker.consumer("t", "g") as consumer:
+        batch = consumer.receive()
+        assert batch.nack(delay=600, offsets=[2, 3]) == 2
+        assert batch.nack(offsets=[9]) == 1
+        assert consumer.ack([batch]) == 7
+        assert (batch.ack(), batch.nack()) == (0, 0)
+        assert consumer.receive().offsets == range(9, 10)
+        assert not consumer.receive()
+        assert batch.ack(offsets=[2, 3]) == 2  # unless it is meant by name
+
+
 def test_a_nack_with_a_delay_withholds_the_records_for_so_long(engine: Engine, broker: tb.Broker) -> None:
     with broker.consumer("t", "g") as consumer:
         consumer.receive().nack(delay=engine.lease)
@@ -313,6 +325,7 @@ def test_a_nack_in_an_ordered_group_rewinds(broker: tb.Broker) -> None:
     with broker.consumer("t", "o", mode="ordered") as consumer:
         batch = consumer.receive()
         batch.nack(offsets=[3])
+        assert batch.ack() == 3  # the rest, which is what comes before
         assert consumer.receive().offsets == range(3, 10)
 
 
