@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 import telemetry_broker as tb
-from tests.integration.contract.engines import Engine, GrpcEngine
+from telemetry_broker.v1 import broker_pb2 as pb
+from tests.integration.contract.engines import TIMEOUT, Engine
 
 
 def test_a_topic_is_made_once_with_defaults_filled_in(broker: tb.Broker) -> None:
@@ -153,22 +154,93 @@ def test_an_error_has_its_class_its_code_and_a_message(
     assert str(caught.value) == f"{code}: {caught.value.message}"
 
 
-def test_errors_say_the_same_near_and_far(engine: Engine) -> None:
-    if not isinstance(engine, GrpcEngine):
-        pytest.skip("compares a remote broker with one in memory")
+def stale_ack(broker: tb.Broker) -> None:
+    broker.purge_topic("t")
+    with broker.producer("t") as producer:
+        producer.send(b"a", partition=0)
+    with broker.consumer("t", "stale") as consumer:
+        batch = consumer.receive(wait=TIMEOUT)
+        broker.seek("t", "stale", tb.START)
+        batch.ack()
+
+
+def with_producer(broker: tb.Broker, work: Callable[[tb.Producer], object]) -> None:
+    producer = broker.producer("t", name="n")
+    try:
+        work(producer)
+    finally:
+        producer.close(flush=False)
+
+
+def encode(*values: bytes) -> bytes:
+    return pb.RecordBatch(records=[pb.Record(value=value) for value in values]).SerializeToString()
+
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("code", "says", "call"),
+    [
+        ("topic.not_found", 'no topic "nowhere"; create it', lambda b: b.describe_topic("nowhere")),
+        ("topic.not_found", 'no topic "nowhere"; create it', lambda b: b.consumer("nowhere", "g").receive()),
+        ("topic.not_found", 'no topic "nowhere"; create it', lambda b: b.producer("nowhere")),
+        ("group.not_found", 'topic "t" has no group "nobody"; a group is', lambda b: b.describe_group("t", "nobody")),
+        ("group.not_found", 'topic "t" has no group "nobody"; a group is', lambda b: b.delete_group("t", "nobody")),
+        ("partition.not_found", "0 to 1, not 9; give one of these", lambda b: b.read("t", 9)),
+        ("partition.not_found", "0 to 1, not 9", lambda b: b.consumer("t", "g", partitions=[9]).receive()),
+        ("partition.not_found", "0 to 1, not 9", lambda b: b.purge_topic("t", [9])),
+        (
+            "invalid.argument",
+            "partition 9 does not exist",
+            lambda b: with_producer(b, lambda p: p.send(b"", partition=9)),
+        ),
+        (
+            "partition.not_found",
+            "0 to 1, not 9",
+            lambda b: with_producer(b, lambda p: p.append(encode(b"a"), partition=9, sequence=1)),
+        ),
+        ("invalid.argument", "may have 1048576", lambda b: with_producer(b, lambda p: p.send(bytes(MIB + 1)))),
+        ("invalid.argument", "may have 1048576", lambda b: with_producer(b, lambda p: p.send(b"", key=bytes(MIB + 1)))),
+        (
+            "invalid.batch",
+            "it has 1048581 bytes, a record may have 1048576; nothing of the batch was stored",
+            lambda b: with_producer(b, lambda p: p.append(encode(bytes(MIB + 1)), partition=0, sequence=1)),
+        ),
+        (
+            "invalid.batch",
+            "more than 8388608 bytes; send it as several",
+            lambda b: with_producer(b, lambda p: p.append(encode(*[bytes(MIB - 9)] * 9), partition=0, sequence=1)),
+        ),
+        (
+            "invalid.batch",
+            "malformed protobuf",
+            lambda b: with_producer(b, lambda p: p.append(b"\x7a\x05no", partition=0, sequence=1)),
+        ),
+        ("lease.stale", "t/0 offsets 0 to 0", stale_ack),
+        ("position.out_of_range", "it has no 99: give an offset up to 0", lambda b: b.read("t", 0, 99)),
+        ("invalid.name", '"../t" is not allowed: 1 to 200 characters', lambda b: b.create_topic("../t")),
+        (
+            "invalid.argument",
+            "partitions is 5000, it must be 1 to 4096",
+            lambda b: b.create_topic("u", partitions=5000),
+        ),
+        ("topic.exists", "describe it, and configure it", lambda b: b.create_topic("t", partitions=3)),
+    ],
+)
+def test_bad_input_is_named_with_its_remedy_in_the_same_words_near_and_far(
+    engine: Engine, code: str, says: str, call: Callable[[tb.Broker], object]
+) -> None:
     with tb.connect("mem://") as near:
-        calls: list[Callable[[tb.Broker], object]] = [
-            lambda broker: broker.describe_topic("nowhere"),
-            lambda broker: broker.create_topic("../t"),
-            lambda broker: broker.create_topic("u", partitions=5000),
-        ]
-        for call in calls:
-            messages = []
-            for broker in (near, engine.broker):
-                with pytest.raises(tb.BrokerError) as caught:
-                    call(broker)
-                messages.append((type(caught.value), str(caught.value)))
-            assert messages[0] == messages[1]
+        errors = []
+        for broker in (near, engine.broker):
+            broker.create_topic("t", partitions=2)
+            with pytest.raises(tb.BrokerError) as caught:
+                call(broker)
+            errors.append((type(caught.value), caught.value.code, caught.value.message))
+    assert errors[0] == errors[1]
+    assert errors[0][1] == code
+    assert says in errors[0][2]
 
 
 def test_a_closed_broker_says_so(broker: tb.Broker) -> None:
