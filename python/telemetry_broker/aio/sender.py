@@ -29,7 +29,8 @@ class Sender:
         self._buffer = buffer
         self._linger = linger
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        # A task and no timer: a loop that ends cancels tasks, whereas a timer would go on and start new ones.
+        self._timer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled: set[asyncio.Future[None]] = set()  # of those who wait for a batch to be settled
 
@@ -49,9 +50,10 @@ class Sender:
         if self._timer is not None:
             self._timer.cancel()
         self.watched = True
-        self._timer = self._loop.call_later(self._linger, self._lingered)
+        self._timer = self._loop.create_task(self._lingered())
 
-    def _lingered(self) -> None:
+    async def _lingered(self) -> None:
+        await asyncio.sleep(self._linger)
         self.watched = False
         for partition in self._buffer.waiting():
             self.dispatch(partition)

@@ -173,6 +173,18 @@ def test_leaving_the_consumer_gives_back_what_is_open(broker: tb.Broker) -> None
     assert sorted(values) == [b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9"]
 
 
+def test_leaving_a_consumer_by_an_exception_gives_back_too(broker: tb.Broker) -> None:
+    def fail() -> None:
+        with broker.consumer("t", "g", visibility_timeout=600) as consumer:
+            for _ in consumer:
+                raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    with broker.consumer("t", "g") as consumer:
+        assert (len(consumer.receive()), consumer.closed) == (10, False)
+
+
 def test_records_taken_ahead_are_given_back_too(broker: tb.Broker) -> None:
     broker.create_topic("u", partitions=2)
     with broker.producer("u") as producer:

@@ -85,6 +85,58 @@ def test_a_program_that_ends_without_closing_leaves_what_it_flushed(tmp_path: Pa
         assert broker.read("t", 0).values == [b"a"]
 
 
+LEFT_OPEN = """
+import asyncio, sys, threading, time
+import telemetry_broker as tb
+from telemetry_broker import aio
+
+def sync(url):
+    broker = tb.connect(url)
+    producer = broker.producer("t")
+    producer.send(b"flushed")
+    producer.flush()
+    consumer = broker.consumer("t", "g", visibility_timeout=0.1)
+    batch = next(iter(consumer))
+    threading.Thread(target=consumer.receive, kwargs={"wait": None}, daemon=True).start()
+    time.sleep(0.2)  # its lease is being extended, and the thread waits
+    producer.send(b"buffered")
+    return broker, producer, consumer, batch
+
+async def main(url):
+    broker = await aio.connect(url)
+    producer = await broker.producer("t")
+    await producer.send(b"flushed")
+    await producer.flush()
+    consumer = broker.consumer("t", "g", visibility_timeout=0.1)
+    batch = await anext(aiter(consumer))
+    waiting = asyncio.create_task(consumer.receive(wait=None))
+    await asyncio.sleep(0.2)
+    await producer.send(b"buffered")
+    return broker, producer, consumer, batch, waiting
+
+left = sync(sys.argv[2]) if sys.argv[1] == "sync" else asyncio.run(main(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("kind", ["file", "grpc"])
+def test_a_program_that_ends_with_everything_open_ends_at_once_and_in_silence(
+    face: str, kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"file://{tmp_path}/data" if kind == "file" else request.getfixturevalue("shared_server").url
+    with tb.connect(url) as broker:
+        broker.create_topic("t", partitions=1)
+    try:
+        program = [sys.executable, "-X", "dev", "-W", "error", "-c", LEFT_OPEN, face, url]
+        ended = subprocess.run(program, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+        with tb.connect(url) as broker, broker.consumer("t", "g") as consumer:
+            assert consumer.receive(wait=TIMEOUT).values[0] == b"flushed"
+    finally:
+        with tb.connect(url) as broker:
+            broker.delete_topic("t")
+
+
 def test_ctrl_c_ends_a_wait(engine: Engine) -> None:
     engine.broker.create_topic("t")
     started = threading.Event()
