@@ -135,7 +135,8 @@ class LeaseBook:
             )
             response = pb.NackResponse.FromString((yield "Nack", request))
             nacked += response.nacked
-            chunk = [(lease, self._give_back(lease, ranges)) for lease, ranges in chunk]
+            if not dead_letter:  # a dead letter is done with, and the group goes on behind it
+                chunk = [(lease, self._give_back(lease, ranges)) for lease, ranges in chunk]
             stale += self._settled(chunk, response.stale)
         _raise_if_stale(stale, "given back")
         return nacked

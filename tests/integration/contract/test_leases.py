@@ -341,6 +341,16 @@ def test_a_nack_in_an_ordered_group_rewinds(broker: tb.Broker) -> None:
         assert consumer.receive().offsets == range(3, 10)
 
 
+def test_a_dead_letter_of_an_ordered_group_is_done_with_and_the_rest_is_acked(broker: tb.Broker) -> None:
+    with broker.consumer("t", "o", mode="ordered") as consumer:
+        batch = consumer.receive()
+        batch.nack(offsets=[3], dead_letter=True, reason="not a number")
+        batch.ack()
+        assert broker.describe_group("t", "o").lag == 0
+        assert not consumer.receive()
+    assert broker.read("t.dlq", 0).values == [b"3"]
+
+
 def test_an_ordered_hold_moves_when_its_holder_leaves(broker: tb.Broker) -> None:
     with broker.consumer("t", "o", mode="ordered", max_records=4) as leaving:
         leaving.receive().ack()
