@@ -12,8 +12,9 @@
                 batch.ack()
 
 Words: a **topic** has **partitions**, each a log of **records** with rising **offsets**. A consumer **group** gets
-every record of a topic; its consumers share the work. A consumer gets a **batch** under a **lease** that lasts for the
-**visibility timeout**: what it has not **acked** by then, somebody gets again. So each record is handled at least once.
+every record of a topic; its consumers share the work. A consumer gets a **batch** under a **lease**, which is extended
+while it works on the batch and ends with the **visibility timeout** when it is gone: what was not **acked** by then,
+somebody gets again. So each record is handled at least once.
 
 ``telemetry_broker.aio`` has the same words for asyncio programs.
 
