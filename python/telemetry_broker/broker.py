@@ -25,6 +25,8 @@ from telemetry_broker.consumer import Consumer
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.positions import START, Position
 from telemetry_broker.producer import Producer
+from telemetry_broker.producing import ProducerSettings, producer_name
+from telemetry_broker.receiving import Demand
 from telemetry_broker.steps import Steps, T, run
 from telemetry_broker.transport import Transport
 
@@ -230,16 +232,16 @@ class Broker:
             on_error: called, in any thread, with the error of each batch that could not be stored; default: the next
                 ``send``, ``flush`` or ``close`` raises it.
         """
-        producer = Producer(
-            self._transport,
+        settings = ProducerSettings(
             topic,
-            name=name,
+            producer_name(name),
             linger=linger,
             batch_bytes=batch_bytes,
             max_block=max_block,
             delivery_timeout=delivery_timeout,
             on_error=on_error,
         )
+        producer = Producer(self._transport, settings)
         self._producers = [other for other in self._producers if not other.closed] + [producer]
         return producer
 
@@ -277,8 +279,7 @@ class Broker:
 
         From a remote broker, the consumer of a shared group receives ahead while its records are handled fast.
         """
-        consumer = Consumer(
-            self._transport,
+        demand = Demand(
             topic,
             group,
             mode=mode,
@@ -291,6 +292,7 @@ class Broker:
             max_lease_extension=max_lease_extension,
             name=name,
         )
+        consumer = Consumer(self._transport, demand)
         self._consumers = [other for other in self._consumers if not other.closed] + [consumer]
         return consumer
 

@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Self
 
 from telemetry_broker import _core, calls
-from telemetry_broker.admin import GroupPartition, Mode
+from telemetry_broker.admin import GroupPartition
 from telemetry_broker.ahead import Ahead
 from telemetry_broker.batch import Batch, Records
 from telemetry_broker.errors import ClosedError, UnavailableError
-from telemetry_broker.extending import Extender, check_extension
+from telemetry_broker.extending import Extender
 from telemetry_broker.leases import Lease, Leases
 from telemetry_broker.pace import MAX_BYTES_AHEAD
 from telemetry_broker.positions import Position
@@ -43,48 +43,21 @@ class Consumer:
         name: identifies this consumer to an ordered group, where it can hold partitions.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        topic: str,
-        group: str,
-        *,
-        mode: Mode = "shared",
-        visibility_timeout: float | None = None,
-        partitions: Iterable[int] | None = None,
-        max_records: int = 500,
-        max_bytes: int = 1024 * 1024,
-        idle_timeout: float | None = None,
-        reconnect_timeout: float = 120.0,
-        max_lease_extension: float | None = None,
-        name: str | None = None,
-    ) -> None:
-        self._demand = Demand(
-            topic,
-            group,
-            mode=mode,
-            visibility_timeout=visibility_timeout,
-            partitions=partitions,
-            max_records=max_records,
-            max_bytes=max_bytes,
-            name=name,
-        )
-        self.topic = topic
-        self.group = group
-        self.name = self._demand.name
+    def __init__(self, transport: Transport, demand: Demand) -> None:
+        self._demand = demand
+        self.topic = demand.topic
+        self.group = demand.group
+        self.name = demand.name
         self._transport = transport
-        self._idle_timeout = idle_timeout
-        self._reconnect_timeout = reconnect_timeout
-        self._max_records = self._demand.max_records
-        self._leases = Leases(transport, topic, group, ordered=mode == "ordered")
+        self._max_records = demand.max_records
+        self._leases = Leases(transport, demand.topic, demand.group, ordered=demand.mode == "ordered")
         self._extender = Extender(self._leases, self.name)
-        self._keep_iterated, self._keep_received = check_extension(max_lease_extension)
-        self._receiver = transport.receiver(topic)
+        self._receiver = transport.receiver(demand.topic)
         self._closed = threading.Event()
         self._ahead: Ahead | None = None
         # An ordered group rewinds at a nack, and what was taken ahead of it would then come out of order.
         # Nor do deliveries of more than 1 MiB fit into one message in numbers.
-        if transport.prefetches and mode == "shared" and max_bytes <= MAX_BYTES_AHEAD:
+        if transport.prefetches and demand.mode == "shared" and demand.max_bytes <= MAX_BYTES_AHEAD:
             self._ahead = Ahead(
                 transport,
                 self._leases,
@@ -119,7 +92,7 @@ class Consumer:
             raise self._demand.closed_error()
         check_wait(wait)
         batch = self._receive(self._demand.records(max_records), wait)
-        self._extender.keep(batch, self._keep_received)
+        self._extender.keep(batch, self._demand.keep_received)
         return batch
 
     def ack(self, batches: Iterable[Batch]) -> int:
@@ -195,11 +168,11 @@ class Consumer:
     def _next(self) -> Batch | None:
         """The next batch of an iteration, None at its end."""
         while not self._closed.is_set():
-            batch = self._receive(self._max_records, self._idle_timeout)
+            batch = self._receive(self._max_records, self._demand.idle_timeout)
             if batch:
-                self._extender.keep(batch, self._keep_iterated)
+                self._extender.keep(batch, self._demand.keep_iterated)
                 return batch
-            if self._idle_timeout is not None:
+            if self._demand.idle_timeout is not None:
                 break
         return None
 
@@ -220,7 +193,7 @@ class Consumer:
         """Runs one Receive, and sits out a broker that is away as long as the wait allows."""
         request = self._demand.encode(max_records, max_deliveries)
         end = None if wait is None else time.monotonic() + wait
-        outage = Outage(end, self._reconnect_timeout)
+        outage = Outage(end, self._demand.reconnect_timeout)
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
             try:

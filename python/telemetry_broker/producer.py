@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from telemetry_broker.errors import BrokerError
 from telemetry_broker.outbox import Appended
 from telemetry_broker.producing import (
+    ProducerSettings,
     append_requests,
     bad_numbers,
     check_keys,
-    check_times,
     make_buffer,
     open_producer,
-    producer_name,
 )
 from telemetry_broker.sender import Sender
 from telemetry_broker.steps import run
@@ -41,34 +39,22 @@ class Producer:
         name: the name that the broker knows it by, given or made up.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        topic: str,
-        *,
-        name: str | None = None,
-        linger: float = 0.005,
-        batch_bytes: int = 1024 * 1024,
-        max_block: float = 60.0,
-        delivery_timeout: float = 120.0,
-        on_error: Callable[[BrokerError], None] | None = None,
-    ) -> None:
-        check_times(linger, max_block, delivery_timeout)
-        self.topic = topic
-        self.name = producer_name(name)
+    def __init__(self, transport: Transport, settings: ProducerSettings) -> None:
+        self.topic = settings.topic
+        self.name = settings.name
         self._url = transport.url
-        self._max_block = max_block
-        self._sequences = run(open_producer(topic, self.name), transport.call)
-        self._buffer = make_buffer(topic, self.name, self._sequences, batch_bytes)
+        self._max_block = settings.max_block
+        self._sequences = run(open_producer(settings), transport.call)
+        self._buffer = make_buffer(settings, self._sequences)
         self._add = self._buffer.send
         self._sender = Sender(
             transport,
-            topic,
-            self.name,
+            settings.topic,
+            settings.name,
             self._buffer,
-            linger=linger,
-            delivery_timeout=delivery_timeout,
-            on_error=on_error,
+            linger=settings.linger,
+            delivery_timeout=settings.delivery_timeout,
+            on_error=settings.on_error,
         )
         self._outbox = self._sender.outbox
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from telemetry_broker import _core
-from telemetry_broker.errors import InvalidArgumentError
+from telemetry_broker.errors import BrokerError, InvalidArgumentError
 from telemetry_broker.positions import unsigned
 from telemetry_broker.steps import Steps
 from telemetry_broker.v1 import broker_pb2 as pb
@@ -21,13 +22,24 @@ MAX_BUFFER_BYTES: Final = 64 * 1024 * 1024
 _BATCH_RECORDS: Final = 65_536
 
 
-def check_times(linger: float, max_block: float, delivery_timeout: float) -> None:
-    """Refuses times that are none."""
-    if not (linger >= 0 and max_block >= 0 and delivery_timeout > 0):
-        raise InvalidArgumentError(
-            f"linger={linger}, max_block={max_block}, delivery_timeout={delivery_timeout}: give seconds, "
-            "0 or more for the first two, more than 0 for the last"
-        )
+@dataclass(frozen=True, slots=True)
+class ProducerSettings:
+    """What a producer is told, checked; made by ``Broker.producer``, where each argument is explained."""
+
+    topic: str
+    name: str
+    linger: float
+    batch_bytes: int
+    max_block: float
+    delivery_timeout: float
+    on_error: Callable[[BrokerError], None] | None
+
+    def __post_init__(self) -> None:
+        if not (self.linger >= 0 and self.max_block >= 0 and self.delivery_timeout > 0):
+            raise InvalidArgumentError(
+                f"linger={self.linger}, max_block={self.max_block}, delivery_timeout={self.delivery_timeout}: "
+                "give seconds, 0 or more for the first two, more than 0 for the last"
+            )
 
 
 def producer_name(name: str | None) -> str:
@@ -35,19 +47,19 @@ def producer_name(name: str | None) -> str:
     return name if name is not None else f"producer-{uuid.uuid4().hex}"
 
 
-def open_producer(topic: str, name: str) -> Steps[dict[int, int]]:
+def open_producer(settings: ProducerSettings) -> Steps[dict[int, int]]:
     """The highest sequence that each partition has from the producer; 0: none."""
-    answer = yield "OpenProducer", pb.OpenProducerRequest(topic=topic, producer=name)
+    answer = yield "OpenProducer", pb.OpenProducerRequest(topic=settings.topic, producer=settings.name)
     return {state.partition: state.sequence for state in pb.OpenProducerResponse.FromString(answer).partitions}
 
 
-def make_buffer(topic: str, name: str, sequences: dict[int, int], batch_bytes: int) -> _core.ProducerBuffer:
+def make_buffer(settings: ProducerSettings, sequences: dict[int, int]) -> _core.ProducerBuffer:
     """The buffer of a producer that was opened."""
     return _core.ProducerBuffer(
-        topic,
-        name,
+        settings.topic,
+        settings.name,
         list(sequences.values()),
-        min(unsigned("batch_bytes", batch_bytes), MAX_BUFFER_BYTES // max(1, len(sequences))),
+        min(unsigned("batch_bytes", settings.batch_bytes), MAX_BUFFER_BYTES // max(1, len(sequences))),
         _BATCH_RECORDS,
     )
 

@@ -10,6 +10,7 @@ from typing import Final
 from telemetry_broker import _core
 from telemetry_broker.admin import MODES, Mode
 from telemetry_broker.errors import ClosedError, InvalidArgumentError, UnavailableError
+from telemetry_broker.extending import check_extension
 from telemetry_broker.positions import milliseconds, unsigned
 from telemetry_broker.v1 import broker_pb2 as pb
 
@@ -20,13 +21,19 @@ _LONGEST_BACKOFF: Final = 2.0
 
 
 class Demand:
-    """The Receive requests of one consumer.
+    """What one consumer wants, checked; made by ``Broker.consumer``, where each argument is explained.
 
     Attributes:
+        topic: what to read.
+        group: for whom.
         name: the consumer's, given or made up.
         mode: of the group.
         max_records: of a batch, where a receive says nothing else.
         max_bytes: of a batch.
+        idle_timeout: seconds without a record after which iterating ends; None: never.
+        reconnect_timeout: seconds that a broker is sat out.
+        keep_iterated: seconds for which a batch of an iteration is kept.
+        keep_received: seconds for which a batch of a receive is kept.
         empty: a delivery of no records.
     """
 
@@ -40,17 +47,29 @@ class Demand:
         partitions: Iterable[int] | None,
         max_records: int,
         max_bytes: int,
+        idle_timeout: float | None,
+        reconnect_timeout: float,
+        max_lease_extension: float | None,
         name: str | None,
     ) -> None:
         if mode not in MODES:
             raise InvalidArgumentError(f"mode={mode!r}: give 'shared' or 'ordered'")
         if not 1 <= max_bytes <= _MAX_BYTES:
             raise InvalidArgumentError(f"max_bytes={max_bytes}: give 1 to {_MAX_BYTES}")
+        if not (idle_timeout is None or idle_timeout >= 0) or not reconnect_timeout >= 0:
+            raise InvalidArgumentError(
+                f"idle_timeout={idle_timeout}, reconnect_timeout={reconnect_timeout}: give 0 or more seconds, "
+                "or None as the first to iterate without an end"
+            )
+        self.topic = topic
+        self.group = group
+        self.idle_timeout = idle_timeout
+        self.reconnect_timeout = reconnect_timeout
+        self.keep_iterated, self.keep_received = check_extension(max_lease_extension)
         self.name = name if name is not None else f"consumer-{uuid.uuid4().hex}"
         self.mode = mode
         self.max_records = self.records(max_records)
         self.max_bytes = max_bytes
-        self._topic = topic
         self._request = pb.ReceiveRequest(
             topic=topic,
             group=group,
@@ -87,7 +106,7 @@ class Demand:
 
     def closed_error(self) -> ClosedError:
         """What a closed consumer answers."""
-        return ClosedError(f"this consumer of {self._topic} was closed; make another with broker.consumer()")
+        return ClosedError(f"this consumer of {self.topic} was closed; make another with broker.consumer()")
 
 
 def check_wait(wait: float | None) -> None:

@@ -27,6 +27,8 @@ from telemetry_broker.aio.transport import Transport, run
 from telemetry_broker.batch import Page
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.positions import START, Position
+from telemetry_broker.producing import ProducerSettings, producer_name
+from telemetry_broker.receiving import Demand
 from telemetry_broker.steps import Steps, T
 
 
@@ -233,18 +235,18 @@ class Broker:
             on_error: called, on the event loop, with the error of each batch that could not be stored; default: the
                 next ``send``, ``flush`` or ``close`` raises it.
         """
+        settings = ProducerSettings(
+            topic,
+            producer_name(name),
+            linger=linger,
+            batch_bytes=batch_bytes,
+            max_block=max_block,
+            delivery_timeout=delivery_timeout,
+            on_error=on_error,
+        )
 
         async def open_producer() -> Producer:
-            producer = await Producer.open(
-                self._transport,
-                topic,
-                name=name,
-                linger=linger,
-                batch_bytes=batch_bytes,
-                max_block=max_block,
-                delivery_timeout=delivery_timeout,
-                on_error=on_error,
-            )
+            producer = await Producer.open(self._transport, settings)
             self._producers = [other for other in self._producers if not other.closed] + [producer]
             return producer
 
@@ -284,8 +286,7 @@ class Broker:
 
         From a remote broker, the consumer of a shared group receives ahead while its records are handled fast.
         """
-        consumer = Consumer(
-            self._transport,
+        demand = Demand(
             topic,
             group,
             mode=mode,
@@ -298,6 +299,7 @@ class Broker:
             max_lease_extension=max_lease_extension,
             name=name,
         )
+        consumer = Consumer(self._transport, demand)
         self._consumers = [other for other in self._consumers if not other.closed] + [consumer]
         return consumer
 

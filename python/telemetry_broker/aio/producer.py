@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from telemetry_broker.aio.home import Home
 from telemetry_broker.aio.sender import Sender
 from telemetry_broker.aio.transport import Transport, run
-from telemetry_broker.errors import BrokerError
 from telemetry_broker.outbox import Appended, Outbox
 from telemetry_broker.producing import (
+    ProducerSettings,
     append_requests,
     bad_numbers,
     check_keys,
-    check_times,
     make_buffer,
     open_producer,
-    producer_name,
 )
 
 if TYPE_CHECKING:
@@ -41,58 +39,30 @@ class Producer:
         name: the name that the broker knows it by, given or made up.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        topic: str,
-        name: str,
-        sequences: dict[int, int],
-        *,
-        linger: float,
-        batch_bytes: int,
-        max_block: float,
-        delivery_timeout: float,
-        on_error: Callable[[BrokerError], None] | None,
-    ) -> None:
-        self.topic = topic
-        self.name = name
+    def __init__(self, transport: Transport, settings: ProducerSettings, sequences: dict[int, int]) -> None:
+        """``sequences``: see the property."""
+        self.topic = settings.topic
+        self.name = settings.name
         self._url = transport.url
-        self._max_block = max_block
+        self._max_block = settings.max_block
         self._sequences = sequences
-        self._home = Home(f"this producer of {topic}")
+        self._home = Home(f"this producer of {settings.topic}")
         self._check = self._home.check
-        self._buffer = make_buffer(topic, name, sequences, batch_bytes)
+        self._buffer = make_buffer(settings, sequences)
         self._add = self._buffer.send
-        self._outbox = Outbox(topic, name, self._buffer, delivery_timeout=delivery_timeout, on_error=on_error)
-        self._sender = Sender(transport, self._outbox, self._buffer, linger)
+        self._outbox = Outbox(
+            settings.topic,
+            settings.name,
+            self._buffer,
+            delivery_timeout=settings.delivery_timeout,
+            on_error=settings.on_error,
+        )
+        self._sender = Sender(transport, self._outbox, self._buffer, settings.linger)
 
     @classmethod
-    async def open(
-        cls,
-        transport: Transport,
-        topic: str,
-        *,
-        name: str | None,
-        linger: float,
-        batch_bytes: int,
-        max_block: float,
-        delivery_timeout: float,
-        on_error: Callable[[BrokerError], None] | None,
-    ) -> Producer:
+    async def open(cls, transport: Transport, settings: ProducerSettings) -> Producer:
         """Asks the broker how far it has this producer's batches, and makes the producer."""
-        check_times(linger, max_block, delivery_timeout)
-        name = producer_name(name)
-        return cls(
-            transport,
-            topic,
-            name,
-            await run(open_producer(topic, name), transport),
-            linger=linger,
-            batch_bytes=batch_bytes,
-            max_block=max_block,
-            delivery_timeout=delivery_timeout,
-            on_error=on_error,
-        )
+        return cls(transport, settings, await run(open_producer(settings), transport))
 
     @property
     def sequences(self) -> dict[int, int]:
