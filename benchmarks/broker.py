@@ -1,27 +1,25 @@
 """Produce, and consume + ack, from one Python process: embedded over file://, and over grpc:// to a broker process."""
 
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import telemetry_broker as tb
+from benchmarks.bare_grpc import LIMIT_OF, measure_bare
 from benchmarks.limits import measure_limits
-from benchmarks.peers.compare import measure_peers
+from benchmarks.peers.compare import measure_peers, measure_servers
+from benchmarks.processes import HOST, free_port, started
 from benchmarks.results import Result
 from benchmarks.workload import PAYLOAD_BYTES, Workload, timed
 
 TELEMETRY = Path(sys.executable).with_name("telemetry")
 MAX_RECORDS = 2000
-START_SECONDS = 30.0
 FILE_TARGETS = {"produce": 3_000_000, "produce one by one": 2_000_000, "consume + ack": 2_000_000}
-GRPC_TARGETS = {"produce": 400_000, "consume + ack": 400_000}
+GRPC_TARGETS = {"produce": 1_000_000, "consume + ack": 1_000_000}
+PART_OF_BARE = 60.0
+"""Percent of what bare grpcio streams carry."""
 
 
 def measure_file(workload: Workload) -> Iterator[Result]:
@@ -42,8 +40,23 @@ def measure_file(workload: Workload) -> Iterator[Result]:
 
 
 def measure_grpc(workload: Workload) -> Iterator[Result]:
-    """`grpc://` to a `telemetry broker` of its own, durability `os`."""
-    yield from measure_broker(workload, "grpc://", broker_process, GRPC_TARGETS)
+    """`grpc://` to a `telemetry broker` of its own, durability `os`, with what bare grpcio and peers make of it."""
+    bare = {result.name: result for result in measure_bare(workload)}
+    yield from bare.values()
+    ours = list(measure_broker(workload, "grpc://", broker_process, GRPC_TARGETS))
+    yield from ours
+    for result in ours:
+        if limit := bare.get(LIMIT_OF.get(result.name, "")):
+            yield Result(
+                name=f"{result.name}, grpc:// / bare grpcio stream",
+                value=result.value / limit.value * 100,
+                unit="%",
+                client=f"{result.name}, and the stream as above",
+                payload_bytes=PAYLOAD_BYTES,
+                durability="os",
+                target=PART_OF_BARE,
+            )
+    yield from measure_servers(workload, ours)
 
 
 def with_limit(result: Result, limit: Result) -> Result:
@@ -127,40 +140,17 @@ def broker_process(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def started_broker(folder: Path) -> Iterator[tuple[str, int]]:
-    """A `telemetry broker` on free ports, ended by SIGTERM: its URL and its process."""
+    """A `telemetry broker` on free ports: its URL and its process id."""
     port = free_port()
-    log_path = folder / "broker.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [TELEMETRY, "broker", "--data", folder / "data", "--port", "0", "--grpc-port", str(port)],
-            stdout=log,
-            stderr=log,
-            env=os.environ | {"HOST": "127.0.0.1"},
-        )
-    try:
-        await_port(port, process, log_path)
-        yield f"grpc://127.0.0.1:{port}", process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def await_port(port: int, process: subprocess.Popen[bytes], log_path: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    text = log_path.read_text(encoding="utf-8", errors="replace")
-    raise SystemExit(f"the broker did not answer on port {port} within {START_SECONDS:.0f} s; it said:\n{text}")
+    command: list[str | Path] = [
+        TELEMETRY,
+        "broker",
+        "--data",
+        folder / "data",
+        "--port",
+        "0",
+        "--grpc-port",
+        str(port),
+    ]
+    with started("broker", command, port, folder, {"HOST": HOST}) as pid:
+        yield f"grpc://{HOST}:{port}", pid

@@ -1,14 +1,13 @@
 """What a broker costs while nothing happens: a `telemetry broker` process with a thousand partitions and one waiter."""
 
-import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import telemetry_broker as tb
 from benchmarks.broker import started_broker
+from benchmarks.processes import cpu_seconds, resident_bytes
 from benchmarks.results import Result
 from benchmarks.workload import Workload
 
@@ -46,14 +45,3 @@ def measure_idle(workload: Workload) -> Iterator[Result]:
 def wait_for_nothing(consumer: tb.Consumer) -> None:
     with suppress(tb.ClosedError):
         consumer.receive(wait=None)
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_bytes(pid: int) -> int:
-    pages = Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")

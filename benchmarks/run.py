@@ -17,15 +17,18 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.broker import measure_file, measure_grpc
+from benchmarks.consumers import measure_consumers
 from benchmarks.core import measure_core
 from benchmarks.dump import measure_dump
 from benchmarks.idle import measure_idle
+from benchmarks.latency import RECORDS_PER_SECOND, measure_latency
+from benchmarks.load import Load
 from benchmarks.results import ROOT, Result, as_table, this_machine
 from benchmarks.ring import measure_ring
 from benchmarks.workload import Workload
 
 # The dump comes first: see dump.run_once.
-MEASUREMENTS = ("dump", "file", "grpc", "idle", "ring")
+MEASUREMENTS = ("dump", "file", "grpc", "latency", "consumers", "idle", "ring")
 # Asked for by name, since it builds and runs for eight minutes.
 ON_REQUEST = ("core",)
 PAGE = ROOT / "docs/benchmarks.md"
@@ -41,6 +44,8 @@ def main() -> None:
             "dump": partial(measure_dump, workload, options.rows),
             "file": partial(measure_file, workload),
             "grpc": partial(measure_grpc, workload),
+            "latency": partial(measure_latency, workload, Load(RECORDS_PER_SECOND, options.seconds)),
+            "consumers": partial(measure_consumers, workload, options.seconds),
             "idle": partial(measure_idle, workload),
             "ring": measure_ring,
             "core": measure_core,
@@ -82,6 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--records", type=int, default=1_000_000, help="records a round, 1000 or more")
     parser.add_argument("--rounds", type=int, default=3, help="rounds whose median is taken")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long latency and idle consumers are watched")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the dump")
     parser.add_argument("--folder", type=Path, help="where data is written and removed (default: the temporary folder)")
     parser.add_argument(
@@ -89,8 +95,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--record", action="store_true", help="put the table into docs/benchmarks.md")
     options = parser.parse_args()
-    if options.records < 1000 or options.rounds < 1 or options.rows < 1:
-        parser.error("--records starts at 1000, --rounds and --rows at 1")
+    if options.records < 1000 or options.rounds < 1 or options.rows < 1 or options.seconds < 1:
+        parser.error("--records starts at 1000, --rounds, --seconds and --rows at 1")
     return options
 
 
