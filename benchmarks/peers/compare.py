@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from benchmarks.peers.kafka_broker import KAFKA
 from benchmarks.peers.litequeue_queue import measure_litequeue
 from benchmarks.peers.measure import measure_peer, take_all
-from benchmarks.peers.nats_jetstream import NATS
+from benchmarks.peers.nats_jetstream import NATS, NATS_PUSH
 from benchmarks.peers.persist_queue import measure_persist_queue
 from benchmarks.peers.server import Running, Server
 from benchmarks.peers.sqlite_queue import measure_sqlite
@@ -24,7 +24,7 @@ PEERS: tuple[tuple[str, str, Measure, float, str], ...] = (
     ("SQLite", "sqlite3", measure_sqlite, 10, "produce"),
 )
 
-SERVERS: tuple[Server, ...] = (KAFKA, NATS)
+SERVERS: tuple[Server, ...] = (KAFKA, NATS, NATS_PUSH)
 
 
 def measure_peers(workload: Workload, ours: Iterable[Result]) -> Iterator[Result]:
@@ -40,10 +40,9 @@ def measure_peers(workload: Workload, ours: Iterable[Result]) -> Iterator[Result
 
 
 def measure_servers(workload: Workload, ours: Iterable[Result]) -> Iterator[Result]:
-    """The same for servers: each is started once and warmed up by a round that does not count."""
+    """The same for servers, each of which is started once."""
     rates = {result.name: result.value for result in ours}
-    for server, running in running_servers(workload):
-        warm_up(workload, server, running)
+    for server, running in running_servers(workload, SERVERS):
         theirs = list(
             measure_peer(
                 workload, server.name, running.open_queue, server.most_records, server.client, server.durability
@@ -53,13 +52,14 @@ def measure_servers(workload: Workload, ours: Iterable[Result]) -> Iterator[Resu
         yield from as_times("grpc://", server.name, rates, theirs, server.times, "produce")
 
 
-def running_servers(workload: Workload) -> Iterator[tuple[Server, Running]]:
-    """Each server while it runs; one that lacks something is named and left out."""
-    for server in SERVERS:
+def running_servers(workload: Workload, servers: Iterable[Server]) -> Iterator[tuple[Server, Running]]:
+    """Each server while it runs, warm from a round that does not count; one that lacks something is left out."""
+    for server in servers:
         if lacking := server.missing():
             print(f"{server.name} is left out: {lacking}", file=sys.stderr, flush=True)
             continue
         with workload.scratch() as folder, server.started(folder) as running:
+            warm_up(workload, server, running)
             yield server, running
 
 
@@ -75,7 +75,7 @@ def warm_up(workload: Workload, server: Server, running: Running) -> None:
 
 
 def as_times(
-    scheme: str, name: str, ours: Mapping[str, float], theirs: Iterable[Result], target: float, produce: str
+    scheme: str, name: str, ours: Mapping[str, float], theirs: Iterable[Result], target: float | None, produce: str
 ) -> Iterator[Result]:
     """Our rates divided by a peer's; `produce` names which of our ways to produce does the same work."""
     rates = {result.name.removeprefix(f"{name}: "): result.value for result in theirs}

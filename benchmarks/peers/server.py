@@ -33,5 +33,5 @@ class Server:
     durability: str
     most_records: int
     """What a round has time for."""
-    times: float
+    times: float | None = None
     """How many times its rates ours must be."""
