@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from benchmarks.load import Arrivals, Load, precise_loop
 from benchmarks.peers.measure import Peer
@@ -145,7 +146,8 @@ async def ignore(message: Any) -> None:
 
 
 async def latencies(url: str, load: Load) -> Arrivals:
-    client, stream = await open_stream(url, "latency")
+    name = f"latency-{uuid4()}"
+    client, stream = await open_stream(url, name)
     arrivals = load.arrivals()
     complete = asyncio.Event()
 
@@ -155,11 +157,11 @@ async def latencies(url: str, load: Load) -> Arrivals:
         if arrivals.complete:
             complete.set()
 
-    await stream.subscribe("latency", cb=handle, manual_ack=True)
+    await stream.subscribe(name, cb=handle, manual_ack=True)
     answers = client.new_inbox()
     await client.subscribe(answers, cb=ignore)
     async for value in load.paced_async():
-        await client.publish("latency", value, reply=answers)
+        await client.publish(name, value, reply=answers)
     await asyncio.wait_for(complete.wait(), 30)
     await client.close()
     return arrivals
