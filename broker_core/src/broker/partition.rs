@@ -169,7 +169,7 @@ impl Partition {
     pub fn configure(&self, options: LogOptions) -> Result<()> {
         let mut inner = self.open_inner()?;
         let leaves_memory = inner.log.durability() == Durability::Memory && options.durability != Durability::Memory;
-        inner.log.configure(options);
+        inner.log.configure(options)?;
         inner.flush_if_due(&*self.disk)?;
         if leaves_memory {
             inner.log.keep_end()?;

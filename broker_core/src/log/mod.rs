@@ -266,8 +266,13 @@ impl Log {
     }
 
     /// Changes what can be changed while the log is open.
-    pub fn configure(&mut self, options: LogOptions) {
+    pub fn configure(&mut self, options: LogOptions) -> Result<()> {
+        if options.durability != Durability::Fsync {
+            // What waits for a sync is seen from now on.
+            self.write_out()?;
+        }
         self.options = options;
+        Ok(())
     }
 
     /// Bytes in segments, and in memory only.
@@ -524,12 +529,6 @@ impl Log {
         Err(self.write_failed(&err, undone.is_ok()))
     }
 
-    /// Writes the frames that `fsync` deferred, for reads: where an earlier write failed, these are shown to nobody, and
-    /// what was written before goes on to be read.
-    fn write_out_for_reads(&mut self) -> Result<()> {
-        if self.poisoned.is_some() { Ok(()) } else { self.write_out() }
-    }
-
     /// Writes the frames that `fsync` deferred; what failed once is not tried again.
     fn write_out(&mut self) -> Result<()> {
         if self.poisoned.is_some() && self.segments.last().is_some_and(Segment::has_deferred) {
@@ -586,14 +585,13 @@ impl Log {
         }
     }
 
-    /// The first frame with records at or above `offset`; None at the end. It may begin behind `offset`: a gap.
+    /// The first frame with records at or above `offset`, which must be visible; None at the end. It may begin behind `offset`: a gap.
     pub fn frame_at(&mut self, offset: u64) -> Result<Option<Arc<Frame>>> {
         // Deleted records may still be in memory; they are gone all the same.
         let offset = offset.max(self.start());
         if self.tail.reaches(offset) {
             return Ok(self.tail.find(offset).cloned());
         }
-        self.write_out_for_reads()?;
         let from = self.segments.partition_point(|segment| segment.base() <= offset).saturating_sub(1);
         for segment in &self.segments[from.min(self.segments.len())..] {
             if let Some(frame) = segment.find(&mut self.reader, offset)? {
@@ -605,7 +603,9 @@ impl Log {
 
     /// The offset of the first record appended at or after `time_ns`; the end when there is none.
     pub fn offset_at(&mut self, time_ns: i64) -> Result<u64> {
-        self.write_out_for_reads()?;
+        if self.poisoned.is_none() {
+            self.write_out()?;
+        }
         for segment in &self.segments {
             if let Some(offset) = segment.offset_at(&mut self.reader, time_ns)? {
                 return Ok(offset);
