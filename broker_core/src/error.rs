@@ -83,21 +83,35 @@ codes! {
     CsvRejects = "csv.rejects",
 }
 
+/// Bytes of a message, at most: it travels in HTTP/2 trailers, twice, and many clients take no more than 8 KiB of those.
+const MAX_MESSAGE: usize = 1024;
+/// What stays of the end of a longer one, where the remedy stands.
+const KEPT_END: usize = 256;
+
 /// A failed call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     code: Code,
     message: String,
     retry_after_ms: Option<u32>,
+    field: Option<&'static str>,
 }
 
 /// What every fallible call of the core gives.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error of `code`; the message names the object, the value, what was expected and what to do.
+    /// An error of `code`; the message names the object, the value, what was expected and what to do. Of a message over
+    /// 1 KiB the middle is left out: a name that a client sent may have 8 MiB.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_ms: None }
+        Self { code, message: shortened(message.into()), retry_after_ms: None, field: None }
+    }
+
+    /// The same error, which is about one field of the request: its path in the proto, such as `config.partitions`.
+    #[must_use]
+    pub fn field(mut self, field: &'static str) -> Self {
+        self.field = Some(field);
+        self
     }
 
     /// The same error, worth a retry after so long.
@@ -133,10 +147,30 @@ impl Error {
         &self.message
     }
 
+    /// The field of the request that is wrong, where it is one.
+    pub fn wrong_field(&self) -> Option<&'static str> {
+        self.field
+    }
+
     /// Milliseconds after which the same call may succeed.
     pub fn retry_after(&self) -> Option<u32> {
         self.retry_after_ms
     }
+}
+
+fn shortened(message: String) -> String {
+    if message.len() <= MAX_MESSAGE {
+        return message;
+    }
+    let mut start = MAX_MESSAGE - KEPT_END;
+    while !message.is_char_boundary(start) {
+        start -= 1;
+    }
+    let mut end = message.len() - KEPT_END;
+    while !message.is_char_boundary(end) {
+        end += 1;
+    }
+    format!("{} [...] {}", &message[..start], &message[end..])
 }
 
 impl fmt::Display for Error {

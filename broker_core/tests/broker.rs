@@ -416,7 +416,7 @@ fn after_a_close_whoever_still_holds_a_partition_cannot_touch_its_files() {
         let records = broker_core::wire::Records::empty();
         assert_eq!(partition.append(&records, None, 0).unwrap_err().code(), Code::BrokerClosed);
         assert_eq!(partition.seek("g", 0).unwrap_err().code(), Code::BrokerClosed);
-        let request = v1::ListTopicsRequest {};
+        let request = v1::ListTopicsRequest::default();
         assert_eq!(
             call::<v1::ListTopicsResponse>(&broker, "ListTopics", &request).unwrap_err().code(),
             Code::BrokerClosed

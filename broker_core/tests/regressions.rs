@@ -1101,6 +1101,7 @@ fn what_a_group_has_in_flight_is_bounded_and_an_ack_wakes_those_it_kept_waiting(
         consumer: "c",
         partitions: &[],
         bounds: Bounds { records: 65_536, bytes: 8 << 20 },
+        total_bytes: 8 << 20,
         deliveries: 1,
         wait_ms: 0,
         visibility_timeout_ms: 0,

@@ -5,10 +5,11 @@ Durations are seconds, times nanoseconds since the epoch, sizes bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, TypeVar, get_args
 
-from telemetry_broker.errors import InvalidArgumentError
+from telemetry_broker.errors import InvalidArgumentError, UnsupportedError
 from telemetry_broker.positions import milliseconds, unsigned
 from telemetry_broker.v1 import broker_pb2 as pb
 
@@ -31,6 +32,7 @@ _FULL_POLICIES: Final[dict[FullPolicy, pb.FullPolicy]] = {
     "reject": pb.FULL_POLICY_REJECT,
     "drop_oldest": pb.FULL_POLICY_DROP_OLDEST,
 }
+NameT = TypeVar("NameT", bound=str)
 _YEARS: Final = 100 * 366 * 86_400.0  # no retention is longer; keeps milliseconds far from the field's bound
 
 
@@ -201,6 +203,15 @@ def encode_config(
     return config
 
 
+def _name_of(number: int, names: Mapping[NameT, int], what: str) -> NameT:
+    for name, value in names.items():
+        if value == number:
+            return name
+    raise UnsupportedError(
+        f"the broker answered with {what} {number}, which this client does not know: install a newer telemetry-broker"
+    )
+
+
 def decode_topic(topic: pb.Topic) -> Topic:
     """The topic of a response."""
     config = topic.config
@@ -208,11 +219,11 @@ def decode_topic(topic: pb.Topic) -> Topic:
         topic.name,
         TopicConfig(
             partitions=config.partitions,
-            durability=next(name for name, value in _DURABILITIES.items() if value == config.durability),
+            durability=_name_of(config.durability, _DURABILITIES, "durability"),
             retention=config.retention_ms / 1000,
             retention_bytes=config.retention_bytes,
             max_partition_bytes=config.max_partition_bytes if config.HasField("max_partition_bytes") else None,
-            full_policy=next(name for name, value in _FULL_POLICIES.items() if value == config.full_policy),
+            full_policy=_name_of(config.full_policy, _FULL_POLICIES, "full policy"),
             segment_bytes=config.segment_bytes,
             max_attempts=config.max_attempts,
             visibility_timeout=config.visibility_timeout_ms / 1000,
@@ -240,7 +251,7 @@ def decode_partition(state: pb.PartitionState) -> PartitionState:
 
 def decode_group(group: pb.Group) -> Group:
     """The group of a response."""
-    return Group(group.name, next(name for name, value in MODES.items() if value == group.mode))
+    return Group(group.name, _name_of(group.mode, MODES, "group mode"))
 
 
 def decode_group_partition(state: pb.GroupPartitionState) -> GroupPartition:

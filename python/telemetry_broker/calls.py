@@ -34,9 +34,15 @@ def create_topic(name: str, config: pb.TopicConfig) -> Steps[Topic]:
 
 
 def topics() -> Steps[list[Topic]]:
-    """All topics."""
-    answer = yield "ListTopics", pb.ListTopicsRequest()
-    return [decode_topic(topic) for topic in pb.ListTopicsResponse.FromString(answer).topics]
+    """All topics, page by page."""
+    found: list[pb.Topic] = []
+    more = True
+    while more:
+        request = pb.ListTopicsRequest(after=found[-1].name if found else "")
+        answer = pb.ListTopicsResponse.FromString((yield "ListTopics", request))
+        found += answer.topics
+        more = answer.more
+    return [decode_topic(topic) for topic in found]
 
 
 def describe_topic(name: str) -> Steps[TopicState]:

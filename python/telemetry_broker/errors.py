@@ -18,20 +18,24 @@ class BrokerError(Exception):
     Attributes:
         code: stable identifier such as ``topic.not_found``.
         retry_after: seconds after which the same call may succeed; None when a retry alone does not help.
+        field: the field of the request that is wrong, such as ``config.partitions``; None where it is not one alone.
     """
 
     default_code = "internal"
 
-    def __init__(self, message: str, *, code: str | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, retry_after: float | None = None, field: str | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code or self.default_code
         self.retry_after = retry_after
+        self.field = field
 
     def __str__(self) -> str:
         return f"{self.code}: {self.args[0]}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.args[0], self.code, self.retry_after)
+        return _rebuild, (type(self), self.args[0], self.code, self.retry_after, self.field)
 
     @property
     def message(self) -> str:
@@ -39,8 +43,10 @@ class BrokerError(Exception):
         return str(self.args[0])
 
 
-def _rebuild(cls: type[BrokerError], message: str, code: str, retry_after: float | None) -> BrokerError:
-    return cls(message, code=code, retry_after=retry_after)
+def _rebuild(
+    cls: type[BrokerError], message: str, code: str, retry_after: float | None, field: str | None
+) -> BrokerError:
+    return cls(message, code=code, retry_after=retry_after, field=field)
 
 
 class InvalidArgumentError(BrokerError):
@@ -180,7 +186,7 @@ CODES: Final[dict[str, CodeInfo]] = {
 """Every code of the broker and the library. Services add theirs under prefixes of their own."""
 
 
-def error_from_code(code: str, message: str, retry_after: float | None = None) -> BrokerError:
+def error_from_code(code: str, message: str, retry_after: float | None = None, field: str | None = None) -> BrokerError:
     """Makes the error of a code; one that a newer broker invented becomes a plain ``BrokerError`` that keeps it."""
     info = CODES.get(code)
-    return (info.error if info else BrokerError)(message, code=code, retry_after=retry_after)
+    return (info.error if info else BrokerError)(message, code=code, retry_after=retry_after, field=field)

@@ -15,6 +15,7 @@ import grpc
 
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError, ClosedError, UnavailableError, error_from_code
+from telemetry_broker.status_details import read_details
 from telemetry_broker.transport import MAX_WAIT_MS, Done, UnansweredError
 from telemetry_broker.v1 import broker_pb2 as pb
 
@@ -68,12 +69,10 @@ def broker_error(
     """The one place where a gRPC error becomes ours; ``maybe_done`` wraps the open ones into UnansweredError."""
     call = cast("grpc.Call", error)
     status = call.code()
-    trailers = {key: str(value) for key, value in call.trailing_metadata() or ()}
     details = call.details() or ""
-    code = trailers.get("telemetry-code")
-    if code is not None:
-        retry_after_ms = trailers.get("telemetry-retry-after-ms")
-        return error_from_code(code, details, int(retry_after_ms) / 1000 if retry_after_ms else None)
+    sent = read_details(call.trailing_metadata() or ())
+    if sent is not None:
+        return error_from_code(sent.code, details, sent.retry_after, sent.field)
     if closed is not None:
         return UnansweredError(closed) if maybe_done else closed
     known = error_from_code(

@@ -20,7 +20,7 @@ class UnansweredError(BrokerError):
     """A request may have reached the broker, but no answer came; ``cause`` says why. Never leaves the library."""
 
     def __init__(self, cause: BrokerError) -> None:
-        super().__init__(cause.message, code=cause.code, retry_after=cause.retry_after)
+        super().__init__(cause.message, code=cause.code, retry_after=cause.retry_after, field=cause.field)
         self.cause = cause
 
 

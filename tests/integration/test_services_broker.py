@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import telemetry_broker as tb
+from telemetry_broker.status_details import read_details
 from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_broker.v1.broker_pb2_grpc import BrokerServiceStub
 from tests.integration.service_processes import BrokerProcess, Service
@@ -187,7 +188,7 @@ async def test_an_error_carries_its_code(stub: BrokerServiceAsyncStub) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.DescribeTopic(pb.DescribeTopicRequest(name="nowhere"))
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
-    assert dict(caught.value.trailing_metadata() or ())["telemetry-code"] == "topic.not_found"
+    assert read_details(caught.value.trailing_metadata() or ()) == ("topic.not_found", None, None)
 
 
 async def test_garbage_is_refused_and_the_server_lives_on(broker: BrokerProcess) -> None:

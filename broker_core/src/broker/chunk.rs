@@ -36,6 +36,11 @@ impl Chunk {
     }
 }
 
+/// An encoded `AppendRun`, at most.
+const RUN_BYTES: usize = 16;
+/// A delivery's other fields, at most: the topic's name, log id, lease id and numbers.
+const HEAD_BYTES: usize = 400;
+
 /// How much may be taken at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -59,9 +64,10 @@ pub struct Leased {
 }
 
 impl Leased {
-    /// Bytes of the records, as entries.
+    /// Bytes that a delivery of them has in an answer, at most: the records as entries, their times, and its head.
     pub fn bytes(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.entries().len()).sum()
+        let entries: usize = self.chunks.iter().map(|chunk| chunk.entries().len()).sum();
+        entries + self.chunks.len() * RUN_BYTES + HEAD_BYTES
     }
 }
 

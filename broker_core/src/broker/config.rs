@@ -92,11 +92,15 @@ pub struct TopicConfig {
     visibility_timeout_ms: Option<u32>,
 }
 
-fn bounded(field: &str, value: u64, min: u64, max: u64) -> Result<()> {
+/// Where a topic's configuration stands in a request.
+const CONFIG: &str = "config.";
+
+fn bounded(field: &'static str, value: u64, min: u64, max: u64) -> Result<()> {
     if (min..=max).contains(&value) {
         return Ok(());
     }
-    Err(Error::new(Code::InvalidArgument, format!("{field} is {value}, it must be {min} to {max}")))
+    let name = field.trim_start_matches(CONFIG);
+    Err(Error::new(Code::InvalidArgument, format!("{name} is {value}, it must be {min} to {max}")).field(field))
 }
 
 impl TopicConfig {
@@ -123,12 +127,13 @@ impl TopicConfig {
     pub fn with(&self, wish: &v1::TopicConfig) -> Result<Self> {
         let mut config = self.clone();
         if let Some(partitions) = wish.partitions {
-            bounded("partitions", partitions.into(), 1, MAX_PARTITIONS.into())?;
+            bounded("config.partitions", partitions.into(), 1, MAX_PARTITIONS.into())?;
             config.partitions = partitions;
         }
         match wish.durability() {
             v1::Durability::Unspecified if wish.durability != 0 => {
-                return Err(Error::new(Code::InvalidArgument, format!("durability {} is not known", wish.durability)));
+                let message = format!("durability {} is not known", wish.durability);
+                return Err(Error::new(Code::InvalidArgument, message).field("config.durability"));
             }
             v1::Durability::Unspecified => {}
             v1::Durability::Memory => config.durability = StoredDurability::Memory,
@@ -136,15 +141,15 @@ impl TopicConfig {
             v1::Durability::Fsync => config.durability = StoredDurability::Fsync,
         }
         if let Some(segment_bytes) = wish.segment_bytes {
-            bounded("segment_bytes", segment_bytes, 1 << 20, 1 << 30)?;
+            bounded("config.segment_bytes", segment_bytes, 1 << 20, 1 << 30)?;
             config.segment_bytes = segment_bytes;
         }
         if let Some(max_attempts) = wish.max_attempts {
-            bounded("max_attempts", max_attempts.into(), 0, MAX_MAX_ATTEMPTS.into())?;
+            bounded("config.max_attempts", max_attempts.into(), 0, MAX_MAX_ATTEMPTS.into())?;
             config.max_attempts = max_attempts;
         }
         if let Some(timeout) = wish.visibility_timeout_ms {
-            bounded("visibility_timeout_ms", timeout.into(), 1, MAX_VISIBILITY_TIMEOUT_MS.into())?;
+            bounded("config.visibility_timeout_ms", timeout.into(), 1, MAX_VISIBILITY_TIMEOUT_MS.into())?;
             config.visibility_timeout_ms = Some(timeout);
         }
         config.retention_ms = wish.retention_ms.unwrap_or(config.retention_ms);
@@ -155,17 +160,15 @@ impl TopicConfig {
         };
         match wish.full_policy() {
             v1::FullPolicy::Unspecified if wish.full_policy != 0 => {
-                return Err(Error::new(
-                    Code::InvalidArgument,
-                    format!("full_policy {} is not known", wish.full_policy),
-                ));
+                let message = format!("full_policy {} is not known", wish.full_policy);
+                return Err(Error::new(Code::InvalidArgument, message).field("config.full_policy"));
             }
             v1::FullPolicy::Unspecified => {}
             v1::FullPolicy::Reject => config.full_policy = FullPolicy::Reject,
             v1::FullPolicy::DropOldest => config.full_policy = FullPolicy::DropOldest,
         }
         if let Some(max) = config.max_partition_bytes {
-            bounded("max_partition_bytes", max, 2 * config.segment_bytes, u64::MAX)?;
+            bounded("config.max_partition_bytes", max, 2 * config.segment_bytes, u64::MAX)?;
         }
         Ok(config)
     }

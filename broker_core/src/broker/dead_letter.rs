@@ -23,6 +23,8 @@ use crate::wire::{RecordView, Records, record_entries, v1};
 /// Bytes of a reason, at most.
 const MAX_REASON: usize = 4096;
 /// Records moved at a time.
+/// What a delivery of one letter has beside its record: the topic's name, log id, offset and time.
+const LETTER_HEAD_BYTES: usize = 300;
 const BATCH: Bounds = Bounds { records: 4096, bytes: 4 << 20 };
 
 impl Broker {
@@ -102,7 +104,8 @@ impl Broker {
             return Err(Error::new(
                 Code::InvalidArgument,
                 format!("the reason has {} bytes, it may have {MAX_REASON}", reason.len()),
-            ));
+            )
+            .field("reason"));
         }
         names::check("group", group)?;
         let (settled, given) = partition.owned(group, grant, range)?;
@@ -162,6 +165,29 @@ impl Broker {
 /// One dead letter, and where it is.
 pub(super) type Letter = (Arc<Partition>, Chunk);
 
+/// Where a list of dead letters begins, and how long it may be.
+pub(super) struct Page {
+    /// Partitions below are left out; None: `from_offset` is meant in each.
+    pub from_partition: Option<u32>,
+    /// In the first partition.
+    pub from_offset: u64,
+    /// At most.
+    pub max_records: usize,
+    /// At most, beyond the first one; with what a delivery has beside its record.
+    pub max_bytes: usize,
+}
+
+/// A page of dead letters.
+#[derive(Default)]
+pub(super) struct Listed {
+    /// Oldest first in each partition.
+    pub letters: Vec<Letter>,
+    /// How many there are in all.
+    pub total: u64,
+    /// Partition and offset of the first one that was left out.
+    pub next: Option<(u32, u64)>,
+}
+
 /// Which dead letters are meant.
 pub(super) struct Choice<'a> {
     /// Only this partition.
@@ -193,31 +219,36 @@ impl Broker {
         }
     }
 
-    /// Dead letters that were not redriven, from `from_offset` on in each partition, and how many there are in all.
-    pub(super) fn list_dead_letters(
-        &self,
-        topic: &Topic,
-        choice: &Choice<'_>,
-        from_offset: u64,
-        max_records: u32,
-    ) -> Result<(Vec<Letter>, u64)> {
-        let Some(letters) = self.letters_of(topic)? else { return Ok((Vec::new(), 0)) };
-        let (mut found, mut total, mut left) = (Vec::new(), 0, max_records as usize);
+    /// Dead letters that were not redriven, a page of them, and how many there are in all.
+    pub(super) fn list_dead_letters(&self, topic: &Topic, choice: &Choice<'_>, page: &Page) -> Result<Listed> {
+        let mut listed = Listed::default();
+        let Some(letters) = self.letters_of(topic)? else { return Ok(listed) };
+        let mut bytes = 0;
         for partition in letters.partitions() {
-            total += partition.group_info(REDRIVE_GROUP, self.inner.clock.monotonic_ns())?.lag;
-            if choice.partition.is_some_and(|only| only != partition.number()) {
+            listed.total += partition.group_info(REDRIVE_GROUP, self.inner.clock.monotonic_ns())?.lag;
+            let number = partition.number();
+            let is_asked = choice.partition.is_none_or(|only| only == number);
+            if !is_asked || page.from_partition.is_some_and(|first| number < first) || listed.next.is_some() {
                 continue;
             }
-            for open in partition.open_ranges(REDRIVE_GROUP)? {
+            let begins_here = page.from_partition.is_none_or(|first| number == first);
+            let from_offset = if begins_here { page.from_offset } else { 0 };
+            'partition: for open in partition.open_ranges(REDRIVE_GROUP)? {
                 let mut at = open.start.max(from_offset);
-                while at < open.end && left > 0 {
+                while at < open.end {
                     let (runs, next) = partition.read(at, BATCH)?;
                     for chunk in runs.iter().flatten() {
                         for (offset, entry) in (chunk.from..).zip(record_entries(chunk.entries())) {
-                            if left > 0 && open.contains(&offset) && choice.takes(offset, entry.record) {
-                                found.push((partition.clone(), chunk.at(offset)));
-                                left -= 1;
+                            if !open.contains(&offset) || !choice.takes(offset, entry.record) {
+                                continue;
                             }
+                            let found = &mut listed.letters;
+                            bytes += entry.record.len() + LETTER_HEAD_BYTES;
+                            if found.len() >= page.max_records || (bytes > page.max_bytes && !found.is_empty()) {
+                                listed.next = Some((number, offset));
+                                break 'partition;
+                            }
+                            found.push((partition.clone(), chunk.at(offset)));
                         }
                     }
                     if next <= at {
@@ -227,7 +258,7 @@ impl Broker {
                 }
             }
         }
-        Ok((found, total))
+        Ok(listed)
     }
 
     /// Appends dead letters to their topic again, without what made them dead letters, and acks them. Returns how many.

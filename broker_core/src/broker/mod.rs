@@ -60,7 +60,7 @@ const WAIT_GRACE_MS: u64 = 1000;
 /// Pause before a record is tried again that could not become a dead letter.
 const DEAD_LETTER_RETRY_NS: u64 = 1_000_000_000;
 /// Bytes of records in one answer, at most, beyond a last record.
-const MAX_ANSWER_BYTES: usize = MAX_BATCH_BYTES;
+pub(crate) const MAX_ANSWER_BYTES: usize = MAX_BATCH_BYTES;
 /// Prefix of a folder that is being deleted.
 const DELETED_PREFIX: &str = ".deleted-";
 
@@ -76,6 +76,9 @@ struct Inner {
     identity: Identity,
     started_ns: i64,
     topics: RwLock<BTreeMap<String, Arc<Topic>>>,
+    /// Held while a topic is made or deleted, which takes several syncs: calls for other topics need not wait for them.
+    /// Taken before `topics`.
+    naming: parking_lot::Mutex<()>,
     wakeups: Arc<Wakeups>,
     flusher: Arc<Flusher>,
     space: parking_lot::Mutex<Space>,
@@ -114,6 +117,8 @@ pub struct Receive<'a> {
     pub partitions: &'a [u32],
     /// For each delivery.
     pub bounds: Bounds,
+    /// Of all deliveries, at most, beyond a last record.
+    pub total_bytes: usize,
     /// Deliveries, at most.
     pub deliveries: usize,
     /// How long the consumer is going to wait if there is nothing, milliseconds.
@@ -229,6 +234,7 @@ impl Broker {
             clock: clock.clone(),
             identity,
             topics: RwLock::new(topics),
+            naming: parking_lot::Mutex::default(),
             wakeups,
             flusher: Arc::default(),
             space: parking_lot::Mutex::default(),
@@ -319,26 +325,29 @@ impl Broker {
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Arc<Topic>> {
         self.check_open()?;
         names::check("topic", name)?;
-        let mut topics = self.inner.topics.write();
+        let _naming = self.inner.naming.lock();
         self.check_open()?;
-        if let Some(topic) = topics.get(name) {
+        let (there, count) = {
+            let topics = self.inner.topics.read();
+            (topics.get(name).cloned(), topics.len())
+        };
+        if let Some(topic) = there {
             if topic.config().0 == config {
-                return Ok(topic.clone());
+                return Ok(topic);
             }
             return Err(Error::new(
                 Code::TopicExists,
                 format!("topic {name:?} exists with another configuration; describe it, and configure it to change it"),
             ));
         }
-        if topics.len() >= MAX_TOPICS {
+        if count >= MAX_TOPICS {
             return Err(Error::new(
                 Code::InvalidArgument,
                 format!("the broker has {MAX_TOPICS} topics, which is the most; delete one"),
             ));
         }
         let topic = Arc::new(Topic::create(self.inner.context.clone(), &self.inner.dir, name, config)?);
-        topics.insert(name.to_owned(), topic.clone());
-        drop(topics);
+        self.inner.topics.write().insert(name.to_owned(), topic.clone());
         self.inner.wakeups.signal(topic.name());
         Ok(topic)
     }
@@ -346,17 +355,17 @@ impl Broker {
     /// Deletes a topic and everything in it.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         self.check_open()?;
-        let mut topics = self.inner.topics.write();
-        let Some(topic) = topics.get(name).cloned() else { return Err(topic_not_found(name)) };
+        let naming = self.inner.naming.lock();
+        let topic = self.topic(name)?;
         let disk = &self.inner.context.disk;
         let doomed = self.inner.dir.join(format!("{DELETED_PREFIX}{name}-{}", u64::from_be_bytes(random()?)));
         // First: where it fails the topic is what it was. Nothing can be added to a folder that is elsewhere.
         disk.rename(topic.dir(), &doomed).map_err(|err| Error::io("rename", topic.dir(), &err))?;
-        topics.remove(name);
+        self.inner.topics.write().remove(name);
         // Whoever looked the topic up before finds it closed, not gone under its hands.
         topic.close(false)?;
         disk.sync_dir(&self.inner.dir).map_err(|err| Error::io("sync", &self.inner.dir, &err))?;
-        drop(topics);
+        drop(naming);
         self.inner.wakeups.signal(topic.name());
         disk.remove_dir_all(&doomed).map_err(|err| Error::io("remove", &doomed, &err))
     }
@@ -475,7 +484,7 @@ impl Broker {
         let deadline = now + u64::from(timeout_ms) * 1_000_000;
         let consumer: Arc<str> = wish.consumer.into();
         let mut delivered = Vec::new();
-        let mut room = MAX_ANSWER_BYTES;
+        let mut room = wish.total_bytes;
         let mut partitions = topic.in_turn(wish.partitions)?;
         let mut next_change = None;
         if mode == Mode::Ordered && wish.partitions.is_empty() {
@@ -603,6 +612,7 @@ impl Broker {
     /// only stops, as if the process had died.
     pub fn close(&self, flush: bool) -> Result<()> {
         self.inner.closed.store(true, Ordering::Release);
+        let _naming = self.inner.naming.lock();
         self.inner.flusher.stop();
         let topics: Vec<Arc<Topic>> = self.inner.topics.read().values().cloned().collect();
         let outcomes: Vec<Result<()>> = topics.iter().map(|topic| topic.close(flush)).collect();
@@ -633,25 +643,21 @@ fn topic_not_found(name: &str) -> Error {
 fn check_producer<'a>(head: &ProduceHead<'a>) -> Result<Option<(&'a str, u64)>> {
     if head.producer.is_empty() {
         if head.sequence != 0 {
-            return Err(Error::new(
-                Code::InvalidArgument,
-                format!("sequence {} without a producer; name the producer or leave the sequence out", head.sequence),
-            ));
+            let message =
+                format!("sequence {} without a producer; name the producer or leave the sequence out", head.sequence);
+            return Err(Error::new(Code::InvalidArgument, message).field("sequence"));
         }
         return Ok(None);
     }
     names::check_client("producer", head.producer)?;
     if head.sequence == 0 {
-        return Err(Error::new(
-            Code::InvalidArgument,
-            format!("producer {:?} sent sequence 0; count from 1", head.producer),
-        ));
+        let message = format!("producer {:?} sent sequence 0; count from 1", head.producer);
+        return Err(Error::new(Code::InvalidArgument, message).field("sequence"));
     }
     if head.partition.is_none() {
-        return Err(Error::new(
-            Code::InvalidArgument,
-            format!("producer {:?} named no partition; sequences count per partition, so it must", head.producer),
-        ));
+        let message =
+            format!("producer {:?} named no partition; sequences count per partition, so it must", head.producer);
+        return Err(Error::new(Code::InvalidArgument, message).field("partition"));
     }
     Ok(Some((head.producer, head.sequence)))
 }

@@ -20,14 +20,15 @@ pub fn dead_letters_of(topic: &str) -> String {
 }
 
 /// Refuses a topic or group name that breaks the rules; `what` is `topic` or `group`.
-pub fn check(what: &str, name: &str) -> Result<()> {
+pub fn check(what: &'static str, name: &str) -> Result<()> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     if what == "topic" && RESERVED.contains(&name) {
         return Err(Error::new(
             Code::InvalidName,
             format!("topic name {name:?} is the name of one of the broker's own files; choose another"),
-        ));
+        )
+        .field(what));
     }
     let max = if name.ends_with(DEAD_LETTER_SUFFIX) { MAX_NAME + DEAD_LETTER_SUFFIX.len() } else { MAX_NAME };
     if starts_well && name.len() <= max && name.bytes().all(legal) {
@@ -39,18 +40,20 @@ pub fn check(what: &str, name: &str) -> Result<()> {
             "{what} name {:?} is not allowed: 1 to {MAX_NAME} characters of A-Z a-z 0-9 . _ -, the first one a letter or digit",
             name.chars().take(MAX_NAME + 8).collect::<String>()
         ),
-    ))
+    )
+    .field(what))
 }
 
 /// Refuses a consumer's or producer's name that is empty or too long; `what` says which.
-pub fn check_client(what: &str, name: &str) -> Result<()> {
+pub fn check_client(what: &'static str, name: &str) -> Result<()> {
     if (1..=MAX_CLIENT_NAME).contains(&name.len()) {
         return Ok(());
     }
     Err(Error::new(
         Code::InvalidName,
         format!("{what} name has {} bytes, it must have 1 to {MAX_CLIENT_NAME}", name.len()),
-    ))
+    )
+    .field(what))
 }
 
 #[cfg(test)]

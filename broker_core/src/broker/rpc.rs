@@ -8,12 +8,12 @@ use prost::Message;
 
 use super::chunk::{Bounds, Chunk};
 use super::config::{MAX_VISIBILITY_TIMEOUT_MS, TopicConfig};
-use super::dead_letter::Choice;
+use super::dead_letter::{Choice, Listed, Page};
 use super::info::{GroupInfo, PartitionInfo};
 use super::names;
 use super::partition::Partition;
 use super::topic::{Topic, group_not_found};
-use super::{Broker, Code, Delivered, Error, Receive, Result, Unsettled};
+use super::{Broker, Code, Delivered, Error, MAX_ANSWER_BYTES, Receive, Result, Unsettled};
 use crate::log::Appended;
 use crate::queue::lease::LeaseId;
 use crate::queue::{Mode, Settled};
@@ -25,6 +25,11 @@ use crate::wire::{ProduceHead, v1};
 const MAX_RECORDS: u32 = 65_536;
 const DEFAULT_RECORDS: u32 = 500;
 const DEFAULT_BYTES: u32 = 1 << 20;
+/// Bytes of all deliveries of one answer whose request asks for none, at most, beyond a last record of at most 1 MiB: with
+/// that one it stays under the 2 MiB that are promised.
+const UNASKED_BYTES: usize = (1 << 20) - (16 << 10);
+/// Bytes of a page of names, at most.
+const PAGE_BYTES: usize = 1 << 20;
 const MAX_DELIVERIES: u32 = 64;
 const MAX_WAIT_MS: u32 = 60_000;
 /// Dead letters of one answer.
@@ -38,11 +43,13 @@ fn decode<M: Message + Default>(method: &str, request: &[u8]) -> Result<M> {
         .map_err(|err| Error::new(Code::InvalidArgument, format!("{method}: the request is no {method}Request: {err}")))
 }
 
-fn bounded(field: &str, value: u32, default: u32, max: u32) -> Result<u32> {
+fn bounded(field: &'static str, value: u32, default: u32, max: u32) -> Result<u32> {
     match value {
         0 => Ok(default),
         value if value <= max => Ok(value),
-        value => Err(Error::new(Code::InvalidArgument, format!("{field} is {value}, it may be at most {max}"))),
+        value => {
+            Err(Error::new(Code::InvalidArgument, format!("{field} is {value}, it may be at most {max}")).field(field))
+        }
     }
 }
 
@@ -57,7 +64,8 @@ fn mode_of(mode: i32) -> Result<Option<Mode>> {
         Ok(v1::GroupMode::Shared) => Ok(Some(Mode::Shared)),
         Ok(v1::GroupMode::Ordered) => Ok(Some(Mode::Ordered)),
         Err(_) => {
-            Err(Error::new(Code::InvalidArgument, format!("group mode {mode} is not known: 1 is shared, 2 ordered")))
+            let message = format!("group mode {mode} is not known: 1 is shared, 2 ordered");
+            Err(Error::new(Code::InvalidArgument, message).field("mode"))
         }
     }
 }
@@ -105,6 +113,20 @@ fn put_delivery(out: &mut Vec<u8>, head: &v1::Delivery, chunks: &[Chunk]) -> Res
     Ok(())
 }
 
+/// As many as an answer holds, and at most `max` (0: any number); and whether there are more.
+fn page<M: Message>(entries: impl Iterator<Item = M>, max: u32) -> (Vec<M>, bool) {
+    let max = if max == 0 { usize::MAX } else { max as usize };
+    let (mut taken, mut bytes) = (Vec::new(), 0);
+    for entry in entries {
+        bytes += entry.encoded_len() + 4; // its tag and length
+        if taken.len() >= max || bytes > PAGE_BYTES {
+            return (taken, true);
+        }
+        taken.push(entry);
+    }
+    (taken, false)
+}
+
 /// One range of one lease, found in its partition.
 struct LeasePart {
     lease: LeaseId,
@@ -139,11 +161,7 @@ impl Broker {
             "Read" => self.rpc_read(&decode(method, request)?),
             "OpenProducer" => self.rpc_open_producer(&decode(method, request)?),
             "CreateTopic" => self.rpc_create_topic(&decode(method, request)?),
-            "ListTopics" => {
-                decode::<v1::ListTopicsRequest>(method, request)?;
-                let topics = self.topics()?.iter().map(|topic| self.topic_to_wire(topic)).collect();
-                Ok(v1::ListTopicsResponse { topics }.encode_to_vec())
-            }
+            "ListTopics" => self.rpc_list_topics(&decode(method, request)?),
             "DescribeTopic" => self.rpc_describe_topic(&decode(method, request)?),
             "ConfigureTopic" => self.rpc_configure_topic(&decode(method, request)?),
             "DeleteTopic" => {
@@ -153,12 +171,7 @@ impl Broker {
             }
             "PurgeTopic" => self.rpc_purge_topic(&decode(method, request)?),
             "CreateGroup" => self.rpc_create_group(decode(method, request)?),
-            "ListGroups" => {
-                let request: v1::ListGroupsRequest = decode(method, request)?;
-                let groups = self.topic(&request.topic)?.groups();
-                let groups = groups.into_iter().map(|(name, mode)| group_to_wire(name, mode)).collect();
-                Ok(v1::ListGroupsResponse { groups }.encode_to_vec())
-            }
+            "ListGroups" => self.rpc_list_groups(&decode(method, request)?),
             "DescribeGroup" => self.rpc_describe_group(decode(method, request)?),
             "SeekGroup" => self.rpc_seek_group(&decode(method, request)?),
             "DeleteGroup" => {
@@ -207,6 +220,7 @@ impl Broker {
             consumer: &request.consumer,
             partitions: &request.partitions,
             bounds: bounds(request.max_records, request.max_bytes)?,
+            total_bytes: if request.max_bytes == 0 { UNASKED_BYTES } else { MAX_ANSWER_BYTES },
             deliveries: deliveries as usize,
             wait_ms: bounded("wait_ms", request.wait_ms, 0, MAX_WAIT_MS)?,
             visibility_timeout_ms: visibility_timeout(request.visibility_timeout_ms)?,
@@ -226,6 +240,19 @@ impl Broker {
         let next_due_ms = next_due_ms.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX));
         response.extend(v1::ReceiveResponse { deliveries: Vec::new(), next_due_ms }.encode_to_vec());
         Ok(response)
+    }
+
+    fn rpc_list_topics(&self, request: &v1::ListTopicsRequest) -> Result<Vec<u8>> {
+        let topics = self.topics()?;
+        let behind = topics.iter().filter(|topic| **topic.name() > *request.after);
+        let (topics, more) = page(behind.map(|topic| self.topic_to_wire(topic)), request.max_topics);
+        Ok(v1::ListTopicsResponse { topics, more }.encode_to_vec())
+    }
+
+    fn rpc_list_groups(&self, request: &v1::ListGroupsRequest) -> Result<Vec<u8>> {
+        let groups = self.topic(&request.topic)?.groups();
+        let groups = groups.into_iter().map(|(name, mode)| group_to_wire(name, mode)).collect();
+        Ok(v1::ListGroupsResponse { groups }.encode_to_vec())
     }
 
     fn known_group(&self, topic: &str, group: &str) -> Result<(Arc<Topic>, u64)> {
@@ -305,6 +332,7 @@ impl Broker {
         let partition = topic.partition(request.partition)?;
         let from = resolve(&topic, &partition, request.from.as_ref())?.ok_or_else(|| {
             Error::new(Code::InvalidArgument, "Read needs `from`: an offset, a time, or an edge (start, end)")
+                .field("from")
         })?;
         let (runs, next_offset) = partition.read(from, bounds(request.max_records, request.max_bytes)?)?;
         let log_id = partition.log_id().0;
@@ -395,6 +423,7 @@ impl Broker {
         let offsets = chosen.iter().map(|partition| {
             resolve(&topic, partition, request.to.as_ref())?.ok_or_else(|| {
                 Error::new(Code::InvalidArgument, "SeekGroup needs `to`: an offset, a time, or an edge (start, end)")
+                    .field("to")
             })
         });
         let offsets = offsets.collect::<Result<Vec<_>>>()?;
@@ -411,8 +440,14 @@ impl Broker {
     fn rpc_list_dead_letters(&self, request: &v1::ListDeadLettersRequest) -> Result<Vec<u8>> {
         let topic = self.topic(&request.topic)?;
         let choice = Choice { partition: request.partition, group: &request.group, ranges: &[] };
-        let max_records = bounded("max_records", request.max_records, DEFAULT_LETTERS, MAX_LETTERS)?;
-        let (letters, total) = self.list_dead_letters(&topic, &choice, request.from_offset, max_records)?;
+        let max_bytes = bounds(1, request.max_bytes)?.bytes;
+        let page = Page {
+            from_partition: request.from_partition,
+            from_offset: request.from_offset,
+            max_records: bounded("max_records", request.max_records, DEFAULT_LETTERS, MAX_LETTERS)? as usize,
+            max_bytes,
+        };
+        let Listed { letters, total, next } = self.list_dead_letters(&topic, &choice, &page)?;
         let name = names::dead_letters_of(topic.name());
         let mut response = Vec::new();
         for (partition, chunk) in letters {
@@ -420,7 +455,13 @@ impl Broker {
             let head = delivery_head(&name, partition.number(), partition.log_id().0, &chunks);
             put_delivery(&mut response, &head, &chunks)?;
         }
-        response.extend(v1::ListDeadLettersResponse { deliveries: Vec::new(), total }.encode_to_vec());
+        let rest = v1::ListDeadLettersResponse {
+            deliveries: Vec::new(),
+            total,
+            next_partition: next.map(|(partition, _)| partition),
+            next_offset: next.map_or(0, |(_, offset)| offset),
+        };
+        response.extend(rest.encode_to_vec());
         Ok(response)
     }
 
@@ -430,7 +471,8 @@ impl Broker {
             return Err(Error::new(
                 Code::InvalidArgument,
                 "offsets to redrive need their partition; name it, or leave them out",
-            ));
+            )
+            .field("partition"));
         }
         let ranges: Vec<Range<u64>> = request.ranges.iter().map(|range| range.start..range.end).collect();
         let choice = Choice { partition: request.partition, group: &request.group, ranges: &ranges };
@@ -468,7 +510,8 @@ fn on_leases(
         return Err(Error::new(
             Code::InvalidArgument,
             format!("{} leases in one request, at most {MAX_LEASES} are taken; send several", leases.len()),
-        ));
+        )
+        .field("leases"));
     }
     let parts = leases.into_iter().map(LeasePart::parse).collect::<Result<Vec<_>>>()?;
     let mut by_partition: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
@@ -534,7 +577,10 @@ fn resolve(topic: &Topic, partition: &Partition, position: Option<&v1::Position>
         Some(v1::position::At::Edge(edge)) => match v1::Edge::try_from(edge) {
             Ok(v1::Edge::Start) => Ok(Some(start)),
             Ok(v1::Edge::End) => Ok(Some(end)),
-            _ => Err(Error::new(Code::InvalidArgument, format!("edge {edge} is not known: 1 is the start, 2 the end"))),
+            _ => {
+                let message = format!("edge {edge} is not known: 1 is the start, 2 the end");
+                Err(Error::new(Code::InvalidArgument, message).field("edge"))
+            }
         },
     }
 }
@@ -600,5 +646,29 @@ fn group_info_to_wire(info: GroupInfo) -> v1::GroupPartitionState {
         holder: info.holder,
         redelivered: info.redelivered,
         journal_bad_bytes: info.journal_bad_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_holds_what_was_asked_for_and_never_more_than_its_bytes() {
+        let topics = |count: usize| {
+            (0..count).map(|number| v1::Topic { name: format!("{number:0200}"), ..v1::Topic::default() })
+        };
+        let pages = |count, max| {
+            let (entries, more) = page(topics(count), max);
+            (entries.len(), more)
+        };
+        assert_eq!(pages(0, 0), (0, false));
+        assert_eq!(pages(10, 0), (10, false));
+        assert_eq!(pages(10, 10), (10, false));
+        assert_eq!(pages(10, 9), (9, true));
+        let (held, more) = page(topics(10_000), 0);
+        assert!(more);
+        let answer = v1::ListTopicsResponse { topics: held, more };
+        assert!((PAGE_BYTES - (16 << 10)..=PAGE_BYTES).contains(&answer.encoded_len()), "{}", answer.encoded_len());
     }
 }

@@ -254,7 +254,8 @@ impl Topic {
                     "topic {:?} has {} partitions, they cannot become {}: partitions can only be added",
                     self.name, meta.config.partitions, config.partitions
                 ),
-            ));
+            )
+            .field("config.partitions"));
         }
         if config == meta.config {
             return Ok(());

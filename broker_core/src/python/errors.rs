@@ -13,7 +13,8 @@ pub fn to_py_err(err: &Error) -> PyErr {
             py.import("telemetry_broker.errors")?.getattr("error_from_code").map(Bound::unbind)
         });
         let retry_after = err.retry_after().map(|ms| f64::from(ms) / 1000.0);
-        let made = make.and_then(|make| make.call1(py, (err.code().as_str(), err.message(), retry_after)));
+        let made =
+            make.and_then(|make| make.call1(py, (err.code().as_str(), err.message(), retry_after, err.wrong_field())));
         made.map_or_else(|import_error| import_error, |made| PyErr::from_value(made.into_bound(py)))
     })
 }

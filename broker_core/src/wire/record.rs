@@ -109,6 +109,7 @@ impl<'a> ProduceHead<'a> {
                                 "partition {partition} does not exist: partitions are numbered from 0 and fit 32 bits"
                             ),
                         )
+                        .field("partition")
                     })?);
                 }
                 (3, Value::Bytes(text)) => head.producer = utf8(text, "producer", field.start)?,

@@ -167,15 +167,24 @@ pub struct CreateTopicResponse {
     pub topic: ::core::option::Option<Topic>,
 }
 /// Lists topics.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListTopicsRequest {
+    /// Only those whose names come behind this one; empty: from the first. To go on, the last name of the answer before.
+    #[prost(string, tag = "1")]
+    pub after: ::prost::alloc::string::String,
+    /// At most so many. 0: as many as an answer holds.
+    #[prost(uint32, tag = "2")]
+    pub max_topics: u32,
 }
-/// All topics.
+/// All topics, or a page of them.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListTopicsResponse {
     /// In the order of their names.
     #[prost(message, repeated, tag = "1")]
     pub topics: ::prost::alloc::vec::Vec<Topic>,
+    /// There are more, behind the last one.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
 }
 /// Describes a topic.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -431,7 +440,7 @@ pub struct ReceiveRequest {
     #[prost(enumeration = "GroupMode", tag = "9")]
     pub mode: i32,
     /// 0: 1. How many deliveries may come at once, each with its own max_records and max_bytes. At most 64; all of them
-    /// together have at most 8 MiB.
+    /// together have at most 8 MiB, and without max_bytes so much less that the answer stays under 2 MiB.
     #[prost(uint32, tag = "10")]
     pub max_deliveries: u32,
 }
@@ -751,7 +760,7 @@ pub struct ListGroupsRequest {
     #[prost(string, tag = "1")]
     pub topic: ::prost::alloc::string::String,
 }
-/// All groups of a topic.
+/// All groups of a topic, at most 1,000.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListGroupsResponse {
     /// In the order of their names.
@@ -862,12 +871,18 @@ pub struct ListDeadLettersRequest {
     /// Only this group's; empty: all.
     #[prost(string, tag = "3")]
     pub group: ::prost::alloc::string::String,
-    /// Where to begin in each partition; 0: at the oldest.
+    /// Where to begin in each partition, or in `from_partition` alone where that is set; 0: at the oldest.
     #[prost(uint64, tag = "4")]
     pub from_offset: u64,
     /// 0: 100. At most 10,000.
     #[prost(uint32, tag = "5")]
     pub max_records: u32,
+    /// 0: 1 MiB. At most 8 MiB. One record is given even when it is larger.
+    #[prost(uint32, tag = "6")]
+    pub max_bytes: u32,
+    /// To go on: `next_partition` of the answer before, with its `next_offset` as `from_offset`. Partitions below are left out.
+    #[prost(uint32, optional, tag = "7")]
+    pub from_partition: ::core::option::Option<u32>,
 }
 /// Dead letters, oldest first in each partition.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -878,6 +893,12 @@ pub struct ListDeadLettersResponse {
     /// Dead letters in the topic that were not redriven.
     #[prost(uint64, tag = "2")]
     pub total: u64,
+    /// Set when there may be more: the partition to go on in.
+    #[prost(uint32, optional, tag = "3")]
+    pub next_partition: ::core::option::Option<u32>,
+    /// The offset to go on from in that partition.
+    #[prost(uint64, tag = "4")]
+    pub next_offset: u64,
 }
 /// Puts dead letters back.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -1103,18 +1103,23 @@ impl Life {
 
     /// What was given up and not put back is among the dead letters.
     fn look_at_the_dead(&mut self, topic: usize) {
-        let request = v1::ListDeadLettersRequest {
+        let mut request = v1::ListDeadLettersRequest {
             topic: self.topics[topic].name.into(),
             max_records: 10_000,
+            max_bytes: 4096, // several pages
             ..Default::default()
         };
-        let Ok(answer) = self.call::<v1::ListDeadLettersResponse>("ListDeadLetters", &request) else { return };
-        let listed: BTreeSet<(u64, Vec<u8>)> = answer
-            .deliveries
-            .iter()
-            .flat_map(|delivery| &delivery.records)
-            .map(|record| (record.dead_letter.as_ref().unwrap().offset, record.value.clone()))
-            .collect();
+        let mut listed: BTreeSet<(u64, Vec<u8>)> = BTreeSet::new();
+        loop {
+            let Ok(answer) = self.call::<v1::ListDeadLettersResponse>("ListDeadLetters", &request) else { return };
+            let records = answer.deliveries.iter().flat_map(|delivery| &delivery.records);
+            listed.extend(records.map(|record| (record.dead_letter.as_ref().unwrap().offset, record.value.clone())));
+            if answer.next_partition.is_none() {
+                break;
+            }
+            request.from_partition = answer.next_partition;
+            request.from_offset = answer.next_offset;
+        }
         let model = &self.topics[topic];
         for Dead { group, partition, offset, value } in &model.dead {
             let kept = model.groups[group].cursors[*partition].done(*offset) == Done::Yes;
@@ -1364,7 +1369,7 @@ impl Life {
     fn look_around(&mut self) {
         let end = std::mem::replace(&mut self.worst, End::Clean);
         self.note(format!("open, life {}, after {end:?}", self.lives));
-        let there: v1::ListTopicsResponse = self.call("ListTopics", &v1::ListTopicsRequest {}).unwrap();
+        let there: v1::ListTopicsResponse = self.call("ListTopics", &v1::ListTopicsRequest::default()).unwrap();
         let files = self.disk.files(Path::new(DIR));
         for index in 0..self.topics.len() {
             let exists = there.topics.iter().any(|topic| topic.name == self.topics[index].name);

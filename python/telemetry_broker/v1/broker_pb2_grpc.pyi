@@ -9,8 +9,10 @@ Conventions
     which lost its volume is never mistaken for the one before it.
   - Every message that carries records carries them as field 15. The encoded bytes of that field are what the
     producer sent, what the log stores and what the consumer gets: they are never re-encoded on the way.
-  - Every failed call has a gRPC status and the trailing metadata entry `telemetry-code` with a stable code such as
-    `topic.not_found`; `telemetry-retry-after-ms` is added where a retry makes sense.
+  - Every failed call has a gRPC status with google.rpc details: ErrorInfo, whose `reason` is a stable code such as
+    `topic.not_found` and whose `domain` is `telemetry-broker`; RetryInfo where a retry makes sense; BadRequest where one
+    field is wrong.
+  - An answer is at most 2 MiB, unless the request asks for more bytes. What is left out is said, and where to go on.
 """
 
 from collections import abc as _abc

@@ -57,7 +57,10 @@ class CollectorServicer(collector_pb2_grpc.CollectorServiceServicer):
         timeout_ms = request.timeout_ms or _DEFAULT_FLUSH_MS
         if timeout_ms > _MAX_FLUSH_MS:
             await abort_with(
-                context, InvalidArgumentError(f"timeout_ms is {timeout_ms}: expected at most {_MAX_FLUSH_MS}")
+                context,
+                InvalidArgumentError(
+                    f"timeout_ms is {timeout_ms}: expected at most {_MAX_FLUSH_MS}", field="timeout_ms"
+                ),
             )
         try:
             async with asyncio.timeout(timeout_ms / 1000):

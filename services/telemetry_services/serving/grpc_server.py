@@ -11,7 +11,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from telemetry_broker.errors import BrokerError
+from telemetry_broker.status_details import DETAILS_KEY
 from telemetry_services.codes import status_of
+from telemetry_services.serving.error_details import details_of
 from telemetry_services.serving.sockets import claim_socket, listen, port_in_use, socket_unusable
 
 MAX_MESSAGE_BYTES: Final = 16 << 20
@@ -98,9 +100,8 @@ class GrpcServer:
 
 
 async def abort_with(context: grpc.aio.ServicerContext[Any, Any], error: BrokerError) -> NoReturn:
-    """Ends a call with the status of an error's code; the code and the retry delay travel as trailing metadata."""
-    metadata = [("telemetry-code", error.code)]
-    if error.retry_after is not None:
-        metadata.append(("telemetry-retry-after-ms", str(max(1, round(error.retry_after * 1000)))))
-    await context.abort(status_of(error.code), error.message, tuple(metadata))
+    """Ends a call with the status of an error's code; code, retry delay and wrong field travel as details."""
+    status = status_of(error.code)
+    trailers = ((DETAILS_KEY, details_of(error, status).SerializeToString()),)
+    await context.abort(status, error.message, trailers)
     raise AssertionError("abort raises")  # for the type checker

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from telemetry_broker import _core
+from telemetry_broker import _core, calls, steps
 from telemetry_broker.errors import ConflictError, InvalidArgumentError, NotFoundError
 from telemetry_broker.v1 import broker_pb2 as pb
 
@@ -55,7 +55,7 @@ class TopicsOnDemand:
             there = pb.DescribeTopicResponse.FromString(self._core.call("DescribeTopic", request)).topic
         except NotFoundError:
             self._check(topic, wanted, self._partitions, "would be made with")
-            topics = pb.ListTopicsResponse.FromString(self._core.call("ListTopics", b"")).topics
+            topics = steps.run(calls.topics(), self._core.call)
             if len(topics) >= MAX_TOPICS_ON_DEMAND:
                 raise InvalidArgumentError(
                     f"there is no topic {topic!r}, and with {len(topics):,} topics no more are made on demand; "
