@@ -8,30 +8,12 @@ from collections.abc import Callable
 from typing import Final
 
 from telemetry_broker import _core
-from telemetry_broker.aio import settling
+from telemetry_broker.aio.core_calls import CoreCalls
 from telemetry_broker.aio.home import Home
 from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError, ClosedError
 from telemetry_broker.transport import UnansweredError
 from telemetry_broker.v1 import broker_pb2 as pb
-
-_QUICK: Final = frozenset(
-    {
-        "OpenProducer",
-        "Receive",
-        "Extend",
-        "Read",
-        "ListTopics",
-        "DescribeTopic",
-        "ListGroups",
-        "DescribeGroup",
-        "DescribeBroker",
-    }
-)
-"""Calls of microseconds, made on the loop: a thread would take longer. The others may wait for the disk."""
-
-_QUICK_WITHOUT_SYNC: Final = frozenset({"Nack"})
-"""Those that may wait for the disk where the topic's durability is ``fsync``."""
 
 
 class EmbeddedTransport:
@@ -46,7 +28,7 @@ class EmbeddedTransport:
         """``release`` lets go of the core and is told whether to flush; one core may serve several connections."""
         self.url = url
         self._core = core
-        self._settling = settling.Settling(core)
+        self._calls = CoreCalls(core)
         self._release = release
         self._home = Home(f"the connection to {url}")
         self._waiters: Waiters | None = None
@@ -55,13 +37,8 @@ class EmbeddedTransport:
     async def call(self, method: str, request: bytes, topic: str = "") -> bytes:
         """See Transport."""
         self._home.check()
-        if method in settling.METHODS:
-            self._refuse_closed()
-            return await self._settling.call(method, request)
-        if method in _QUICK or (method in _QUICK_WITHOUT_SYNC and not self._core.produce_waits(topic)):
-            return self.look(method, request)
         self._refuse_closed()
-        return await asyncio.to_thread(self._core.call, method, request)
+        return await self._calls.call(method, request, topic)
 
     async def produce(self, request: bytes, topic: str, timeout: float) -> bytes | BrokerError:  # noqa: ARG002, ASYNC109
         """See Transport; the core answers by itself, without a timeout."""
@@ -95,6 +72,7 @@ class EmbeddedTransport:
         self._closed = True
         if self._waiters is not None:
             self._waiters.close()
+        self._calls.close()
         await asyncio.to_thread(self._release, flush)
 
     def _refuse_closed(self) -> None:

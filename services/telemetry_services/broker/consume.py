@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from telemetry_broker import _core
+from telemetry_broker.aio.core_calls import CoreCalls
 from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError, InvalidArgumentError
 from telemetry_broker.v1 import broker_pb2 as pb
@@ -16,7 +17,9 @@ _DEFAULT_RECORDS: Final = 500
 _ANSWERS_WAITING: Final = 1000  # answers to acks that a client does not read; then its requests are not read either
 
 
-async def consume(core: _core.Broker, waiters: Waiters, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def consume(
+    core: _core.Broker, calls: CoreCalls, waiters: Waiters, requests: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
     """Runs one stream; gives encoded ConsumeResponses.
 
     Raises:
@@ -26,7 +29,7 @@ async def consume(core: _core.Broker, waiters: Waiters, requests: AsyncIterator[
     opening = pb.ConsumeRequest.FromString(first) if first is not None else pb.ConsumeRequest()
     if opening.WhichOneof("request") != "start":
         raise InvalidArgumentError("the first message of a Consume stream must be `start`; send it first")
-    stream = _Stream(core, waiters, opening.start)
+    stream = _Stream(core, calls, waiters, opening.start)
     reader = asyncio.create_task(stream.read(requests))
     try:
         async for response in stream.responses():
@@ -42,10 +45,11 @@ async def consume(core: _core.Broker, waiters: Waiters, requests: AsyncIterator[
 
 
 class _Stream:
-    def __init__(self, core: _core.Broker, waiters: Waiters, start: pb.ConsumeStart) -> None:
+    def __init__(self, core: _core.Broker, calls: CoreCalls, waiters: Waiters, start: pb.ConsumeStart) -> None:
         if not 1 <= start.credit_records <= MAX_CREDIT:
             raise InvalidArgumentError(f"credit_records is {start.credit_records}: expected 1 to {MAX_CREDIT:,}")
         self._core = core
+        self._calls = calls
         self._waiters = waiters
         self._credit = start.credit_records
         self._answers: asyncio.Queue[pb.ConsumeResponse] = asyncio.Queue(_ANSWERS_WAITING)
@@ -106,11 +110,11 @@ class _Stream:
                     return
                 case "ack":
                     self._address(request.ack)
-                    answer.acked.MergeFromString(self._core.call("Ack", request.ack.SerializeToString()))
+                    answer.acked.MergeFromString(await self._call("Ack", request.ack))
                     answer.acked.SetInParent()
                 case "nack":
                     self._address(request.nack)
-                    answer.nacked.MergeFromString(self._core.call("Nack", request.nack.SerializeToString()))
+                    answer.nacked.MergeFromString(await self._call("Nack", request.nack))
                     answer.nacked.SetInParent()
                 case "extend":
                     self._address(request.extend)
@@ -121,6 +125,9 @@ class _Stream:
         except BrokerError as error:
             answer = pb.ConsumeResponse(error=pb.Error(code=error.code, message=error.message))
         await self._answers.put(answer)
+
+    async def _call(self, method: str, request: pb.AckRequest | pb.NackRequest) -> bytes:
+        return await self._calls.call(method, request.SerializeToString(), request.topic)
 
     def _address(self, request: pb.AckRequest | pb.NackRequest | pb.ExtendRequest) -> None:
         request.topic = request.topic or self.topic

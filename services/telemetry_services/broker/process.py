@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 
-from telemetry_broker import _core
+from telemetry_broker import _core, calls, steps
+from telemetry_broker.aio.core_calls import CoreCalls
 from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import broker_pb2 as pb
@@ -38,7 +39,7 @@ def open_core(settings: BrokerSettings) -> _core.Broker:
         durability=settings.durability,
     )
     try:
-        there = {topic.name for topic in pb.ListTopicsResponse.FromString(core.call("ListTopics", b"")).topics}
+        there = {topic.name for topic in steps.run(calls.topics(), core.call)}
         for name, partitions in settings.topics.items():
             if name not in there:
                 request = pb.CreateTopicRequest(name=name, config=pb.TopicConfig(partitions=partitions))
@@ -81,9 +82,9 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
     given = settings.model_fields_set if settings.listen else {"port", "grpc_port"}
     listener = listen(settings.host, settings.port, variable="PORT", flag="--port") if "port" in given else None
     core = await asyncio.to_thread(open_core, settings)
-    waiters = Waiters(core)
+    waiters, core_calls = Waiters(core), CoreCalls(core)
     try:
-        grpc_server = GrpcServer([BrokerServicer(core, waiters).handler()], [SERVICE])
+        grpc_server = GrpcServer([BrokerServicer(core, core_calls, waiters).handler()], [SERVICE])
         addresses = [grpc_server.listen_unix(settings.listen)] if settings.listen else []
         if "grpc_port" in given:
             addresses.append(grpc_server.listen(settings.host, settings.grpc_port))
@@ -93,7 +94,7 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
             ready=lambda: why_unready(core),
             refresh=BrokerMetrics("broker", lambda: read_partitions(core)).refresh,
         )
-        endpoints = CompatibilityEndpoints(core, waiters, partitions=settings.partitions_per_topic)
+        endpoints = CompatibilityEndpoints(core, core_calls, waiters, partitions=settings.partitions_per_topic)
         app = endpoints.in_front_of(Starlette(routes=side_port_routes(health)))
         http = HttpServer(app, listener) if listener else None
         await grpc_server.start()
@@ -118,6 +119,7 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
             await http.stop()
     finally:
         waiters.close()
+        core_calls.close()
         await asyncio.to_thread(core.close)
     log.info("Stopped broker")
     return 0

@@ -1,6 +1,5 @@
 """BrokerService on raw bytes: wire to core and back, with no state but the calls that wait."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
@@ -8,18 +7,19 @@ from typing import Any, Final
 import grpc
 
 from telemetry_broker import _core
+from telemetry_broker.aio.core_calls import CoreCalls
 from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError, InvalidArgumentError
 from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_services.broker.consume import consume
 from telemetry_services.broker.wire import first_field, wrap
 from telemetry_services.observability import metrics
-from telemetry_services.serving.grpc_server import abort_with
+from telemetry_services.serving.grpc_server import abort_with, compress_if_asked
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["BrokerService"].full_name
 MAX_WAIT_MS: Final = 60_000
 _DELIVERIES_TAG: Final = b"\x0a"  # field 1 of ReceiveResponse and ReadResponse; the core writes it first
-_TOPIC: Final = 1
+_TOPIC: Final = 1  # of every request that has one
 _PRODUCE: Final = 1
 _PRODUCED: Final = 1
 _ERROR: Final = 2
@@ -32,11 +32,13 @@ class BrokerServicer:
     """BrokerService over a core.
 
     Args:
+        calls: of the same core.
         service: label of the metrics.
     """
 
-    def __init__(self, core: _core.Broker, waiters: Waiters, service: str = "broker") -> None:
+    def __init__(self, core: _core.Broker, calls: CoreCalls, waiters: Waiters, service: str = "broker") -> None:
         self._core = core
+        self._calls = calls
         self._waiters = waiters
         self._active = metrics.ACTIVE_CONNECTIONS.labels(service)
 
@@ -53,8 +55,6 @@ class BrokerServicer:
     def _unary(self, method: str) -> Unary:
         run: Callable[[bytes], Awaitable[bytes]]
         match method:
-            case "Produce":
-                run = self._produce
             case "Receive":
                 run = self._receive
             case "Read":
@@ -62,9 +62,10 @@ class BrokerServicer:
             case _:
 
                 async def run(request: bytes) -> bytes:
-                    return self._core.call(method, request)
+                    return await self._call(method, request)
 
         async def answer(request: bytes, context: Context) -> bytes:
+            await compress_if_asked(context)
             with self._active.track_inprogress():
                 try:
                     return await run(request)
@@ -73,10 +74,8 @@ class BrokerServicer:
 
         return answer
 
-    async def _produce(self, request: bytes | memoryview) -> bytes:
-        if self._core.produce_waits(_text(first_field(request, _TOPIC))):
-            return await asyncio.to_thread(self._core.call, "Produce", request)
-        return self._core.call("Produce", request)
+    async def _call(self, method: str, request: bytes | memoryview) -> bytes:
+        return await self._calls.call(method, request, _text(first_field(request, _TOPIC)))
 
     async def _receive(self, request: bytes) -> bytes:
         answer = self._core.call("Receive", request)
@@ -117,19 +116,21 @@ class BrokerServicer:
                 self._waiters.refuse_when_closed()
                 await self._waiters.wait(changed, left)
 
-    async def _produce_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:  # noqa: ARG002
+    async def _produce_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        await compress_if_asked(context)
         with self._active.track_inprogress():
             async for request in requests:
                 try:
                     self._waiters.refuse_when_closed()
-                    yield wrap(_PRODUCED, await self._produce(first_field(request, _PRODUCE)))
+                    yield wrap(_PRODUCED, await self._call("Produce", first_field(request, _PRODUCE)))
                 except BrokerError as error:
                     yield wrap(_ERROR, stream_error(error).SerializeToString())
 
     async def _consume(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        await compress_if_asked(context)
         with self._active.track_inprogress():
             try:
-                async for response in consume(self._core, self._waiters, requests):
+                async for response in consume(self._core, self._calls, self._waiters, requests):
                     yield response
             except BrokerError as error:
                 await abort_with(context, error)
@@ -147,4 +148,6 @@ def _text(value: memoryview) -> str:
 
 def _check_wait(wait_ms: int) -> None:
     if wait_ms > MAX_WAIT_MS:
-        raise InvalidArgumentError(f"wait_ms is {wait_ms}: expected 0 to {MAX_WAIT_MS}; call again after that")
+        raise InvalidArgumentError(
+            f"wait_ms is {wait_ms}: expected 0 to {MAX_WAIT_MS}; call again after that", field="wait_ms"
+        )

@@ -17,13 +17,24 @@ from telemetry_services.serving.error_details import details_of
 from telemetry_services.serving.sockets import claim_socket, listen, port_in_use, socket_unusable
 
 MAX_MESSAGE_BYTES: Final = 16 << 20
+COMPRESS_KEY: Final = "telemetry-compress"
+MAX_STREAMS: Final = 10_000
 _OPTIONS: Final = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # Clients may ping each 10 s, also without a call, so that a dead connection is noticed.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    # Clients may ping each 10 s, also without a call, so that a dead connection is noticed. On their way pings may come
+    # closer to each other; three in less than this end the connection.
+    ("grpc.http2.min_ping_interval_without_data_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # A client that is gone without a word is noticed after 30 s, and what it leased is given back.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Who connects and says nothing.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_concurrent_streams", MAX_STREAMS),
+    # Above the first a request is refused more often the more there is, above the second always.
+    ("grpc.max_metadata_size", 16 << 10),
+    ("grpc.absolute_max_metadata_size", 32 << 10),
     # Two servers on one port would share its calls at random; the second one must fail.
     ("grpc.so_reuseport", 0),
 )
@@ -97,6 +108,18 @@ class GrpcServer:
 
     async def _set_health(self, status: int) -> None:
         await asyncio.gather(*(self._health.set(service, status) for service in self._services))
+
+
+async def compress_if_asked(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """Compresses the answers of a call whose metadata say `telemetry-compress: gzip`.
+
+    All gRPC libraries say that they accept gzip, wanted or not, so that alone is no wish for it.
+    """
+    for key, value in context.invocation_metadata() or ():
+        if key == COMPRESS_KEY and value == "gzip":
+            # What `set_compression` stands for; that has no effect in grpc.aio (grpc/grpc issue 34690).
+            await context.send_initial_metadata((("grpc-internal-encoding-request", "gzip"),))
+            return
 
 
 async def abort_with(context: grpc.aio.ServicerContext[Any, Any], error: BrokerError) -> NoReturn:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from telemetry_broker import _core
+from telemetry_broker.aio.core_calls import CoreCalls
 from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import collector_pb2_grpc
@@ -66,11 +67,12 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
             refresh=BrokerMetrics("broker", lambda: read_partitions(core)).refresh,
         )
         publisher = Publisher(lambda: broker, store, settings.msg_queue_topic, settings.partitions_per_topic)
-        waiters = Waiters(core)
+        waiters, core_calls = Waiters(core), CoreCalls(core)
         stack.callback(waiters.close)
-        endpoints = CompatibilityEndpoints(core, waiters, partitions=settings.partitions_per_topic)
+        stack.callback(core_calls.close)
+        endpoints = CompatibilityEndpoints(core, core_calls, waiters, partitions=settings.partitions_per_topic)
         http = HttpServer(endpoints.in_front_of(build_app(store, publisher, key, health)), listener)
-        servicer = BrokerServicer(core, waiters)
+        servicer = BrokerServicer(core, core_calls, waiters)
         grpc_address = await stack.enter_async_context(
             _serving(settings, servicer, waiters, pipeline, http, health, grpc_port)
         )

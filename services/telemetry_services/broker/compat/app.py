@@ -12,8 +12,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from telemetry_broker import _core
+from telemetry_broker import _core, steps
+from telemetry_broker.aio.core_calls import CoreCalls
 from telemetry_broker.aio.waiting import Waiters
+from telemetry_broker.calls import topics as all_topics
 from telemetry_broker.errors import BrokerError, InvalidArgumentError, NotFoundError, StaleLeaseError
 from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_services.broker.compat.access import RefuseWebPages
@@ -49,6 +51,7 @@ class CompatibilityEndpoints:
     def __init__(
         self,
         core: _core.Broker,
+        calls: CoreCalls,
         waiters: Waiters,
         *,
         partitions: int,
@@ -56,6 +59,7 @@ class CompatibilityEndpoints:
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._core = core
+        self._calls = calls
         self._waiters = waiters
         self._topics = TopicsOnDemand(core, partitions)
         self._heartbeat_seconds = heartbeat_seconds
@@ -87,10 +91,10 @@ class CompatibilityEndpoints:
         message = pb.ProduceRequest(topic=topic, partition=partition, records=[pb.Record(value=value)])
         encoded = message.SerializeToString()
         try:
-            answer = await self._call("Produce", topic, encoded)
+            answer = await self._calls.call("Produce", encoded, topic)
         except NotFoundError:
             await self._topics.ensure(topic, partition)
-            answer = await self._call("Produce", topic, encoded)
+            answer = await self._calls.call("Produce", encoded, topic)
         at = pb.ProduceResponse.FromString(answer).appended[0]
         return JSONResponse({"id": f"{at.partition}.{at.base_offset}"})
 
@@ -99,7 +103,9 @@ class CompatibilityEndpoints:
         partition = partition_parameter(request)
         if request.method == "HEAD":
             return Response(headers=_STREAM_HEADERS)
-        stream = EventStream(self._core, self._waiters, self._holders, topic, group, partition, self._heartbeat_seconds)
+        stream = EventStream(
+            self._core, self._calls, self._waiters, self._holders, topic, group, partition, self._heartbeat_seconds
+        )
         stream.open()
         return _EventStreamResponse(stream)
 
@@ -117,7 +123,7 @@ class CompatibilityEndpoints:
         offsets = pb.OffsetRange(start=event_id.offset, end=event_id.offset + 1)
         lease = pb.LeaseRange(lease_id=event_id.lease_id, ranges=[offsets])
         message = pb.AckRequest(topic=topic, group=group, leases=[lease])
-        answer = pb.AckResponse.FromString(await self._call("Ack", topic, message.SerializeToString()))
+        answer = pb.AckResponse.FromString(await self._calls.call("Ack", message.SerializeToString(), topic))
         if answer.stale:
             raise StaleLeaseError(
                 f"{topic}/{event_id.partition} offset {event_id.offset}: no longer held by this event (given to "
@@ -130,14 +136,8 @@ class CompatibilityEndpoints:
         return PlainTextResponse("ok")
 
     async def _list_topics(self, request: Request) -> Response:  # noqa: ARG002
-        topics = pb.ListTopicsResponse.FromString(self._core.call("ListTopics", b"")).topics
+        topics = steps.run(all_topics(), self._core.call)
         return JSONResponse({topic.name: list(range(topic.config.partitions)) for topic in topics})
-
-    async def _call(self, method: str, topic: str, request: bytes) -> bytes:
-        """A call of the core, in a thread where it waits for the disk."""
-        if self._core.produce_waits(topic):
-            return await asyncio.to_thread(self._core.call, method, request)
-        return self._core.call(method, request)
 
 
 class _EventStreamResponse(Response):

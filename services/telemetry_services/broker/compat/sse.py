@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from telemetry_broker import _core
+from telemetry_broker.aio.core_calls import CoreCalls
 from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import broker_pb2 as pb
@@ -48,6 +49,7 @@ class EventStream:
     def __init__(
         self,
         core: _core.Broker,
+        calls: CoreCalls,
         waiters: Waiters,
         holders: "dict[bytes, EventStream]",
         topic: str,
@@ -56,6 +58,7 @@ class EventStream:
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._core = core
+        self._calls = calls
         self._waiters = waiters
         self._holders = holders
         self._topic = topic
@@ -183,7 +186,7 @@ class EventStream:
             reason=reason,
         )
         try:
-            await asyncio.to_thread(self._core.call, "Nack", request.SerializeToString())
+            await self._calls.call("Nack", request.SerializeToString(), self._topic)
         except BrokerError as error:  # it stays leased, and is tried again after that
             log.warning("%s is too large for an event, and cannot be dead-lettered: %s", place, error)
             return
