@@ -583,9 +583,14 @@ impl Broker {
     pub fn release(&self, topic: &str, group: &str, consumer: &str) -> Result<()> {
         match self.topic(topic) {
             Ok(topic) => {
-                topic.leave(group, consumer);
-                topic.partitions().iter().for_each(|partition| partition.release(group, consumer));
-                self.inner.wakeups.signal(topic.name());
+                let mut changed = topic.leave(group, consumer);
+                for partition in topic.partitions() {
+                    changed |= partition.release(group, consumer);
+                }
+                // Thousands that held nothing may go at once: each would wake all those that are still there.
+                if changed {
+                    self.inner.wakeups.signal(topic.name());
+                }
                 Ok(())
             }
             Err(err) if err.code() == Code::TopicNotFound => Ok(()),

@@ -475,11 +475,9 @@ impl Partition {
         })
     }
 
-    /// Gives back all that a consumer holds.
-    pub fn release(&self, group: &str, consumer: &str) {
-        if let Some(cursor) = self.inner.lock().cursors.get_mut(group) {
-            cursor.queue.release(consumer);
-        }
+    /// Gives back all that a consumer holds; says whether that was anything.
+    pub fn release(&self, group: &str, consumer: &str) -> bool {
+        self.inner.lock().cursors.get_mut(group).is_some_and(|cursor| cursor.queue.release(consumer))
     }
 
     /// Moves a group; all its leases end.

@@ -76,10 +76,11 @@ impl Spread {
         Share { own, gave_up, next_change_ns: others.map(|(_, &until)| until).min() }
     }
 
-    /// Forgets a consumer that has left.
-    pub fn leave(&mut self, consumer: &str) {
-        self.consumers.remove(consumer);
+    /// Forgets a consumer that has left; says whether it was known.
+    pub fn leave(&mut self, consumer: &str) -> bool {
+        let was_there = self.consumers.remove(consumer).is_some();
         self.owners.retain(|_, owner| **owner != *consumer);
+        was_there
     }
 }
 

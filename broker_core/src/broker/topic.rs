@@ -313,11 +313,9 @@ impl Topic {
         self.spreads.lock().entry(group.to_owned()).or_default().share(consumer, now_ns, until_ns, &holders)
     }
 
-    /// Forgets a consumer that has left.
-    pub fn leave(&self, group: &str, consumer: &str) {
-        if let Some(spread) = self.spreads.lock().get_mut(group) {
-            spread.leave(consumer);
-        }
+    /// Forgets a consumer that has left; says whether it was known.
+    pub fn leave(&self, group: &str, consumer: &str) -> bool {
+        self.spreads.lock().get_mut(group).is_some_and(|spread| spread.leave(consumer))
     }
 
     /// Groups and their modes, in the order of their names.

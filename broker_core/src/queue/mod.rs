@@ -169,9 +169,9 @@ impl Queue {
         either!(self, queue => queue.extend(grant, deadline_ns))
     }
 
-    /// Gives back all that a consumer holds.
-    pub fn release(&mut self, consumer: &str) {
-        either!(self, queue => queue.release(consumer));
+    /// Gives back all that a consumer holds; says whether that was anything.
+    pub fn release(&mut self, consumer: &str) -> bool {
+        either!(self, queue => queue.release(consumer))
     }
 
     /// Goes on at `offset`; all leases end: those with a grant below the one returned.

@@ -253,11 +253,13 @@ impl OrderedQueue {
     }
 
     /// See [`super::Queue::release`].
-    pub fn release(&mut self, consumer: &str) {
-        if self.holder() == Some(consumer) {
+    pub fn release(&mut self, consumer: &str) -> bool {
+        let held = self.holder() == Some(consumer);
+        if held {
             self.rewind(0, self.leases.front().map_or(self.floor, |lease| lease.range.start));
             self.holder = None;
         }
+        held
     }
 
     /// See [`super::Queue::seek`].

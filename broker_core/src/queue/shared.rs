@@ -386,11 +386,13 @@ impl SharedQueue {
     }
 
     /// See [`super::Queue::release`].
-    pub fn release(&mut self, consumer: &str) {
+    pub fn release(&mut self, consumer: &str) -> bool {
         let held = self.leases.iter().filter(|(_, lease)| *lease.consumer == *consumer);
-        for grant in held.map(|(&grant, _)| grant).collect::<Vec<_>>() {
+        let held: Vec<u64> = held.map(|(&grant, _)| grant).collect();
+        for &grant in &held {
             self.end_lease(grant);
         }
+        !held.is_empty()
     }
 
     /// See [`super::Queue::seek`].

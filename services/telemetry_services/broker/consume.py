@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
 from telemetry_broker import _core
 from telemetry_broker.aio.core_calls import CoreCalls
 from telemetry_broker.aio.waiting import Waiters
@@ -26,7 +28,7 @@ async def consume(
         InvalidArgumentError: the first message is no start, or the start is wrong.
     """
     first = await anext(requests, None)
-    opening = pb.ConsumeRequest.FromString(first) if first is not None else pb.ConsumeRequest()
+    opening = _decoded(first) if first is not None else pb.ConsumeRequest()
     if opening.WhichOneof("request") != "start":
         raise InvalidArgumentError("the first message of a Consume stream must be `start`; send it first")
     stream = _Stream(core, calls, waiters, opening.start)
@@ -42,6 +44,13 @@ async def consume(
             await reader
         if not opening.start.keep_leases:
             core.release(stream.topic, stream.receive.group, stream.receive.consumer)
+
+
+def _decoded(request: bytes) -> pb.ConsumeRequest:
+    try:
+        return pb.ConsumeRequest.FromString(request)
+    except DecodeError:
+        raise InvalidArgumentError("a message of a Consume stream is no ConsumeRequest") from None
 
 
 class _Stream:
@@ -66,7 +75,7 @@ class _Stream:
         """Takes the client's messages until it ends its side."""
         try:
             async for request in requests:
-                await self._take(pb.ConsumeRequest.FromString(request))
+                await self._take(_decoded(request))
                 self._wake()
         finally:
             self._ended = True

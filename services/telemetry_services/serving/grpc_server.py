@@ -1,6 +1,7 @@
 """A grpc.aio server with health and reflection, and the one place where an error becomes a gRPC status."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,12 +33,21 @@ _OPTIONS: Final = (
     # Who connects and says nothing.
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_concurrent_streams", MAX_STREAMS),
-    # Above the first a request is refused more often the more there is, above the second always.
-    ("grpc.max_metadata_size", 16 << 10),
-    ("grpc.absolute_max_metadata_size", 32 << 10),
+    # Calls that Python has not taken up yet. By default those past 1,000 are cancelled, and one client that opens many
+    # streams at once would have the calls of others cancelled.
+    ("grpc.server.max_pending_requests", 2 * MAX_STREAMS),
+    ("grpc.server.max_pending_requests_hard_limit", 4 * MAX_STREAMS),
     # Two servers on one port would share its calls at random; the second one must fail.
     ("grpc.so_reuseport", 0),
 )
+
+
+def _is_no_gone_client(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("ExecuteBatchError raised in core")
+
+
+# gRPC tells, as an error with a traceback, of each client that went away while it was sent something.
+logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_gone_client)
 
 
 class GrpcServer:
