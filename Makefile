@@ -55,7 +55,7 @@ lint: build ## check formatting, lints, types, protos and scripts
 	$(BIN)/python -m mypy.stubtest telemetry_broker._core --mypy-config-file pyproject.toml \
 	    --allowlist scripts/stubtest-allowlist.txt
 	$(BIN)/buf lint protos
-	$(BIN)/shellcheck .ci/run scripts/*.sh
+	$(BIN)/shellcheck .ci/run scripts/*.sh examples/go/*.sh
 
 fmt: $(VENV)/.packages ## format Rust, Python and protos
 	cargo fmt --all
