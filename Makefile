@@ -104,7 +104,7 @@ $(VENV)/.services: services/pyproject.toml $(VENV)/.packages | $(EXTENSION)
 	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable services
 	@touch $@
 
-soak: $(VENV)/.made ## look for rare faults of the core: make soak SECONDS=600
+soak: build ## look for rare faults: make soak SECONDS=600
 	@scripts/soak.sh $(or $(SECONDS),60)
 
 fuzz: ## fuzz one decoder (nightly Rust, cargo install cargo-fuzz): make fuzz TARGET=wire SECONDS=60

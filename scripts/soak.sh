@@ -1,8 +1,8 @@
 #!/bin/sh
 # Looks for rare faults of the core for as long as asked: scripts/soak.sh SECONDS (default 60; the build comes on top).
 #
-# Half of the time goes to the simulation, the rest to real kills, mutated input, schedules and memory. Every test prints
-# the seed that repeats it. SANITIZE=1 runs the tests once more under AddressSanitizer, with a nightly Rust.
+# Most of the time goes to the simulation, the rest to real kills, mutated input, schedules, memory, and clients of brokers
+# that die. Every test prints the seed that repeats it. SANITIZE=1 runs the tests once more under AddressSanitizer, with a nightly Rust.
 set -eu
 
 seconds=${1:-60}
@@ -23,11 +23,14 @@ stage() {
 }
 
 cargo test --quiet --package broker_core --no-run
-stage 'whole broker lives, simulated' 50 simulation
+stage 'whole broker lives, simulated' 40 simulation
 stage 'kill -9 under load' 20 kill9
 stage 'mutated files, requests and dumps' 15 fuzz_corpus
 stage 'schedules of the group commit and the wake-ups' 10 concurrency
 stage 'memory under steady load' 5 steady_state
+share=$((seconds / 10))
+printf '==> clients of brokers that die for %s s\n' "$share"
+MACHINE_SECONDS=$share .venv/bin/python -m pytest -q tests/faults/test_broker_lives.py
 
 if [ "${SANITIZE:-0}" = 1 ]; then
     if rustup run nightly rustc --version >/dev/null 2>&1; then
