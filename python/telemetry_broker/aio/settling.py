@@ -19,8 +19,8 @@ class Settling:
     a partition needs one thread.
     """
 
-    def __init__(self, core: _core.Broker, executor: Executor | None = None) -> None:
-        """``executor`` runs the waits, one at a time for each partition; None: the loop's own."""
+    def __init__(self, core: _core.Broker, executor: Executor) -> None:
+        """``executor`` runs the waits, one at a time for each partition."""
         self._core = core
         self._executor = executor
         self._lanes: dict[str, list[tuple[_core.Unsettled, asyncio.Future[None]]]] = {}  # one there: its thread is busy

@@ -267,8 +267,9 @@ async def test_synced_appends_and_acks_leave_the_loop_to_others(
                 outcomes: list[tb.BrokerError | None] = core.settle(unsettled)
                 return outcomes
 
-        monkeypatch.setattr(broker._transport, "_core", Spy)
-        monkeypatch.setattr(broker._transport._settling, "_core", Spy)  # type: ignore[attr-defined]
+        calls = broker._transport._calls  # type: ignore[attr-defined]
+        monkeypatch.setattr(calls, "_core", Spy)
+        monkeypatch.setattr(calls._settling, "_core", Spy)
         await asyncio.gather(*(send(broker, b"%d" % number) for number in range(64)))
         syncs = sum(method == "settle" for method, _ in waited)
         async with broker.consumer("t", "g") as consumer:
