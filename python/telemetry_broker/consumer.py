@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +16,6 @@ from telemetry_broker.ahead import Ahead
 from telemetry_broker.batch import Batch
 from telemetry_broker.errors import ClosedError, UnavailableError
 from telemetry_broker.leases import Lease, Leases
-from telemetry_broker.pace import MAX_BYTES_AHEAD
 from telemetry_broker.receiving import Demand, Outage, check_wait
 from telemetry_broker.transport import Transport, forked_error
 
@@ -73,14 +71,8 @@ class Consumer:
         self._closed = threading.Event()
         self._ahead: Ahead | None = None
         # An ordered group rewinds at a nack, and what was taken ahead of it would then come out of order.
-        # Nor do deliveries of more than 1 MiB fit into one message in numbers.
-        if transport.prefetches and mode == "shared" and max_bytes <= MAX_BYTES_AHEAD:
-            self._ahead = Ahead(
-                transport,
-                self._leases,
-                partial(self._demand.encode, self._max_records),
-                partial(self._fetch, self._max_records),
-            )
+        if transport.prefetches and mode == "shared":
+            self._ahead = Ahead(transport, self._leases, self._demand, reconnect_timeout)
         self._pid = os.getpid()
 
     @property
@@ -124,17 +116,27 @@ class Consumer:
         self._closed.set()
         self._receiver.close()
         if self._ahead is not None:
-            self._ahead.close()
-        if not give_back:
-            return
+            self._ahead.stop()
         try:
-            self._leases.give_back()
+            if give_back:
+                self._leases.give_back()
         except (UnavailableError, ClosedError) as error:
             _log.warning("%r could not give back its leases, they end with their visibility timeouts: %s", self, error)
+        finally:
+            if self._ahead is not None:
+                self._ahead.end(keep_leases=not give_back)
 
     def __iter__(self) -> Iterator[Batch]:
         while not self._closed.is_set():
-            batch = self._receive(self._max_records, self._idle_timeout)
+            wait = self._idle_timeout
+            if self._ahead is not None:
+                self._refuse_fork()
+                for delivery, lease in self._ahead.iterate(wait):
+                    yield Batch(delivery, lease, self._leases)
+                if self._closed.is_set():
+                    return
+                wait = 0.0  # one definite look: the time may have been over before the stream had begun
+            batch = self._receive(self._max_records, wait)
             if batch:
                 yield batch
             elif self._idle_timeout is not None:
@@ -151,22 +153,22 @@ class Consumer:
     def __repr__(self) -> str:
         return f"<Consumer {self.name!r} of {self.topic!r} for {self.group!r} at {self._transport.url}>"
 
-    def _receive(self, max_records: int, wait: float | None) -> Batch:
+    def _refuse_fork(self) -> None:
         if os.getpid() != self._pid:
             raise forked_error(f"this consumer of {self.topic}")
-        taken = None
-        if self._ahead is not None and max_records == self._max_records:
-            taken = self._ahead.next(wait)
-        else:
-            deliveries = self._fetch(max_records, 1, wait)
+
+    def _receive(self, max_records: int, wait: float | None) -> Batch:
+        self._refuse_fork()
+        taken = self._ahead.take(max_records) if self._ahead is not None else None
+        if taken is None:
+            deliveries = self._fetch(max_records, wait)
             if deliveries:
                 taken = deliveries[0], self._leases.add(deliveries[0])
-        delivery, lease = taken or (self._demand.empty, Lease(self._demand.empty))
-        return Batch(delivery, lease, self._leases)
+        return Batch(*(taken or (self._demand.empty, Lease(self._demand.empty))), self._leases)
 
-    def _fetch(self, max_records: int, max_deliveries: int, wait: float | None) -> list[_core.Delivery]:
+    def _fetch(self, max_records: int, wait: float | None) -> list[_core.Delivery]:
         """Runs one Receive, and sits out a broker that is away as long as the wait allows."""
-        request = self._demand.encode(max_records, max_deliveries)
+        request = self._demand.encode(max_records)
         end = None if wait is None else time.monotonic() + wait
         outage = Outage(end, self._reconnect_timeout)
         while True:

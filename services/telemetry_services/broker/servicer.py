@@ -11,7 +11,7 @@ from telemetry_broker import _core
 from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError, InvalidArgumentError
 from telemetry_broker.v1 import broker_pb2 as pb
-from telemetry_services.broker.consume import consume
+from telemetry_services.broker.consume import ConsumeStreams
 from telemetry_services.broker.wire import first_field, wrap
 from telemetry_services.observability import metrics
 from telemetry_services.serving.grpc_server import abort_with
@@ -38,6 +38,7 @@ class BrokerServicer:
     def __init__(self, core: _core.Broker, waiters: Waiters, service: str = "broker") -> None:
         self._core = core
         self._waiters = waiters
+        self._consume_streams = ConsumeStreams(core, waiters)
         self._active = metrics.ACTIVE_CONNECTIONS.labels(service)
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -129,7 +130,7 @@ class BrokerServicer:
     async def _consume(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         with self._active.track_inprogress():
             try:
-                async for response in consume(self._core, self._waiters, requests):
+                async for response in self._consume_streams.run(requests):
                     yield response
             except BrokerError as error:
                 await abort_with(context, error)
