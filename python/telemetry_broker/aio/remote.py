@@ -94,7 +94,7 @@ class RemoteStream:
 
     def __init__(self, transport: RemoteTransport) -> None:
         self._transport = transport
-        self._requests: asyncio.Queue[bytes] = asyncio.Queue()
+        self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._call: grpc.aio.StreamStreamCall[bytes, bytes] | None = None
 
     def send(self, message: bytes) -> None:
@@ -111,12 +111,13 @@ class RemoteStream:
 
     def cancel(self) -> None:
         """See Stream."""
+        self._requests.put_nowait(None)  # ends the task that sends for gRPC
         if self._call is not None:
             self._call.cancel()
 
     async def _sent(self) -> AsyncIterator[bytes]:
-        while True:
-            yield await self._requests.get()
+        while (message := await self._requests.get()) is not None:
+            yield message
 
 
 class RemoteReceiver:
