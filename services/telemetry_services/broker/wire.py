@@ -1,5 +1,6 @@
 """Looking into encoded messages without decoding them: a batch of 8 MiB is passed on as it came."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from telemetry_broker.errors import InvalidArgumentError
@@ -37,6 +38,24 @@ def first_field(message: bytes | memoryview, field: int) -> memoryview:
     Raises:
         InvalidArgumentError: the message is not protobuf.
     """
+    for number, value in _fields(message):
+        if number == field and isinstance(value, memoryview):
+            return value
+    return memoryview(b"")
+
+
+def first_number(message: bytes | memoryview, field: int) -> int | None:
+    """The first occurrence of an integer field, None when there is none; see ``first_field``."""
+    for number, value in _fields(message):
+        if number == field and isinstance(value, int):
+            return value
+        if number > field:
+            break  # a whole batch would be looked through for what serializers write in front of it
+    return None
+
+
+def _fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview | int | None]]:
+    """Numbers and values of the fields; None: of another kind."""
     at = 0
     try:
         while at < len(message):
@@ -46,16 +65,16 @@ def first_field(message: bytes | memoryview, field: int) -> memoryview:
                 length, at = _varint(message, at)
                 if at + length > len(message):
                     raise IndexError
-                if tag >> 3 == field:
-                    return memoryview(message)[at : at + length]
+                yield tag >> 3, memoryview(message)[at : at + length]
                 at += length
             elif kind == 0:
-                _, at = _varint(message, at)
+                number, at = _varint(message, at)
+                yield tag >> 3, number
             else:
                 at += _FIXED_SIZES[kind]
+                yield tag >> 3, None
     except (IndexError, KeyError):
         raise InvalidArgumentError(f"the request is not a protobuf message: it breaks off at byte {at}") from None
-    return memoryview(b"")
 
 
 def wrap(field: int, message: bytes) -> bytes:
