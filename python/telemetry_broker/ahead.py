@@ -145,7 +145,7 @@ class Ahead:
         while True:
             stream = self._transport.consume()
             with self._changed:
-                if not self._inflow.asking or self._closing.is_set():
+                if not self._inflow.needed or self._closing.is_set():
                     self._thread = None
                     return
                 self._stream = stream

@@ -47,7 +47,7 @@ class Inflow:
 
     def begin(self, send: Callable[[bytes], None]) -> None:
         """A new stream: sends its start. ``send`` puts a message on its way, in order, and neither waits nor raises."""
-        self._credit = max(1, self._target())
+        self._credit = max(1, self._target())  # 0 is no credit to begin with
         self._send = send
         send(self._demand.encode_start(self._credit))
 
@@ -74,6 +74,11 @@ class Inflow:
         dropped = [lease for _, lease in self.ready]
         self.ready.clear()
         return dropped
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is to be a stream: somebody waits, or is fast enough to get something ahead."""
+        return self._waiting > 0 or self._ahead > 0
 
     @property
     def settled(self) -> bool:

@@ -60,7 +60,7 @@ class Ahead:
     async def _run(self) -> None:
         outage = Outage(None, self._reconnect_timeout)
         try:
-            while self._inflow.asking:
+            while self._inflow.needed:
                 stream = self._stream = self._transport.consume()
                 self._inflow.begin(stream.send)
                 error = ended_error(self._transport.url)
@@ -77,7 +77,7 @@ class Ahead:
                     self._inflow.ended()
                 if not isinstance(error, UnavailableError):
                     raise error
-                if self._inflow.asking:
+                if self._inflow.needed:
                     await asyncio.sleep(outage.pause(error))
         except BrokerError as error:
             self.failure = error
