@@ -3,81 +3,123 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Final
 
-from telemetry_broker import _core
-from telemetry_broker.errors import BrokerError, StaleLeaseError
+from telemetry_broker.errors import BrokerError, StaleLeaseError, UnavailableError
+from telemetry_broker.inflow import Inflow, Taken, encode_end, ended_error
 from telemetry_broker.leases import Lease, Leases
-from telemetry_broker.pace import Pace
-from telemetry_broker.transport import Transport
+from telemetry_broker.receiving import Demand, Outage
+from telemetry_broker.transport import Stream, Transport
 
-_REQUEST_TIMEOUT: Final = 30.0
-_CLOSE_TIMEOUT: Final = 5.0
+_SETTLE_TIMEOUT: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
-Taken = tuple[_core.Delivery, Lease]
-
 
 class Ahead:
-    """Deliveries that came before they were asked for; at most one Receive is in flight for them.
+    """A consumer's Consume stream, and what came over it before it was asked for. Thread-safe; not after a fork.
 
-    How many depends on the pace: what is taken ahead is worked off within a second or a tenth of its lease, so a slow
-    handler takes nothing ahead. Requests ahead never wait in the server: one that is answered after its caller went
-    away would keep records from everybody until their lease ends.
+    The stream begins with the first iteration and lasts until the consumer is closed, for its death gives back what it
+    brought; the broker sends on it while somebody iterates. A thread reads it, and begins it anew while it is needed.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        leases: Leases,
-        encode: Callable[[int], bytes],
-        fetch: Callable[[int, float | None], list[_core.Delivery]],
-    ) -> None:
-        """``encode`` makes a Receive for so many deliveries; ``fetch`` runs one and waits."""
+    def __init__(self, transport: Transport, leases: Leases, demand: Demand) -> None:
         self._transport = transport
         self._leases = leases
-        self._encode = encode
-        self._fetch = fetch
+        self._max_records = demand.max_records
+        self._reconnect_timeout = demand.reconnect_timeout
         self._changed = threading.Condition()
-        self._ready: deque[Taken] = deque()
-        self._in_flight = False
-        self._dry = True  # the last answer was empty
-        self._pace = Pace()
-        self._closed = False
+        # What follows is guarded by the condition.
+        self._inflow = Inflow(demand, leases.add)
+        self._stream: Stream | None = None
+        self._thread: threading.Thread | None = None
+        self._failure: BrokerError | None = None  # why the thread gave up
+        self._closing = threading.Event()
+        self._pid = os.getpid()
 
-    def next(self, wait: float | None) -> Taken | None:
-        """The next delivery; waits for one as ``Consumer.receive`` does."""
-        called_at = time.monotonic()
+    def iterate(self, idle_timeout: float | None) -> Iterator[Taken | None]:
+        """Deliveries; None where none came for so many seconds, or the consumer was closed.
+
+        Raises what ended the stream, where waiting does not mend it.
+        """
+        with self._changed:
+            self._inflow.enter()
+        try:
+            while True:
+                yield self._next(idle_timeout)
+        finally:
+            if os.getpid() == self._pid:
+                with self._changed:
+                    self._inflow.leave()
+
+    def take(self, max_records: int) -> Taken | None:
+        """What came for an iteration that has ended, of at most so many records; waits for what is on its way."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._ready or not self._in_flight)
-                taken = self._ready.popleft() if self._ready else None
+                self._settle()
+                taken = self._inflow.pop(max_records)
+            if taken is None or self._is_fresh(taken[1]):
+                return taken
+
+    def stop(self) -> None:
+        """Ends every iteration; afterwards nothing comes. What came ahead is left to ``Leases.give_back``."""
+        self._closing.set()
+        with self._changed:
+            self._inflow.rest()
+            self._changed.notify_all()
+            self._settle()
+            self._inflow.ready.clear()
+
+    def end(self, *, keep_leases: bool) -> None:
+        """Ends the stream, which gives back what it brought unless told to keep it."""
+        with self._changed:
+            stream, thread = self._stream, self._thread
+            if stream is not None:
+                stream.send(encode_end(keep_leases=keep_leases))
+        if thread is not None and thread.is_alive():
+            thread.join(_SETTLE_TIMEOUT)
+        if stream is not None:
+            stream.cancel()
+
+    def _next(self, wait: float | None) -> Taken | None:
+        called_at = time.monotonic()
+        end = None if wait is None else called_at + wait
+        while True:
+            with self._changed:
+                taken = self._await(None if end is None else max(0.0, end - time.monotonic()))
             if taken is None or self._is_fresh(taken[1]):
                 break
-        if taken is None:
-            deliveries = self._fetch(self._pace.depth(called_at), wait)
-            if not deliveries:
-                return None
-            entries = [(delivery, self._leases.add(delivery)) for delivery in deliveries]
-            taken = entries[0]
+        if taken is not None:
             with self._changed:
-                self._ready.extend(entries[1:])
-                self._dry = False
-        self._go_on(self._pace.depth(called_at, taken[1].timeout))
-        self._pace.handed_out()
+                self._inflow.handed_out(taken, called_at)
         return taken
 
-    def close(self) -> None:
-        """Takes nothing more; what came ahead is left to ``Leases.give_back``."""
-        with self._changed:
-            self._closed = True
-            self._changed.wait_for(lambda: not self._in_flight, _CLOSE_TIMEOUT)
-            self._ready.clear()
+    def _await(self, seconds: float | None) -> Taken | None:
+        inflow = self._inflow
+        inflow.wait()
+        try:
+            self._begin()
+            self._changed.wait_for(lambda: inflow.ready or self._failure or self._closing.is_set(), seconds)
+        finally:
+            inflow.wait(over=True)
+        if self._closing.is_set():
+            return None
+        taken = inflow.pop(self._max_records)
+        if taken is None:
+            if self._failure is not None:
+                raise self._failure
+            inflow.rest()
+            self._settle()
+            taken = inflow.pop(self._max_records)
+        return taken
+
+    def _settle(self) -> None:
+        """Waits until nothing is on its way that nobody asks for any more."""
+        self._changed.wait_for(lambda: self._inflow.settled, _SETTLE_TIMEOUT)
 
     def _is_fresh(self, lease: Lease) -> bool:
         """Whether there is time enough to handle the records; makes time if not."""
@@ -91,21 +133,52 @@ class Ahead:
             return False  # it ended, the broker gives the records to somebody else
         return True
 
-    def _go_on(self, depth: int) -> None:
-        with self._changed:
-            if depth == 1 or self._in_flight or self._dry or self._closed or len(self._ready) > depth // 2:
-                return
-            self._in_flight = True
-        self._transport.start("Receive", self._encode(depth), _REQUEST_TIMEOUT, self._answered)
+    # The thread.
 
-    def _answered(self, answer: bytes | BrokerError) -> None:
-        deliveries: list[_core.Delivery] = []
-        if isinstance(answer, bytes):
-            deliveries = _core.Delivery.parse(answer)
-        else:
-            _log.debug("receiving ahead failed, the next receive will meet the cause itself: %s", answer)
+    def _begin(self) -> None:
+        # Ctrl-C may have come between making the thread and starting it.
+        if (self._thread is None or not self._thread.is_alive()) and not self._closing.is_set():
+            self._failure = None
+            self._thread = threading.Thread(target=self._run, name="consume stream", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        outage = Outage(None, self._reconnect_timeout)
+        while True:
+            stream = self._transport.consume()
+            with self._changed:
+                if not self._inflow.needed or self._closing.is_set():
+                    self._thread = None
+                    return
+                self._stream = stream
+                self._inflow.begin(stream.send)
+            error = ended_error(self._transport.url)
+            try:
+                for message in stream:
+                    with self._changed:
+                        self._inflow.came(message)
+                        self._changed.notify_all()
+                    outage = Outage(None, self._reconnect_timeout)
+            except BrokerError as caught:
+                error = caught
+            stream.cancel()
+            pause = self._pause(outage, error)
+            if pause is None or self._closing.wait(pause):
+                return
+
+    def _pause(self, outage: Outage, error: BrokerError) -> float | None:
+        """The stream ended: seconds until another one may begin, None when that is no use."""
         with self._changed:
-            self._ready.extend((delivery, self._leases.add(delivery)) for delivery in deliveries)
-            self._dry = not deliveries
-            self._in_flight = False
+            self._stream = None
+            dropped = self._inflow.ended()
+            if dropped:
+                _log.debug("%d deliveries that nobody had yet are given out again: %s", len(dropped), error)
             self._changed.notify_all()
+            try:
+                if isinstance(error, UnavailableError):
+                    return outage.pause(error)
+                self._failure = error
+            except UnavailableError:
+                self._failure = error
+            self._thread = None
+            return None

@@ -17,8 +17,8 @@ from telemetry_broker.ahead import Ahead
 from telemetry_broker.batch import Batch, Records
 from telemetry_broker.errors import ClosedError, UnavailableError
 from telemetry_broker.extending import Extender
+from telemetry_broker.inflow import Taken
 from telemetry_broker.leases import Lease, Leases
-from telemetry_broker.pace import MAX_BYTES_AHEAD
 from telemetry_broker.positions import Position
 from telemetry_broker.receiving import Demand, Outage, check_wait
 from telemetry_broker.steps import run
@@ -56,14 +56,8 @@ class Consumer:
         self._closed = threading.Event()
         self._ahead: Ahead | None = None
         # An ordered group rewinds at a nack, and what was taken ahead of it would then come out of order.
-        # Nor do deliveries of more than 1 MiB fit into one message in numbers.
-        if transport.prefetches and demand.mode == "shared" and demand.max_bytes <= MAX_BYTES_AHEAD:
-            self._ahead = Ahead(
-                transport,
-                self._leases,
-                partial(self._demand.encode, self._max_records),
-                partial(self._fetch, self._max_records),
-            )
+        if transport.prefetches and demand.mode == "shared":
+            self._ahead = Ahead(transport, self._leases, demand)
         self._pid = os.getpid()
 
     @property
@@ -142,17 +136,20 @@ class Consumer:
         self._extender.close()
         self._receiver.close()
         if self._ahead is not None:
-            self._ahead.close()
-        if not give_back:
-            return
+            self._ahead.stop()
         try:
-            self._leases.give_back()
+            if give_back:
+                self._leases.give_back()
         except (UnavailableError, ClosedError) as error:
             _log.warning("%r could not give back its leases, they end with their visibility timeouts: %s", self, error)
+        finally:
+            if self._ahead is not None:
+                self._ahead.end(keep_leases=not give_back)
 
     def __iter__(self) -> Iterator[Batch]:
+        ahead = None if self._ahead is None else self._ahead.iterate(self._demand.idle_timeout)
         # Not a generator: its frame would hold on to a batch that the program has let go of.
-        return iter(self._next, None)
+        return iter(partial(self._next, ahead), None)
 
     def __enter__(self) -> Self:
         return self
@@ -165,33 +162,45 @@ class Consumer:
     def __repr__(self) -> str:
         return f"<Consumer {self.name!r} of {self.topic!r} for {self.group!r} at {self._transport.url}>"
 
-    def _next(self) -> Batch | None:
+    def _next(self, ahead: Iterator[Taken | None] | None) -> Batch | None:
         """The next batch of an iteration, None at its end."""
         while not self._closed.is_set():
-            batch = self._receive(self._max_records, self._demand.idle_timeout)
+            wait = self._demand.idle_timeout
+            if ahead is not None:
+                self._refuse_fork()
+                taken = next(ahead)
+                if taken is not None:
+                    return self._keep(Batch(*taken, self._leases))
+                if self._closed.is_set():
+                    break
+                wait = 0.0  # one definite look: the time may have been over before the stream had begun
+            batch = self._receive(self._max_records, wait)
             if batch:
-                self._extender.keep(batch, self._demand.keep_iterated)
-                return batch
+                return self._keep(batch)
             if self._demand.idle_timeout is not None:
                 break
         return None
 
-    def _receive(self, max_records: int, wait: float | None) -> Batch:
+    def _keep(self, batch: Batch) -> Batch:
+        self._extender.keep(batch, self._demand.keep_iterated)
+        return batch
+
+    def _refuse_fork(self) -> None:
         if os.getpid() != self._pid:
             raise forked_error(f"this consumer of {self.topic}")
-        taken = None
-        if self._ahead is not None and max_records == self._max_records:
-            taken = self._ahead.next(wait)
-        else:
-            deliveries = self._fetch(max_records, 1, wait)
+
+    def _receive(self, max_records: int, wait: float | None) -> Batch:
+        self._refuse_fork()
+        taken = self._ahead.take(max_records) if self._ahead is not None else None
+        if taken is None:
+            deliveries = self._fetch(max_records, wait)
             if deliveries:
                 taken = deliveries[0], self._leases.add(deliveries[0])
-        delivery, lease = taken or (self._demand.empty, Lease(self._demand.empty))
-        return Batch(delivery, lease, self._leases)
+        return Batch(*(taken or (self._demand.empty, Lease(self._demand.empty))), self._leases)
 
-    def _fetch(self, max_records: int, max_deliveries: int, wait: float | None) -> list[_core.Delivery]:
+    def _fetch(self, max_records: int, wait: float | None) -> list[_core.Delivery]:
         """Runs one Receive, and sits out a broker that is away as long as the wait allows."""
-        request = self._demand.encode(max_records, max_deliveries)
+        request = self._demand.encode(max_records)
         end = None if wait is None else time.monotonic() + wait
         outage = Outage(end, self._demand.reconnect_timeout)
         while True:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from telemetry_broker import _core
-from telemetry_broker.errors import BrokerError, ClosedError, UnavailableError
-from telemetry_broker.transport import Done, UnansweredError
+from telemetry_broker.errors import BrokerError, ClosedError, UnavailableError, UnsupportedError
+from telemetry_broker.transport import Done, Stream, UnansweredError
 from telemetry_broker.v1 import broker_pb2 as pb
 
 
@@ -43,6 +43,10 @@ class EmbeddedTransport:
             answer = error
         finally:
             done(answer)  # also when Ctrl-C came between: the caller's books must not wait for ever
+
+    def consume(self) -> Stream:
+        """See Transport."""
+        raise UnsupportedError(f"{self.url} has no streams: its calls are no round trips")
 
     def receiver(self, topic: str) -> EmbeddedReceiver:
         """See Transport."""

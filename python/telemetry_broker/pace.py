@@ -6,33 +6,36 @@ import time
 from typing import Final
 
 MOST_DELIVERIES: Final = 8
-"""Deliveries of one Receive: at the default of 1 MiB each, half of gRPC's bound on a message."""
+"""Large deliveries ahead: at the default of 1 MiB each, enough to keep a connection busy."""
 
-MAX_BYTES_AHEAD: Final = 1024 * 1024
-"""Deliveries of more than this do not fit into one message in numbers."""
+FEW_DELIVERIES: Final = 2
+"""Small ones ahead: more would wait in a row here, where the broker would have made one of them."""
 
+_BYTES: Final = 8 * 1024 * 1024
 _SECONDS: Final = 1.0
 
 
 class Pace:
-    """How fast deliveries are handled: what is taken ahead is worked off within a second or a tenth of its lease."""
+    """How fast deliveries are handled: what is taken ahead is worked off within a second or a tenth of its lease.
 
-    def __init__(self) -> None:
+    Args:
+        max_bytes: of a delivery.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._most = max(FEW_DELIVERIES, min(MOST_DELIVERIES, _BYTES // max_bytes))
         self._handed_at: float | None = None
 
-    def depth(self, called_at: float, lease_timeout: float | None = None) -> int:
-        """Deliveries to ask for at once, 1 for a slow handler.
+    def handed_out(self, called_at: float, lease_timeout: float) -> int:
+        """The handler begins; returns how many deliveries it may have ahead, 0 for a slow one.
 
         Args:
-            called_at: when the handler came back, by ``time.monotonic``.
-            lease_timeout: seconds of its leases, if known.
+            called_at: when it came back from the one before, by ``time.monotonic``.
+            lease_timeout: seconds.
         """
-        if self._handed_at is None:
-            return 1
-        pace = max(called_at - self._handed_at, 1e-6)
-        budget = _SECONDS if lease_timeout is None else min(_SECONDS, lease_timeout / 10)
-        return max(1, min(MOST_DELIVERIES, int(budget / pace)))
-
-    def handed_out(self) -> None:
-        """The handler begins."""
+        ahead = 0
+        if self._handed_at is not None:
+            pace = max(called_at - self._handed_at, 1e-6)
+            ahead = min(self._most, int(min(_SECONDS, lease_timeout / 10) / pace))
         self._handed_at = time.monotonic()
+        return ahead

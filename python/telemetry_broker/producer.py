@@ -56,6 +56,7 @@ class Producer:
             delivery_timeout=settings.delivery_timeout,
             on_error=settings.on_error,
         )
+        self._eager = self._sender.eager
         self._outbox = self._sender.outbox
 
     @property
@@ -102,11 +103,10 @@ class Producer:
             full = self._add(value, key, partition, timestamp_ns, headers)
         except OverflowError as error:
             raise bad_numbers(partition, timestamp_ns) from error
-        if full != -1:
-            if full == -2:
-                self._sender.linger_on(was_empty=True)
-            else:
-                self._sender.dispatch(full, stall=True)
+        if full >= 0:
+            self._sender.dispatch(full, stall=True)
+        elif full == -2 or self._eager:
+            self._sender.linger_on(was_empty=True)
 
     def send_many(self, values: Sequence[Buffer], keys: Sequence[Buffer | None] | None = None) -> None:
         """Puts records into the buffer: as ``send`` for each, but faster.

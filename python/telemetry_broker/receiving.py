@@ -98,11 +98,23 @@ class Demand:
             raise InvalidArgumentError(f"max_records={max_records}: give 1 to {_MAX_RECORDS}")
         return max_records
 
-    def encode(self, max_records: int, max_deliveries: int) -> bytes:
+    def encode(self, max_records: int) -> bytes:
         """A Receive for so many."""
-        request = pb.ReceiveRequest(max_records=max_records, max_deliveries=max_deliveries)
+        request = pb.ReceiveRequest(max_records=max_records)
         request.MergeFrom(self._request)
         return request.SerializeToString()
+
+    def encode_start(self, credit: int) -> bytes:
+        """The first message of a Consume stream, with credit for so many deliveries. Shared groups only.
+
+        Each stream is a consumer of its own: its death gives back what it brought, and nothing of a later stream or of
+        a Receive.
+        """
+        receive = pb.ReceiveRequest(max_records=self.max_records)
+        receive.MergeFrom(self._request)
+        receive.consumer = f"stream-{uuid.uuid4().hex}"
+        start = pb.ConsumeStart(receive=receive, credit_deliveries=credit)
+        return pb.ConsumeRequest(start=start).SerializeToString()
 
     def closed_error(self) -> ClosedError:
         """What a closed consumer answers."""

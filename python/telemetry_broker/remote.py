@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import Final, cast
 
@@ -142,6 +143,10 @@ class RemoteTransport:
         while (call := self._to_make.get()) is not None:
             call.make(self)
 
+    def consume(self) -> RemoteStream:
+        """See Transport."""
+        return RemoteStream(self)
+
     def receiver(self, topic: str) -> RemoteReceiver:  # noqa: ARG002 - the request names it
         """See Transport."""
         return RemoteReceiver(self)
@@ -163,7 +168,23 @@ class RemoteTransport:
         except ValueError as error:
             raise self.closed_error() from error
 
+    def stream(self, method: str, requests: Iterator[bytes]) -> grpc._CallIterator[bytes]:
+        """Begins a stream; for a thread that signals do not interrupt."""
+        self._refuse()
+        try:
+            known: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(SERVICE + method)
+            return known(requests)
+        except ValueError as error:
+            raise self.closed_error() from error
+
     def _method(self, method: str) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+        self._refuse()
+        known = self._methods.get(method)
+        if known is None:
+            known = self._methods[method] = self._channel.unary_unary(SERVICE + method)
+        return known
+
+    def _refuse(self) -> None:
         if self._pid != os.getpid():
             raise UnavailableError(
                 f"{self.url} was opened before this process was forked; a connection does not survive a fork: "
@@ -171,10 +192,6 @@ class RemoteTransport:
             )
         if self._closed:
             raise self.closed_error()
-        known = self._methods.get(method)
-        if known is None:
-            known = self._methods[method] = self._channel.unary_unary(SERVICE + method)
-        return known
 
     def closed_error(self) -> ClosedError:
         """What every call after ``close`` raises."""
@@ -228,6 +245,32 @@ class RemoteCall:
             future = self._future
         if future is not None:
             future.cancel()
+
+
+class RemoteStream:
+    """See transport.Stream; the call is made by the thread that reads."""
+
+    def __init__(self, transport: RemoteTransport) -> None:
+        self._transport = transport
+        self._requests: SimpleQueue[bytes | None] = SimpleQueue()
+        self._call: grpc._CallIterator[bytes] | None = None
+
+    def send(self, message: bytes) -> None:
+        """See Stream."""
+        self._requests.put(message)
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            self._call = self._transport.stream("Consume", iter(self._requests.get, None))
+            yield from self._call
+        except grpc.RpcError as error:
+            raise self._transport.broker_error("Consume", error) from error
+
+    def cancel(self) -> None:
+        """See Stream."""
+        self._requests.put(None)  # ends the thread that sends for gRPC
+        if self._call is not None:
+            self._call.cancel()
 
 
 class RemoteReceiver:

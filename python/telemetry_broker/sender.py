@@ -22,6 +22,7 @@ class Sender:
 
     Attributes:
         outbox: the books; while its ``halted`` is set, ``make_way`` must be called before a record is added.
+        eager: nothing lingers, so that ``linger_on`` must be called behind every record.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Sender:
         self._transport = transport
         self._buffer = buffer
         self._linger = linger
+        self.eager = linger == 0
         self._lock = threading.Lock()
         self._settled = threading.Condition(self._lock)
         self._timed = threading.Condition(self._lock)  # for the thread: something new has a time
@@ -66,7 +68,11 @@ class Sender:
             self.outbox.raise_error()
 
     def linger_on(self, *, was_empty: bool) -> None:
-        """Lets the buffer's records leave when the oldest has waited for ``linger``."""
+        """Lets the buffer's records leave when the oldest has waited for ``linger``; at once where that is nothing."""
+        if self.eager:
+            for partition in self._buffer.waiting():
+                self.dispatch(partition)
+            return
         with self._lock:
             unwatched = self._linger_from is None
             if unwatched or was_empty:

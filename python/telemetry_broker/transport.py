@@ -6,7 +6,7 @@ Requests and answers are the encoded messages of ``telemetry_broker/v1/broker.pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from telemetry_broker import _core
@@ -45,6 +45,19 @@ class Receiver(Protocol):
         """Ends every wait."""
 
 
+class Stream(Protocol):
+    """One Consume stream; iterating gives the broker's messages until its end, or raises a BrokerError."""
+
+    def send(self, message: bytes) -> None:
+        """Puts an encoded ConsumeRequest on its way; neither waits nor raises. Thread-safe."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """To be used once."""
+
+    def cancel(self) -> None:
+        """Ends the stream at once, if it has not ended. Thread-safe."""
+
+
 class Transport(Protocol):
     """A broker, wherever it is. Thread-safe."""
 
@@ -66,6 +79,9 @@ class Transport(Protocol):
     @property
     def prefetches(self) -> bool:
         """Whether asking ahead pays: each call is a round trip."""
+
+    def consume(self) -> Stream:
+        """A Consume stream, which begins once it is read; only where ``prefetches``."""
 
     def close(self, *, flush: bool = True) -> None:
         """Lets go of the broker; every later call raises ClosedError. Repeating it is fine."""

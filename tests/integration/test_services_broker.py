@@ -293,6 +293,85 @@ async def test_a_consume_stream_sends_while_credit_lasts_and_gives_back_when_it_
     assert again.deliveries[0].attempt == 2
 
 
+async def test_credit_in_deliveries_is_never_passed_and_can_be_taken_back(stub: BrokerServiceAsyncStub) -> None:
+    await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
+    records = [entry(b"%d" % number) for number in range(10)]
+    await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=records))
+    stream: Any = stub.Consume()
+    receive = pb.ReceiveRequest(topic="t", group="g", consumer="c", max_records=2)
+    await stream.write(pb.ConsumeRequest(start=pb.ConsumeStart(receive=receive, credit_deliveries=2)))
+    for offset in (0, 2):
+        assert (await stream.read()).delivery.base_offset == offset
+    for credit in (pb.ConsumeCredit(replace=True), pb.ConsumeCredit(deliveries=1, replace=True)):
+        await stream.write(pb.ConsumeRequest(credit=credit))
+        assert (await stream.read()).WhichOneof("response") == "credited"
+    assert (await stream.read()).delivery.base_offset == 4
+    await stream.write(pb.ConsumeRequest(credit=pb.ConsumeCredit(deliveries=1000)))
+    await stream.write(pb.ConsumeRequest(credit=pb.ConsumeCredit(replace=True)))
+    while (response := await stream.read()).WhichOneof("response") != "credited":
+        assert len(response.delivery.records) == 2
+    await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=records))
+    await stream.write(pb.ConsumeRequest(credit=pb.ConsumeCredit(replace=True)))
+    assert (await stream.read()).WhichOneof("response") == "credited"
+    await stream.done_writing()
+    assert await stream.read() is grpc.aio.EOF
+
+
+async def test_a_stream_takes_the_place_of_an_older_one_whose_death_takes_nothing_from_it(
+    stub: BrokerServiceAsyncStub,
+) -> None:
+    await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
+    await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=[entry(b"a"), entry(b"b")]))
+    receive = pb.ReceiveRequest(topic="t", group="g", consumer="c", mode=pb.GROUP_MODE_ORDERED, max_records=1)
+    start = pb.ConsumeRequest(start=pb.ConsumeStart(receive=receive, credit_records=1))
+    older: Any = stub.Consume()
+    await older.write(start)
+    assert (await older.read()).delivery.base_offset == 0
+    newer: Any = stub.Consume()
+    await newer.write(start)
+    again = (await newer.read()).delivery
+    assert (again.base_offset, again.attempt) == (0, 2)
+    with pytest.raises(grpc.aio.AioRpcError, match="took the place of this one"):
+        await older.read()
+    await newer.write(pb.ConsumeRequest(ack=pb.AckRequest(leases=[pb.LeaseRange(lease_id=again.lease_id)])))
+    assert (await newer.read()).acked.acked == 1
+    newer.cancel()
+
+
+async def test_a_stream_may_end_and_keep_its_leases(stub: BrokerServiceAsyncStub) -> None:
+    await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
+    await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=[entry(b"a")]))
+    stream: Any = stub.Consume()
+    receive = pb.ReceiveRequest(topic="t", group="g", consumer="c", visibility_timeout_ms=600_000)
+    await stream.write(pb.ConsumeRequest(start=pb.ConsumeStart(receive=receive, credit_records=1)))
+    assert (await stream.read()).delivery.attempt == 1
+    await stream.write(pb.ConsumeRequest(end=pb.ConsumeEnd(keep_leases=True)))
+    assert await stream.read() is grpc.aio.EOF
+    group = await stub.DescribeGroup(pb.DescribeGroupRequest(topic="t", group="g"))
+    assert group.partitions[0].in_flight == 1
+
+
+async def test_a_produce_stream_keeps_the_order_of_each_partition(stub: BrokerServiceAsyncStub) -> None:
+    config = pb.TopicConfig(partitions=3, durability=pb.DURABILITY_FSYNC)
+    await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=config))
+    stream: Any = stub.ProduceStream()
+
+    async def send() -> None:
+        for number in range(60):
+            produce = pb.ProduceRequest(
+                topic="t", partition=number % 3, producer="p", sequence=number + 1, records=[entry(b"%d" % number)]
+            )
+            await stream.write(pb.ProduceStreamRequest(produce=produce))
+        await stream.done_writing()
+
+    sending = asyncio.create_task(send())
+    appended = [answer.produced.appended[0] async for answer in stream]
+    await sending
+    assert [(part.partition, part.base_offset, part.duplicate) for part in appended] == [
+        (number % 3, number // 3, False) for number in range(60)
+    ]
+
+
 async def test_a_consume_stream_must_begin_with_a_start(stub: BrokerServiceAsyncStub) -> None:
     stream = stub.Consume()
     await stream.write(pb.ConsumeRequest(credit=pb.ConsumeCredit(records=2)))

@@ -460,25 +460,42 @@ pub struct ConsumeStart {
     /// As for Receive; wait_ms and max_deliveries are ignored.
     #[prost(message, optional, tag = "1")]
     pub receive: ::core::option::Option<ReceiveRequest>,
-    /// Records the broker may send before more credit comes. 1 to 1,000,000.
+    /// Records the broker may send before more credit comes. 1 to 1,000,000; ignored with credit_deliveries.
     #[prost(uint32, tag = "2")]
     pub credit_records: u32,
     /// When the stream ends: keep its leases until they expire, instead of giving them back at once.
     #[prost(bool, tag = "3")]
     pub keep_leases: bool,
+    /// Deliveries the broker may send before more credit comes, each of up to max_records and max_bytes. At most 1,000;
+    /// above 0, credit counts deliveries on this stream instead of records.
+    #[prost(uint32, tag = "4")]
+    pub credit_deliveries: u32,
 }
-/// More records may be sent.
+/// More may be sent, or less.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConsumeCredit {
-    /// Added to the credit that is left.
+    /// Added to the credit that is left, on a stream whose credit counts records.
     #[prost(uint32, tag = "1")]
     pub records: u32,
+    /// Added to the credit that is left, on a stream whose credit counts deliveries.
+    #[prost(uint32, tag = "2")]
+    pub deliveries: u32,
+    /// Take back first what is left, so that the credit is what is given here, 0 included. Answered with `credited`.
+    #[prost(bool, tag = "3")]
+    pub replace: bool,
+}
+/// Ends the stream.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConsumeEnd {
+    /// Keep its leases until they expire, whatever the start said.
+    #[prost(bool, tag = "1")]
+    pub keep_leases: bool,
 }
 /// A client's message on a Consume stream: start once, first; then anything.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ConsumeRequest {
     /// What it is.
-    #[prost(oneof = "consume_request::Request", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "consume_request::Request", tags = "1, 2, 3, 4, 5, 6")]
     pub request: ::core::option::Option<consume_request::Request>,
 }
 /// Nested message and enum types in `ConsumeRequest`.
@@ -501,7 +518,14 @@ pub mod consume_request {
         /// As the call Extend; topic and group may be left out.
         #[prost(message, tag = "5")]
         Extend(super::ExtendRequest),
+        /// The last message, where ending the stream alone does not say enough.
+        #[prost(message, tag = "6")]
+        End(super::ConsumeEnd),
     }
+}
+/// A credit has replaced the one before: every delivery behind this message was sent on the new one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Credited {
 }
 /// Nothing to say, still here; sent when a stream was silent for 10 s.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -515,7 +539,7 @@ pub struct Goodbye {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ConsumeResponse {
     /// What it is.
-    #[prost(oneof = "consume_response::Response", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "consume_response::Response", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub response: ::core::option::Option<consume_response::Response>,
 }
 /// Nested message and enum types in `ConsumeResponse`.
@@ -544,6 +568,9 @@ pub mod consume_response {
         /// A request on this stream failed; the stream goes on.
         #[prost(message, tag = "7")]
         Error(super::Error),
+        /// Answer to a credit that replaces, in their order.
+        #[prost(message, tag = "8")]
+        Credited(super::Credited),
     }
 }
 /// Offsets from `start` up to `end`, exclusive.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -19,11 +20,37 @@ from telemetry_broker.aio.transport import Transport, run
 from telemetry_broker.batch import Records
 from telemetry_broker.errors import ClosedError, UnavailableError
 from telemetry_broker.leases import Lease, LeaseBook
-from telemetry_broker.pace import MAX_BYTES_AHEAD
 from telemetry_broker.positions import Position
 from telemetry_broker.receiving import Demand, Outage, check_wait
 
 _log = logging.getLogger(__name__)
+
+
+class _Iteration(AsyncIterator[Batch]):
+    """One ``async for`` over a consumer; while it is kept, the broker may send ahead."""
+
+    def __init__(
+        self, home: Home, feed: Feed | None, next_batch: Callable[[Feed | None], Awaitable[Batch | None]]
+    ) -> None:
+        self._home = home
+        self._feed = feed
+        self._next_batch = next_batch
+        self._entered = False
+
+    async def __anext__(self) -> Batch:
+        self._home.check()
+        if self._feed is not None and not self._entered:
+            self._entered = True
+            self._feed.enter()
+        batch = await self._next_batch(self._feed)
+        if batch is None:
+            raise StopAsyncIteration
+        return batch
+
+    def __del__(self) -> None:
+        if self._feed is not None and self._entered and not self._home.forked:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._home.loop.call_soon_threadsafe(self._feed.leave)  # garbage is collected anywhere
 
 
 class Consumer:
@@ -57,11 +84,9 @@ class Consumer:
         self._receiver = transport.receiver(demand.topic)
         self._feed: Feed | None = None
         if transport.prefetches:
-            # An ordered group rewinds at a nack, and what was taken ahead of it would then come out of order.
-            ahead = (
-                self._demand.max_records if demand.mode == "shared" and demand.max_bytes <= MAX_BYTES_AHEAD else None
-            )
-            self._feed = Feed(transport, self._leases, self._fetch, ordered=demand.mode == "ordered", ahead=ahead)
+            self._feed = Feed(transport, self._leases, demand, self._fetch)
+        # An ordered group rewinds at a nack, and what was taken ahead of it would then come out of order.
+        self._streams = transport.prefetches and demand.mode == "shared"
         self._closing = asyncio.Event()
 
     @property
@@ -145,26 +170,39 @@ class Consumer:
         self._extender.close()
         if self._feed is not None:
             await self._feed.close()
-        if not give_back:
-            return
         try:
-            await run(self._leases.give_back(), self._transport)
+            if give_back:
+                await run(self._leases.give_back(), self._transport)
         except (UnavailableError, ClosedError) as error:
             _log.warning("%r could not give back its leases, they end with their visibility timeouts: %s", self, error)
+        finally:
+            if self._feed is not None:
+                await self._feed.end(keep_leases=not give_back)
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncIterator[Batch]:
+        return _Iteration(self._home, self._feed if self._streams else None, self._next)
 
-    async def __anext__(self) -> Batch:
-        self._home.check()
+    async def _next(self, feed: Feed | None) -> Batch | None:
+        """The next batch of an iteration, None at its end."""
         while not self.closed:
-            batch = await self._receive(self._demand.max_records, self._demand.idle_timeout)
+            wait = self._demand.idle_timeout
+            if feed is not None:
+                taken = await feed.advance(wait)
+                if taken is not None:
+                    return self._keep(Batch(*taken, self._leases, self._transport))
+                if self.closed:
+                    break
+                wait = 0.0  # one definite look: the time may have been over before the stream had begun
+            batch = await self._receive(self._demand.max_records, wait)
             if batch:
-                self._extender.keep(batch, self._demand.keep_iterated)
-                return batch
+                return self._keep(batch)
             if self._demand.idle_timeout is not None:
                 break
-        raise StopAsyncIteration
+        return None
+
+    def _keep(self, batch: Batch) -> Batch:
+        self._extender.keep(batch, self._demand.keep_iterated)
+        return batch
 
     async def __aenter__(self) -> Self:
         return self
@@ -183,15 +221,15 @@ class Consumer:
             taken = await self._feed.next(max_records, wait)
         else:
             # From a lease to the return nothing is awaited: a cancelled receive has leased nothing.
-            deliveries = await self._fetch(max_records, 1, wait)
+            deliveries = await self._fetch(max_records, wait)
             if deliveries:
                 taken = deliveries[0], self._leases.add(deliveries[0])
         delivery, lease = taken or (self._demand.empty, Lease(self._demand.empty))
         return Batch(delivery, lease, self._leases, self._transport)
 
-    async def _fetch(self, max_records: int, max_deliveries: int, wait: float | None) -> list[_core.Delivery]:
+    async def _fetch(self, max_records: int, wait: float | None) -> list[_core.Delivery]:
         """Runs one Receive, and sits out a broker that is away as long as the wait allows."""
-        request = self._demand.encode(max_records, max_deliveries)
+        request = self._demand.encode(max_records)
         end = None if wait is None else time.monotonic() + wait
         outage = Outage(end, self._demand.reconnect_timeout)
         while True:

@@ -10,8 +10,9 @@ from typing import Final
 from telemetry_broker import _core
 from telemetry_broker.aio.core_calls import CoreCalls
 from telemetry_broker.aio.home import Home
+from telemetry_broker.aio.transport import Stream
 from telemetry_broker.aio.waiting import Waiters
-from telemetry_broker.errors import BrokerError, ClosedError
+from telemetry_broker.errors import BrokerError, ClosedError, UnsupportedError
 from telemetry_broker.transport import UnansweredError
 from telemetry_broker.v1 import broker_pb2 as pb
 
@@ -60,6 +61,10 @@ class EmbeddedTransport:
         if self._waiters is None:
             self._waiters = Waiters(self._core)
         return self._waiters
+
+    def consume(self) -> Stream:
+        """See Transport."""
+        raise UnsupportedError(f"{self.url} has no streams: its calls are no round trips")
 
     def receiver(self, topic: str) -> EmbeddedReceiver:
         """See Transport."""

@@ -8,48 +8,50 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from itertools import chain
 from typing import Final
 
 from telemetry_broker import _core
+from telemetry_broker.aio.ahead import Ahead
 from telemetry_broker.aio.transport import Transport, run
 from telemetry_broker.errors import BrokerError
+from telemetry_broker.inflow import Inflow, Taken, pop
 from telemetry_broker.leases import Lease, LeaseBook
-from telemetry_broker.pace import Pace
+from telemetry_broker.receiving import Demand
 
 _KEPT: Final = 5.0  # seconds, or half of the lease where that is less
 _CLOSE_TIMEOUT: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
-Taken = tuple[_core.Delivery, Lease]
-Fetch = Callable[[int, int, float | None], Awaitable[list[_core.Delivery]]]
-"""Runs a Receive for so many records and deliveries, with a wait."""
+Fetch = Callable[[int, float | None], Awaitable[list[_core.Delivery]]]
+"""Runs a Receive for so many records, with a wait."""
 
 
 class Feed:
-    """The Receive requests of one consumer and what they brought.
+    """The Receive requests of one consumer, its Consume stream, and what they brought.
 
     A request belongs to the feed and not to the caller for whom it was made: once it is on its way, the broker may have
     leased records for it. The request of a cancelled caller goes on, and the next caller who waits takes it over. What
     came and is claimed by nobody for some seconds is given back.
-
-    Requests ahead never wait in the server, and there is at most one.
     """
 
     def __init__(
-        self, transport: Transport, leases: LeaseBook, fetch: Fetch, *, ordered: bool, ahead: int | None
+        self,
+        transport: Transport,
+        leases: LeaseBook,
+        demand: Demand,
+        fetch: Fetch,
     ) -> None:
-        """``ahead``: the ``max_records`` of requests that are made ahead; None: none are made."""
         self._transport = transport
         self._leases = leases
+        self._max_records = demand.max_records
         self._fetch = fetch
-        self._ordered = ordered
-        self._ahead_records = ahead
-        self._pace = Pace()
+        self._ordered = demand.mode == "ordered"
         self._loop = asyncio.get_running_loop()
-        self._ready: deque[Taken] = deque()
-        self._ahead: asyncio.Task[bool] | None = None
-        self._dry = True  # the last answer was empty
+        self._ready: deque[Taken] = deque()  # what requests brought
+        self._inflow = Inflow(demand, leases.add)  # and the stream
+        self._ahead = Ahead(transport, self._inflow, demand.reconnect_timeout, self._came)
         self._left: dict[asyncio.Task[bool], int] = {}  # waits of cancelled callers, and their max_records
         self._tasks: set[asyncio.Task[bool]] = set()
         self._changed: set[asyncio.Future[None]] = set()  # of callers who wait for something to come
@@ -57,27 +59,55 @@ class Feed:
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def next(self, max_records: int, wait: float | None) -> Taken | None:
-        """The next delivery of at most so many records; waits for one as ``Consumer.receive`` does."""
+    def enter(self) -> None:
+        """An iteration over the stream begins. Not in an ordered group."""
+        self._inflow.enter()
+
+    def leave(self) -> None:
+        """It has ended, and the broker sends nothing more for it."""
+        self._inflow.leave()
+
+    async def advance(self, wait: float | None) -> Taken | None:
+        """The next delivery of an iteration; None: the time is over or the consumer was closed.
+
+        Raises what ended the stream, where waiting does not mend it.
+        """
         called_at = time.monotonic()
         end = None if wait is None else called_at + wait
+        self._inflow.wait()
+        try:
+            self._ahead.begin()
+            while (taken := self._pop(self._max_records)) is None and not self._closed and self._ahead.failure is None:
+                if not await self._next_change(end):
+                    break
+        finally:
+            self._inflow.wait(over=True)
+        if taken is None and not self._closed:
+            if self._ahead.failure is not None:
+                raise self._ahead.failure
+            self._inflow.rest()
+            await self._ahead.settle(self._next_change)
+            taken = self._pop(self._max_records)
+        if taken is not None:
+            self._inflow.handed_out(taken, called_at)
+        return taken
+
+    async def next(self, max_records: int, wait: float | None) -> Taken | None:
+        """The next delivery of at most so many records; waits for one as ``Consumer.receive`` does."""
+        end = None if wait is None else time.monotonic() + wait
+        if self._inflow.asking:
+            await asyncio.sleep(0)  # an iterator that was let go says so in a turn of the loop
+        await self._ahead.settle(self._next_change)
         while not self._closed:
             taken = self._pop(max_records)
             if taken is not None:
-                self._go_on(self._pace.depth(called_at, taken[1].timeout), max_records)
-                self._pace.handed_out()
                 return taken
             if self._ordered and self._ready:
                 await self._give_back(self._unclaimed(everything=True))  # what does not fit must not be overtaken
-            ahead = max_records == self._ahead_records
-            if ahead and self._ahead is not None:
-                await self._next_change(None)  # it is quick, and brings what there is
-                continue
             request = self._take_over(max_records) if wait != 0 else None
             taken_over = request is not None
             if request is None:
-                left = None if end is None else max(0.0, end - time.monotonic())
-                request = self._ask(max_records, self._pace.depth(called_at) if ahead else 1, left)
+                request = self._ask(max_records, None if end is None else max(0.0, end - time.monotonic()))
             found = await self._wait_for(request, max_records, end if taken_over else None)
             if not found and (not taken_over or (end is not None and time.monotonic() >= end)):
                 break
@@ -118,55 +148,38 @@ class Feed:
                 return request
         return None
 
-    def _ask(self, max_records: int, deliveries: int, wait: float | None) -> asyncio.Task[bool]:
-        request = self._loop.create_task(self._run(max_records, deliveries, wait))
+    def _ask(self, max_records: int, wait: float | None) -> asyncio.Task[bool]:
+        request = self._loop.create_task(self._run(max_records, wait))
         self._tasks.add(request)
         request.add_done_callback(self._done)
         return request
 
-    async def _run(self, max_records: int, deliveries: int, wait: float | None) -> bool:
+    async def _run(self, max_records: int, wait: float | None) -> bool:
         """Makes one request; returns whether it brought something."""
-        found = await self._fetch(max_records, deliveries, wait)
+        found = await self._fetch(max_records, wait)
         self._ready.extend((delivery, self._leases.add(delivery)) for delivery in found)
-        self._dry = not found
-        if found and self._sweeper is None:
-            self._sweep()
         return bool(found)
 
     def _done(self, request: asyncio.Task[bool]) -> None:
         self._tasks.discard(request)
-        if request is self._ahead:
-            self._ahead = None
         left = self._left.pop(request, None) is not None
         if not request.cancelled() and (error := request.exception()) is not None and left:
             _log.debug("a receive that nobody waits for failed, the next one will meet the cause itself: %s", error)
+        self._came()
+
+    def _came(self) -> None:
+        """Something came, or what might have brought something has ended."""
+        if self._sweeper is None and not self._closed and (self._ready or self._inflow.ready):
+            self._sweep()
         for changed in self._changed:
             if not changed.done():
                 changed.set_result(None)
 
     def _pop(self, max_records: int) -> Taken | None:
-        while self._ready and self._ready[0][1].ended:
-            self._ready.popleft()
-        for place, (delivery, lease) in enumerate(self._ready):
-            if lease.ended:
-                continue
-            if len(delivery) <= max_records:
-                taken = self._ready[place]
-                del self._ready[place]
-                return taken
-            if self._ordered:
-                break
-        return None
+        return pop(self._ready, max_records, in_order=self._ordered) or self._inflow.pop(max_records)
 
     def _fits(self, max_records: int) -> bool:
-        return any(len(delivery) <= max_records for delivery, _ in self._ready)
-
-    def _go_on(self, depth: int, max_records: int) -> None:
-        if max_records != self._ahead_records or depth == 1 or self._ahead is not None or self._dry:
-            return
-        if len(self._ready) <= depth // 2:
-            self._ahead = self._ask(max_records, depth, 0.0)
-            self._left[self._ahead] = 0  # nobody's: an error is for the next caller's own request
+        return any(len(delivery) <= max_records for delivery, _ in chain(self._ready, self._inflow.ready))
 
     def _sweep(self) -> None:
         """Gives back what nobody claimed, and looks again when the next of it is due."""
@@ -176,17 +189,21 @@ class Feed:
             giver = self._loop.create_task(self._give_back(unclaimed))
             self._givers.add(giver)
             giver.add_done_callback(self._givers.discard)
-        if self._ready:
-            due = min(lease.received + _kept(lease) for _, lease in self._ready)
+        leases = [lease for _, lease in chain(self._ready, self._inflow.ready)]
+        if leases:
+            due = min(lease.received + _kept(lease) for lease in leases)
             self._sweeper = self._loop.call_later(max(0.001, due - time.monotonic()), self._sweep)
 
     def _unclaimed(self, *, everything: bool = False) -> list[Lease]:
         """Takes out what has waited for too long, or all."""
         now = time.monotonic()
-        found = [entry for entry in self._ready if everything or entry[1].received + _kept(entry[1]) <= now]
-        for entry in found:
-            self._ready.remove(entry)
-        return [lease for _, lease in found]
+        found: list[Lease] = []
+        for ready in (self._ready, self._inflow.ready):
+            for entry in list(ready):
+                if everything or entry[1].received + _kept(entry[1]) <= now:
+                    ready.remove(entry)
+                    found.append(entry[1])
+        return found
 
     async def _give_back(self, unclaimed: list[Lease]) -> None:
         try:
@@ -197,16 +214,22 @@ class Feed:
     async def close(self) -> None:
         """Ends every wait; what came is left to ``LeaseBook.give_back``."""
         self._closed = True
+        self._inflow.rest()
+        self._came()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        ahead = self._ahead
         for request in list(self._tasks):
-            if request is not ahead:
-                request.cancel()
+            request.cancel()
+        await self._ahead.settle(self._next_change)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await asyncio.gather(*self._tasks, *self._givers, return_exceptions=True)
         self._ready.clear()
+        self._inflow.ready.clear()
+
+    async def end(self, *, keep_leases: bool) -> None:
+        """Ends the stream, after ``close``."""
+        await self._ahead.end(keep_leases=keep_leases)
 
 
 def _kept(lease: Lease) -> float:

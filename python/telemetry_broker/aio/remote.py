@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Final
 
 import grpc
@@ -51,6 +52,18 @@ class RemoteTransport:
                 raise
             raise (UnansweredError(refused) if maybe_done else refused) from error
 
+    def stream(self, method: str, requests: AsyncIterator[bytes]) -> grpc.aio.StreamStreamCall[bytes, bytes]:
+        """Begins a stream."""
+        self._home.check()
+        if (refused := self._refused()) is not None:
+            raise refused
+        known: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(SERVICE + method)
+        return known(requests)
+
+    def stream_error(self, method: str, error: grpc.RpcError) -> BrokerError:
+        """What ended a stream."""
+        return broker_error(self.url, method, error, self._refused(), maybe_done=False)
+
     def _refused(self) -> ClosedError | None:
         return closed_error(self.url) if self._closed else None
 
@@ -61,6 +74,10 @@ class RemoteTransport:
         except BrokerError as error:
             return error
 
+    def consume(self) -> RemoteStream:
+        """See Transport."""
+        return RemoteStream(self)
+
     def receiver(self, topic: str) -> RemoteReceiver:  # noqa: ARG002 - the request names it
         """See Transport."""
         return RemoteReceiver(self)
@@ -70,6 +87,37 @@ class RemoteTransport:
         if not self._closed:
             self._closed = True
             await self._channel.close()
+
+
+class RemoteStream:
+    """See transport.Stream."""
+
+    def __init__(self, transport: RemoteTransport) -> None:
+        self._transport = transport
+        self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._call: grpc.aio.StreamStreamCall[bytes, bytes] | None = None
+
+    def send(self, message: bytes) -> None:
+        """See Stream."""
+        self._requests.put_nowait(message)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            self._call = self._transport.stream("Consume", self._sent())
+            async for message in self._call:
+                yield message
+        except grpc.RpcError as error:
+            raise self._transport.stream_error("Consume", error) from error
+
+    def cancel(self) -> None:
+        """See Stream."""
+        self._requests.put_nowait(None)  # ends the task that sends for gRPC
+        if self._call is not None:
+            self._call.cancel()
+
+    async def _sent(self) -> AsyncIterator[bytes]:
+        while (message := await self._requests.get()) is not None:
+            yield message
 
 
 class RemoteReceiver:

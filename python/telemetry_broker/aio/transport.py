@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from telemetry_broker import _core
@@ -21,6 +22,19 @@ class Receiver(Protocol):
 
     def close(self) -> None:
         """Ends every wait."""
+
+
+class Stream(Protocol):
+    """One Consume stream; iterating gives the broker's messages until its end, or raises a BrokerError."""
+
+    def send(self, message: bytes) -> None:
+        """Puts an encoded ConsumeRequest on its way; neither waits nor raises."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """To be used once."""
+
+    def cancel(self) -> None:
+        """Ends the stream at once, if it has not ended."""
 
 
 class Transport(Protocol):
@@ -48,6 +62,9 @@ class Transport(Protocol):
     @property
     def prefetches(self) -> bool:
         """Whether a receive is a round trip: then asking ahead pays, and a cancelled one may have leased records."""
+
+    def consume(self) -> Stream:
+        """A Consume stream, which begins once it is read; only where ``prefetches``."""
 
     async def close(self, *, flush: bool = True) -> None:
         """Lets go of the broker; every later call raises ClosedError. Repeating it is fine."""

@@ -380,34 +380,52 @@ class ReceiveResponse(_message.Message):
     def __init__(self, deliveries: _Optional[_Iterable[_Union[Delivery, _Mapping]]] = ..., next_due_ms: _Optional[int] = ...) -> None: ...
 
 class ConsumeStart(_message.Message):
-    __slots__ = ("receive", "credit_records", "keep_leases")
+    __slots__ = ("receive", "credit_records", "keep_leases", "credit_deliveries")
     RECEIVE_FIELD_NUMBER: _ClassVar[int]
     CREDIT_RECORDS_FIELD_NUMBER: _ClassVar[int]
     KEEP_LEASES_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_DELIVERIES_FIELD_NUMBER: _ClassVar[int]
     receive: ReceiveRequest
     credit_records: int
     keep_leases: bool
-    def __init__(self, receive: _Optional[_Union[ReceiveRequest, _Mapping]] = ..., credit_records: _Optional[int] = ..., keep_leases: _Optional[bool] = ...) -> None: ...
+    credit_deliveries: int
+    def __init__(self, receive: _Optional[_Union[ReceiveRequest, _Mapping]] = ..., credit_records: _Optional[int] = ..., keep_leases: _Optional[bool] = ..., credit_deliveries: _Optional[int] = ...) -> None: ...
 
 class ConsumeCredit(_message.Message):
-    __slots__ = ("records",)
+    __slots__ = ("records", "deliveries", "replace")
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    DELIVERIES_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
     records: int
-    def __init__(self, records: _Optional[int] = ...) -> None: ...
+    deliveries: int
+    replace: bool
+    def __init__(self, records: _Optional[int] = ..., deliveries: _Optional[int] = ..., replace: _Optional[bool] = ...) -> None: ...
+
+class ConsumeEnd(_message.Message):
+    __slots__ = ("keep_leases",)
+    KEEP_LEASES_FIELD_NUMBER: _ClassVar[int]
+    keep_leases: bool
+    def __init__(self, keep_leases: _Optional[bool] = ...) -> None: ...
 
 class ConsumeRequest(_message.Message):
-    __slots__ = ("start", "credit", "ack", "nack", "extend")
+    __slots__ = ("start", "credit", "ack", "nack", "extend", "end")
     START_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     NACK_FIELD_NUMBER: _ClassVar[int]
     EXTEND_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
     start: ConsumeStart
     credit: ConsumeCredit
     ack: AckRequest
     nack: NackRequest
     extend: ExtendRequest
-    def __init__(self, start: _Optional[_Union[ConsumeStart, _Mapping]] = ..., credit: _Optional[_Union[ConsumeCredit, _Mapping]] = ..., ack: _Optional[_Union[AckRequest, _Mapping]] = ..., nack: _Optional[_Union[NackRequest, _Mapping]] = ..., extend: _Optional[_Union[ExtendRequest, _Mapping]] = ...) -> None: ...
+    end: ConsumeEnd
+    def __init__(self, start: _Optional[_Union[ConsumeStart, _Mapping]] = ..., credit: _Optional[_Union[ConsumeCredit, _Mapping]] = ..., ack: _Optional[_Union[AckRequest, _Mapping]] = ..., nack: _Optional[_Union[NackRequest, _Mapping]] = ..., extend: _Optional[_Union[ExtendRequest, _Mapping]] = ..., end: _Optional[_Union[ConsumeEnd, _Mapping]] = ...) -> None: ...
+
+class Credited(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ()
@@ -418,7 +436,7 @@ class Goodbye(_message.Message):
     def __init__(self) -> None: ...
 
 class ConsumeResponse(_message.Message):
-    __slots__ = ("delivery", "acked", "nacked", "extended", "heartbeat", "goodbye", "error")
+    __slots__ = ("delivery", "acked", "nacked", "extended", "heartbeat", "goodbye", "error", "credited")
     DELIVERY_FIELD_NUMBER: _ClassVar[int]
     ACKED_FIELD_NUMBER: _ClassVar[int]
     NACKED_FIELD_NUMBER: _ClassVar[int]
@@ -426,6 +444,7 @@ class ConsumeResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    CREDITED_FIELD_NUMBER: _ClassVar[int]
     delivery: Delivery
     acked: AckResponse
     nacked: NackResponse
@@ -433,7 +452,8 @@ class ConsumeResponse(_message.Message):
     heartbeat: Heartbeat
     goodbye: Goodbye
     error: Error
-    def __init__(self, delivery: _Optional[_Union[Delivery, _Mapping]] = ..., acked: _Optional[_Union[AckResponse, _Mapping]] = ..., nacked: _Optional[_Union[NackResponse, _Mapping]] = ..., extended: _Optional[_Union[ExtendResponse, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+    credited: Credited
+    def __init__(self, delivery: _Optional[_Union[Delivery, _Mapping]] = ..., acked: _Optional[_Union[AckResponse, _Mapping]] = ..., nacked: _Optional[_Union[NackResponse, _Mapping]] = ..., extended: _Optional[_Union[ExtendResponse, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., credited: _Optional[_Union[Credited, _Mapping]] = ...) -> None: ...
 
 class OffsetRange(_message.Message):
     __slots__ = ("start", "end")

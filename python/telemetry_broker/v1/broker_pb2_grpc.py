@@ -238,6 +238,9 @@ class BrokerServiceServicer:
 
     def Consume(self, request_iterator, context):
         """Receive over a stream with credit: the broker sends while credit lasts. The stream's death gives its leases back.
+
+        A stream that begins under the topic, group and consumer of another one takes its place: the broker gives that one's
+        leases back and ends it, so that a client may come again before its old connection was noticed to be dead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

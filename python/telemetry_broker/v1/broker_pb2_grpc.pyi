@@ -73,7 +73,11 @@ class BrokerServiceStub:
     leases make room.
     """
     Consume: _grpc.StreamStreamMultiCallable[_broker_pb2.ConsumeRequest, _broker_pb2.ConsumeResponse]
-    """Receive over a stream with credit: the broker sends while credit lasts. The stream's death gives its leases back."""
+    """Receive over a stream with credit: the broker sends while credit lasts. The stream's death gives its leases back.
+
+    A stream that begins under the topic, group and consumer of another one takes its place: the broker gives that one's
+    leases back and ends it, so that a client may come again before its old connection was noticed to be dead.
+    """
     Ack: _grpc.UnaryUnaryMultiCallable[_broker_pb2.AckRequest, _broker_pb2.AckResponse]
     """Marks leased records as done for the group. Repeating it is fine; stale leases are reported, not failed."""
     Nack: _grpc.UnaryUnaryMultiCallable[_broker_pb2.NackRequest, _broker_pb2.NackResponse]
@@ -136,7 +140,11 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     leases make room.
     """
     Consume: _aio.StreamStreamMultiCallable[_broker_pb2.ConsumeRequest, _broker_pb2.ConsumeResponse]  # type: ignore[assignment]
-    """Receive over a stream with credit: the broker sends while credit lasts. The stream's death gives its leases back."""
+    """Receive over a stream with credit: the broker sends while credit lasts. The stream's death gives its leases back.
+
+    A stream that begins under the topic, group and consumer of another one takes its place: the broker gives that one's
+    leases back and ends it, so that a client may come again before its old connection was noticed to be dead.
+    """
     Ack: _aio.UnaryUnaryMultiCallable[_broker_pb2.AckRequest, _broker_pb2.AckResponse]  # type: ignore[assignment]
     """Marks leased records as done for the group. Repeating it is fine; stale leases are reported, not failed."""
     Nack: _aio.UnaryUnaryMultiCallable[_broker_pb2.NackRequest, _broker_pb2.NackResponse]  # type: ignore[assignment]
@@ -262,7 +270,11 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_broker_pb2.ConsumeRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broker_pb2.ConsumeResponse], _abc.AsyncIterator[_broker_pb2.ConsumeResponse]]:
-        """Receive over a stream with credit: the broker sends while credit lasts. The stream's death gives its leases back."""
+        """Receive over a stream with credit: the broker sends while credit lasts. The stream's death gives its leases back.
+
+        A stream that begins under the topic, group and consumer of another one takes its place: the broker gives that one's
+        leases back and ends it, so that a client may come again before its old connection was noticed to be dead.
+        """
 
     @_abc_1.abstractmethod
     def Ack(

@@ -11,8 +11,9 @@ from telemetry_broker.aio.core_calls import CoreCalls
 from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError, InvalidArgumentError
 from telemetry_broker.v1 import broker_pb2 as pb
-from telemetry_services.broker.consume import consume
-from telemetry_services.broker.wire import first_field, wrap
+from telemetry_services.broker.consume import ConsumeStreams
+from telemetry_services.broker.produce import produce_stream
+from telemetry_services.broker.wire import first_field
 from telemetry_services.observability import metrics
 from telemetry_services.serving.grpc_server import abort_with, compress_if_asked
 
@@ -20,9 +21,6 @@ SERVICE: Final = pb.DESCRIPTOR.services_by_name["BrokerService"].full_name
 MAX_WAIT_MS: Final = 60_000
 _DELIVERIES_TAG: Final = b"\x0a"  # field 1 of ReceiveResponse and ReadResponse; the core writes it first
 _TOPIC: Final = 1  # of every request that has one
-_PRODUCE: Final = 1
-_PRODUCED: Final = 1
-_ERROR: Final = 2
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[bytes, Context], Awaitable[bytes]]
@@ -40,6 +38,7 @@ class BrokerServicer:
         self._core = core
         self._calls = calls
         self._waiters = waiters
+        self._consume_streams = ConsumeStreams(core, calls, waiters)
         self._active = metrics.ACTIVE_CONNECTIONS.labels(service)
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -117,28 +116,23 @@ class BrokerServicer:
                 await self._waiters.wait(changed, left)
 
     async def _produce_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        async def produce(request: memoryview) -> bytes:
+            self._waiters.refuse_when_closed()
+            return await self._call("Produce", request)
+
         await compress_if_asked(context)
         with self._active.track_inprogress():
-            async for request in requests:
-                try:
-                    self._waiters.refuse_when_closed()
-                    yield wrap(_PRODUCED, await self._call("Produce", first_field(request, _PRODUCE)))
-                except BrokerError as error:
-                    yield wrap(_ERROR, stream_error(error).SerializeToString())
+            async for response in produce_stream(produce, requests):
+                yield response
 
     async def _consume(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         await compress_if_asked(context)
         with self._active.track_inprogress():
             try:
-                async for response in consume(self._core, self._calls, self._waiters, requests):
+                async for response in self._consume_streams.run(requests):
                     yield response
             except BrokerError as error:
                 await abort_with(context, error)
-
-
-def stream_error(error: BrokerError) -> pb.Error:
-    """An error inside a stream that goes on."""
-    return pb.Error(code=error.code, message=error.message, retry_after_ms=round((error.retry_after or 0) * 1000))
 
 
 def _text(value: memoryview) -> str:

@@ -200,3 +200,18 @@ def test_a_record_that_is_out_of_bounds_is_refused_and_the_others_are_stored(
             producer.send(b"wrong", **wrong)
         producer.send(b"after", partition=0)
     assert broker.read("t", 0).values == [b"before", b"after"]
+
+
+def test_without_a_linger_every_record_leaves_by_itself(broker: tb.Broker) -> None:
+    broker.create_topic("u", partitions=3)
+    with broker.producer("u", linger=0) as producer, broker.consumer("u", "g") as consumer:
+        for number in range(300):
+            producer.send(b"%d" % number, partition=number % 3)
+        producer.send_many([b"%d" % number for number in range(300, 400)])
+        seen: list[int] = []
+        while len(seen) < 400:
+            batch = consumer.receive(wait=TIMEOUT)
+            assert batch, f"{400 - len(seen)} records did not leave"
+            seen += map(int, batch.values)
+            batch.ack()
+        assert sorted(seen) == list(range(400))

@@ -1,0 +1,86 @@
+"""The Consume stream of an asynchronous consumer, which brings deliveries before they are asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from telemetry_broker.aio.transport import Stream, Transport
+from telemetry_broker.errors import BrokerError, UnavailableError
+from telemetry_broker.inflow import Inflow, encode_end, ended_error
+from telemetry_broker.receiving import Outage
+
+_SETTLE_TIMEOUT: Final = 5.0
+
+
+class Ahead:
+    """Runs the stream as ``telemetry_broker.ahead`` does, in a task; what it brings is in the ``Inflow``.
+
+    Attributes:
+        failure: why the stream was given up; None: it was not.
+    """
+
+    def __init__(
+        self, transport: Transport, inflow: Inflow, reconnect_timeout: float, changed: Callable[[], None]
+    ) -> None:
+        """``changed`` is called when something came, and when the stream has ended."""
+        self.failure: BrokerError | None = None
+        self._transport = transport
+        self._inflow = inflow
+        self._reconnect_timeout = reconnect_timeout
+        self._changed = changed
+        self._stream: Stream | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def settle(self, next_change: Callable[[float | None], Awaitable[bool]]) -> None:
+        """Waits until nothing is on its way that nobody asks for any more; ``next_change`` waits for ``changed``."""
+        end = time.monotonic() + _SETTLE_TIMEOUT
+        while not self._inflow.settled and await next_change(end):
+            pass
+
+    def begin(self) -> None:
+        """Begins the stream, if there is none."""
+        if self._task is None:
+            self.failure = None
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def end(self, *, keep_leases: bool) -> None:
+        """Ends the stream, which gives back what it brought unless told to keep it."""
+        task, stream = self._task, self._stream
+        if task is None:
+            return
+        if stream is not None:
+            stream.send(encode_end(keep_leases=keep_leases))
+            await asyncio.wait([task], timeout=_SETTLE_TIMEOUT)
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def _run(self) -> None:
+        outage = Outage(None, self._reconnect_timeout)
+        try:
+            while self._inflow.needed:
+                stream = self._stream = self._transport.consume()
+                self._inflow.begin(stream.send)
+                error = ended_error(self._transport.url)
+                try:
+                    async for message in stream:
+                        self._inflow.came(message)
+                        self._changed()
+                        outage = Outage(None, self._reconnect_timeout)
+                except BrokerError as caught:
+                    error = caught
+                finally:
+                    stream.cancel()
+                    self._stream = None
+                    self._inflow.ended()
+                if not isinstance(error, UnavailableError):
+                    raise error
+                if self._inflow.needed:
+                    await asyncio.sleep(outage.pause(error))
+        except BrokerError as error:
+            self.failure = error
+        finally:
+            self._task = None
+            self._changed()

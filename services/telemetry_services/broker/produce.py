@@ -1,0 +1,60 @@
+"""The ProduceStream: several requests under way, answers in their order."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+from telemetry_broker.errors import BrokerError
+from telemetry_broker.v1 import broker_pb2 as pb
+from telemetry_services.broker.wire import first_field, wrap
+
+IN_FLIGHT: Final = 16
+"""Requests of one stream that are not answered yet; behind them, the client's next ones wait in its connection."""
+
+_PRODUCE: Final = 1
+_PRODUCED: Final = 1
+_ERROR: Final = 2
+
+
+async def produce_stream(
+    produce: Callable[[memoryview], Awaitable[bytes]], requests: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
+    """Runs one stream; gives encoded ProduceStreamResponses.
+
+    Args:
+        produce: stores one encoded ProduceRequest. It must write before it first waits: requests are stored in their
+            order, and those of an ``fsync`` topic wait for their sync together.
+    """
+    answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(IN_FLIGHT)
+    reader = asyncio.create_task(_read(produce, requests, answers))
+    try:
+        while (answer := await answers.get()) is not None:
+            yield await answer
+        await reader
+    finally:
+        reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reader
+
+
+async def _read(
+    produce: Callable[[memoryview], Awaitable[bytes]],
+    requests: AsyncIterator[bytes],
+    answers: asyncio.Queue[asyncio.Task[bytes] | None],
+) -> None:
+    async for request in requests:
+        await answers.put(asyncio.create_task(_answer(produce, request)))  # tasks begin in the order of their making
+    await answers.put(None)
+
+
+async def _answer(produce: Callable[[memoryview], Awaitable[bytes]], request: bytes) -> bytes:
+    try:
+        return wrap(_PRODUCED, await produce(first_field(request, _PRODUCE)))
+    except BrokerError as error:
+        return wrap(_ERROR, stream_error(error).SerializeToString())
+
+
+def stream_error(error: BrokerError) -> pb.Error:
+    """An error inside a stream that goes on."""
+    return pb.Error(code=error.code, message=error.message, retry_after_ms=round((error.retry_after or 0) * 1000))
