@@ -1,7 +1,7 @@
 """Calls of a core from an event loop: what is quick on the loop, what may wait for the disk in threads of its own.
 
-Produces and acks share their waits, see `settling`. The others are rare, but not in the loop's default threads: of those
-there are few, and they are the program's.
+Produces and acks share their waits, see `settling`. The others are rare, but they do not wait in the loop's default
+threads: of those there are few, and they are the program's.
 """
 
 from __future__ import annotations
