@@ -46,7 +46,9 @@ class BrokerError(Exception):
 def _rebuild(
     cls: type[BrokerError], message: str, code: str, retry_after: float | None, field: str | None
 ) -> BrokerError:
-    return cls(message, code=code, retry_after=retry_after, field=field)
+    error = cls(message, code=code, retry_after=retry_after)
+    error.field = field
+    return error
 
 
 class InvalidArgumentError(BrokerError):
