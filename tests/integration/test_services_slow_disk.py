@@ -129,7 +129,7 @@ async def test_an_ack_on_a_stream_that_waits_for_a_sync_holds_up_nobody(
 
 
 async def test_many_producers_share_the_syncs(disk: SlowDisk, stub: BrokerServiceAsyncStub) -> None:
-    """With the few threads that an event loop has by itself, these would need 11 syncs on 2 cores."""
+    """With the few threads that an event loop has by itself these need 25 syncs on 2 cores, else about 5."""
     await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=FSYNC))
     disk.sync_takes(SYNC)
     began = time.monotonic()
@@ -140,4 +140,4 @@ async def test_many_producers_share_the_syncs(disk: SlowDisk, stub: BrokerServic
 
     await asyncio.gather(*map(produce, requests))
     syncs = (time.monotonic() - began) / SYNC
-    assert 1 <= syncs < 6, f"64 producers waited for {syncs:.1f} syncs"
+    assert 1 <= syncs < 12, f"64 producers waited for {syncs:.1f} syncs"
