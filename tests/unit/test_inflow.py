@@ -29,9 +29,12 @@ class CreditMachine(RuleBasedStateMachine):
             partitions=None,
             max_records=10,
             max_bytes=1 << 20,
+            idle_timeout=None,
+            reconnect_timeout=1.0,
+            max_lease_extension=None,
             name=None,
         )
-        self.inflow = Inflow(demand, LeaseBook("t", "g").add)
+        self.inflow = Inflow(demand, LeaseBook("t", "g", ordered=False).add)
         self.to_broker: deque[bytes] = deque()
         self.to_client: deque[bytes] = deque()
         self.alive = False

@@ -16,7 +16,8 @@ def encoded(*details: Message) -> bytes:
     for detail in details:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)
-    return status_pb2.Status(code=5, message="text", details=packed).SerializeToString()
+    status: bytes = status_pb2.Status(code=5, message="text", details=packed).SerializeToString()
+    return status
 
 
 def test_every_code_arrives_as_it_was_sent() -> None:
