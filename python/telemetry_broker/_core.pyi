@@ -151,6 +151,42 @@ class ProducerBuffer:
     @property
     def nbytes(self) -> int:
         """Bytes not taken."""
+    @property
+    def halted(self) -> bool:
+        """Whether ``BufferedSend`` has to make way before it adds a record."""
+    @halted.setter
+    def halted(self, halted: bool) -> None: ...
+
+@final
+class BufferedSend:
+    """``Producer.send``: a record into the buffer, and a call of Python only where there is something to decide."""
+
+    def __new__(
+        cls,
+        buffer: ProducerBuffer,
+        make_way: Callable[[], None],
+        added: Callable[[int], None],
+        bad_numbers: Callable[[int | None, int], Exception],
+        eager: bool,
+    ) -> Self:
+        """What is called, and when.
+
+        Args:
+            make_way: before a record, while the buffer is ``halted``; what it raises is raised.
+            added: behind a record that ``ProducerBuffer.send`` did not answer with -1, with the answer.
+            bad_numbers: makes the error of a partition or a time that fits no field.
+            eager: ``added`` is called behind each record.
+        """
+    def __call__(
+        self,
+        value: Buffer,
+        key: Buffer | None = None,
+        *,
+        partition: int | None = None,
+        timestamp_ns: int = 0,
+        headers: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """See ``telemetry_broker.Producer.send``."""
 
 @final
 class Delivery:

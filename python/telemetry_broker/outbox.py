@@ -92,7 +92,6 @@ class Outbox:
     ) -> None:
         self.topic = topic
         self.producer = producer
-        self.halted = False
         self.failed_records = 0
         self.batches: dict[int, SentBatch] = {}
         self.stalled: set[int] = set()
@@ -104,6 +103,15 @@ class Outbox:
         self._on_error = on_error
         self._followed: set[int] = set()  # partitions whose next batch leaves when the one above is settled
         self._appends = False
+
+    @property
+    def halted(self) -> bool:
+        """See the class; the buffer has it, where each record looks."""
+        return self._buffer.halted
+
+    @halted.setter
+    def halted(self, halted: bool) -> None:
+        self._buffer.halted = halted
 
     def refuse_fork(self) -> None:
         """Raises in the child of a fork."""

@@ -67,6 +67,13 @@ class Sender:
         with self._lock:
             self.outbox.raise_error()
 
+    def added(self, answer: int) -> None:
+        """Sees to a record that filled its partition's batch (that number), or was the first in the buffer (-2)."""
+        if answer >= 0:
+            self.dispatch(answer, stall=True)
+        else:
+            self.linger_on(was_empty=True)
+
     def linger_on(self, *, was_empty: bool) -> None:
         """Lets the buffer's records leave when the oldest has waited for ``linger``; at once where that is nothing."""
         if self.eager:

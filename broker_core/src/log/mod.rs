@@ -42,6 +42,9 @@ use self::tail::Tail;
 use crate::disk::{Disk, File};
 use crate::error::{Code, Error, Result, is_disk_full};
 
+/// Reserved space that a sealed segment may keep.
+const TRIMMED_BYTES: u64 = 1 << 20;
+
 /// What a record survives once its append was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -472,10 +475,12 @@ impl Log {
         Ok(())
     }
 
-    fn push_segment(&mut self, segment: Segment) {
+    fn push_segment(&mut self, mut segment: Segment) {
+        segment.expect(self.options.segment_bytes, self.segments.last().map_or(0, Segment::bytes));
         if let Some(full) = self.segments.last_mut() {
-            // What stays reserved is lost until the segment is deleted, and nothing else is.
-            let _ = full.trim();
+            // What stays reserved is lost until the segment is deleted, and nothing else is. A cut waits for the disk, so
+            // that of one that is full it is not worth it.
+            let _ = full.trim(TRIMMED_BYTES);
             if self.active_unsynced {
                 self.unsynced.push(full.file().clone());
             }
@@ -649,7 +654,7 @@ impl Log {
         let plan = self.sync_plan()?;
         if let Some(active) = self.segments.last_mut() {
             // As where a segment is sealed.
-            let _ = active.trim();
+            let _ = active.trim(0);
         }
         let outcome = plan.run();
         self.finish_sync(&plan, outcome)?;

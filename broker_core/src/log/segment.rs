@@ -67,6 +67,10 @@ pub struct Segment {
     deferred: Vec<u8>,
     /// Bytes of the file for which space is sure; 0: not known.
     reserved: u64,
+    /// Size that the segment may come to; nothing is reserved behind it but for a frame that crosses it.
+    room: u64,
+    /// Size that it is expected to come to: space up to there is reserved at once.
+    expected: u64,
 }
 
 /// What opening a segment found behind the last frame that is whole.
@@ -182,6 +186,8 @@ impl Segment {
             damage: None,
             deferred: Vec::new(),
             reserved: 0,
+            room: u64::MAX,
+            expected: 0,
         }
     }
 
@@ -349,7 +355,8 @@ impl Segment {
     fn reserve(&mut self, frame: &Frame) -> io::Result<bool> {
         let end = self.len + frame.bytes().len() as u64;
         if end > self.reserved {
-            let wanted = end + self.len.clamp(*RESERVE_BYTES.start(), *RESERVE_BYTES.end());
+            let ahead = end + self.len.clamp(*RESERVE_BYTES.start(), *RESERVE_BYTES.end());
+            let wanted = ahead.max(self.expected).min(self.room).max(end);
             if !self.file.reserve(wanted)? {
                 return Ok(false);
             }
@@ -384,9 +391,15 @@ impl Segment {
         if self.file.len()? > self.written() { self.cut(self.written()) } else { Ok(()) }
     }
 
-    /// Gives back the space that is reserved and not needed any more.
-    pub fn trim(&mut self) -> io::Result<()> {
-        if self.reserved > self.len && self.deferred.is_empty() { self.cut(self.len) } else { Ok(()) }
+    /// Says how large the segment may become, and how large the one before it became.
+    pub fn expect(&mut self, room: u64, before: u64) {
+        (self.room, self.expected) = (room, before.min(room));
+    }
+
+    /// Gives back the space that is reserved and not needed any more, where it is more than `least`.
+    pub fn trim(&mut self, least: u64) -> io::Result<()> {
+        let spare = self.reserved.saturating_sub(self.len);
+        if spare > least && self.deferred.is_empty() { self.cut(self.len) } else { Ok(()) }
     }
 
     /// Also takes the space behind the end away.

@@ -44,6 +44,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<broker::PyUnsettled>()?;
     m.add_class::<broker::PyBroker>()?;
     m.add_class::<producer::PyProducerBuffer>()?;
+    m.add_class::<producer::PyBufferedSend>()?;
     m.add_class::<delivery::PyDelivery>()?;
     inspect::register(m)?;
     ring::register(m)?;

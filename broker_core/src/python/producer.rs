@@ -1,7 +1,11 @@
-//! `ProducerBuffer`: records become one batch per partition, encoded as they come.
+//! `ProducerBuffer`: records become one batch per partition, encoded as they come. `BufferedSend`: the way of one record
+//! into it, without a frame of Python.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use prost::Message;
+use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMapping};
 
@@ -48,6 +52,7 @@ pub struct PyProducerBuffer {
     batch_bytes: usize,
     batch_records: u32,
     buffer: Mutex<Buffer>,
+    halted: AtomicBool,
 }
 
 fn invalid(message: String) -> PyErr {
@@ -151,7 +156,7 @@ impl PyProducerBuffer {
         let buffer = Mutex::new(Buffer { parts, records: 0, bytes: 0, sticky: 0 });
         // A batch is ready before the record that could pass the bound of a request.
         let batch_bytes = batch_bytes.min(MAX_BATCH_BYTES - MAX_RECORD_BYTES - 16);
-        let this = Self { topic, producer, batch_bytes, batch_records, buffer };
+        let this = Self { topic, producer, batch_bytes, batch_records, buffer, halted: AtomicBool::new(false) };
         for (number, part) in (0..).zip(&mut this.buffer.lock().parts) {
             this.begin(part, number);
         }
@@ -257,6 +262,71 @@ impl PyProducerBuffer {
     #[getter]
     fn nbytes(&self) -> usize {
         self.buffer.lock().bytes
+    }
+
+    #[getter]
+    fn halted(&self) -> bool {
+        self.halted.load(Ordering::Acquire)
+    }
+
+    #[setter]
+    fn set_halted(&self, halted: bool) {
+        self.halted.store(halted, Ordering::Release);
+    }
+}
+
+#[pyclass(name = "BufferedSend", module = "telemetry_broker._core", frozen)]
+pub struct PyBufferedSend {
+    buffer: Py<PyProducerBuffer>,
+    make_way: Py<PyAny>,
+    added: Py<PyAny>,
+    bad_numbers: Py<PyAny>,
+    eager: bool,
+}
+
+#[pymethods]
+impl PyBufferedSend {
+    #[new]
+    fn new(
+        buffer: Py<PyProducerBuffer>,
+        make_way: Py<PyAny>,
+        added: Py<PyAny>,
+        bad_numbers: Py<PyAny>,
+        eager: bool,
+    ) -> Self {
+        Self { buffer, make_way, added, bad_numbers, eager }
+    }
+
+    #[pyo3(signature = (value, key = None, *, partition = None, timestamp_ns = None, headers = None))]
+    fn __call__(
+        &self,
+        value: &Bound<'_, PyAny>,
+        key: Option<&Bound<'_, PyAny>>,
+        partition: Option<&Bound<'_, PyAny>>,
+        timestamp_ns: Option<&Bound<'_, PyAny>>,
+        headers: Option<&Bound<'_, PyMapping>>,
+    ) -> PyResult<()> {
+        let (py, buffer) = (value.py(), self.buffer.get());
+        if buffer.halted() {
+            self.make_way.call0(py)?;
+        }
+        let numbers = || {
+            Ok((partition.map(PyAnyMethods::extract).transpose()?, timestamp_ns.map_or(Ok(0), PyAnyMethods::extract)?))
+        };
+        let (partition, timestamp_ns) = match numbers() {
+            Err(err) if PyErr::is_instance_of::<PyOverflowError>(&err, py) => {
+                let error = self.bad_numbers.call1(py, (partition, timestamp_ns))?;
+                let error = PyErr::from_value(error.into_bound(py));
+                error.set_cause(py, Some(err));
+                return Err(error);
+            }
+            numbers => numbers?,
+        };
+        let answer = buffer.send(value, key, partition, timestamp_ns, headers)?;
+        if answer != NOT_READY || self.eager {
+            self.added.call1(py, (answer,))?;
+        }
+        Ok(())
     }
 }
 
