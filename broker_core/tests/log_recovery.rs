@@ -162,6 +162,28 @@ fn given_a_full_disk_then_what_waits_for_a_sync_keeps_its_room() {
 }
 
 #[test]
+fn given_a_write_that_fails_while_others_wait_for_a_sync_then_what_is_safe_is_read_on() {
+    let (system, disk) = disk();
+    let options = LogOptions { segment_bytes: 1 << 20, ..options(Durability::Fsync) };
+    let mut log = open(&disk, options).unwrap();
+    for value in 0..30 {
+        log.append(&entries(&[value]), 1, None, 1).unwrap();
+    }
+    let plan = log.sync_plan().unwrap();
+    let outcome = plan.run();
+    log.finish_sync(&plan, outcome).unwrap();
+    log.append(&entries(&[30]), 1, None, 1).unwrap();
+    system.fail_writes(true);
+    // So far back that it is not in memory any more.
+    assert_eq!(log.frame_at(0).unwrap().unwrap().header().base_offset, 0);
+    assert_eq!(log.sync_plan().map(drop).unwrap_err().code(), Code::LogPoisoned);
+    assert_eq!(log.frame_at(0).unwrap().unwrap().header().base_offset, 0);
+    system.fail_writes(false);
+    let err = log.sync_plan().map(drop).unwrap_err();
+    assert_eq!(err.code(), Code::LogPoisoned, "what failed once is not tried again: {err}");
+}
+
+#[test]
 fn given_a_log_that_is_closed_then_it_keeps_no_space_that_it_does_not_need() {
     for durability in [Durability::Memory, Durability::Os, Durability::Fsync] {
         let (system, disk) = disk();

@@ -165,6 +165,13 @@ fn same(settled: &Settled, (ours, stale, either): &(Vec<u64>, Vec<u64>, Vec<u64>
     Ok(())
 }
 
+/// Offsets below `end` that are not acked.
+fn lag(queue: &Queue, end: u64) -> u64 {
+    let progress = queue.progress();
+    let open = progress.open.into_iter().map(|given| given.range).chain(std::iter::once(progress.next..end));
+    open.map(|range| range.end.min(end).saturating_sub(range.start)).sum()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -260,7 +267,7 @@ proptest! {
                 }
             }
             let open = |record: &&Record| !matches!(record.state, RecordState::Acked { .. });
-            prop_assert_eq!(queue.lag(model.records.len() as u64), model.records.iter().filter(open).count() as u64);
+            prop_assert_eq!(lag(&queue, model.records.len() as u64), model.records.iter().filter(open).count() as u64);
             let in_flight = |record: &&Record| matches!(record.state, RecordState::Leased { .. });
             prop_assert_eq!(queue.in_flight().1, model.records.iter().filter(in_flight).count() as u64);
             let first_open = model.records.iter().position(|record| open(&record));
@@ -373,7 +380,7 @@ proptest! {
             }
             prop_assert_eq!(queue.floor(), floor);
             prop_assert_eq!(queue.next(), next);
-            prop_assert_eq!(queue.lag(end), end - floor);
+            prop_assert_eq!(lag(&queue, end), end - floor);
         }
     }
 }
@@ -385,7 +392,7 @@ fn a_lease_from_before_a_restart_is_acked_unless_its_records_were_given_again() 
         let grant = queue.grant(&consumer(0), 0..5, 100);
         let mut after = Queue::new(mode, &queue.progress(), 20);
         assert_eq!(after.ack(grant, 0..5, 5), Settled { done: vec![0..5], stale: vec![] });
-        assert_eq!(after.lag(5), 0);
+        assert_eq!(lag(&after, 5), 0);
 
         let mut after = Queue::new(mode, &queue.progress(), 20);
         let candidate = after.candidate(&consumer(1), 0, 5).unwrap();

@@ -553,6 +553,23 @@ fn the_groups_folder_itself_is_synced() {
     assert!(log.contains(&"syncdir /b/t/partition-0".to_string()), "{log:?}");
 }
 #[test]
+fn the_name_of_a_journal_is_on_the_disk_before_the_first_ack_of_a_life_is_answered() {
+    let hooked = Hooked::new();
+    let disk: Arc<dyn Disk> = hooked.clone();
+    let b = on(&disk);
+    create(&b, "t", 1, v1::Durability::Fsync);
+    produce(&b, "t", &["a", "b"]);
+    receive(&b, &wish("t", "g"));
+    drop(b);
+    // The life before may have ended between renaming a journal and syncing its folder.
+    let b = on(&disk);
+    hooked.log.lock().clear();
+    let d = receive(&b, &wish("t", "g"));
+    ack(&b, &d[0], "g").unwrap();
+    let log = hooked.log.lock().clone();
+    assert!(log.contains(&"syncdir /b/t/partition-0/groups".to_string()), "{log:?}");
+}
+#[test]
 fn a_topic_that_is_being_deleted_leaves_nothing_for_the_next_of_its_name() {
     let hooked = Hooked::new();
     let disk: Arc<dyn Disk> = hooked.clone();

@@ -212,11 +212,6 @@ impl Queue {
         either!(self, queue => queue.next())
     }
 
-    /// Offsets below `end` that are not acked.
-    pub fn lag(&self, end: u64) -> u64 {
-        either!(self, queue => queue.lag(end))
-    }
-
     /// Leases, and records in them.
     pub fn in_flight(&self) -> (u64, u64) {
         either!(self, queue => queue.in_flight())

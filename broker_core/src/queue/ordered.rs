@@ -303,11 +303,6 @@ impl OrderedQueue {
         self.next
     }
 
-    /// See [`super::Queue::lag`].
-    pub fn lag(&self, end: u64) -> u64 {
-        end.saturating_sub(self.floor)
-    }
-
     /// See [`super::Queue::in_flight`].
     pub fn in_flight(&self) -> (u64, u64) {
         (self.leases.len() as u64, self.leases.iter().map(|lease| lease.range.end - lease.range.start).sum())

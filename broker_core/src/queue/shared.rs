@@ -431,11 +431,6 @@ impl SharedQueue {
         self.next
     }
 
-    /// See [`super::Queue::lag`].
-    pub fn lag(&self, end: u64) -> u64 {
-        end.saturating_sub(self.next) + self.runs.iter().map(|(start, run)| run.end - start).sum::<u64>()
-    }
-
     /// See [`super::Queue::in_flight`].
     pub fn in_flight(&self) -> (u64, u64) {
         (self.leases.len() as u64, self.in_flight)

@@ -68,6 +68,7 @@ pub struct TestDisk {
     room: Arc<AtomicU64>,
     limited: Arc<AtomicBool>,
     syncs_fail: Arc<AtomicBool>,
+    writes_fail: Arc<AtomicBool>,
     reserves_nothing: Arc<AtomicBool>,
 }
 
@@ -95,6 +96,10 @@ impl TestDisk {
         self.reserves_nothing.store(true, Ordering::SeqCst);
     }
 
+    pub fn fail_writes(&self, fail: bool) {
+        self.writes_fail.store(fail, Ordering::SeqCst);
+    }
+
     pub fn fail_syncs(&self, fail: bool) {
         self.syncs_fail.store(fail, Ordering::SeqCst);
     }
@@ -106,8 +111,16 @@ impl TestDisk {
 
     fn wrap(&self, file: Arc<dyn File>) -> Arc<dyn File> {
         let (room, limited, syncs_fail) = (self.room.clone(), self.limited.clone(), self.syncs_fail.clone());
-        let reserves_nothing = self.reserves_nothing.clone();
-        Arc::new(TestFile { file, room, limited, syncs_fail, reserves_nothing, reserved: AtomicU64::new(0) })
+        let (writes_fail, reserves_nothing) = (self.writes_fail.clone(), self.reserves_nothing.clone());
+        Arc::new(TestFile {
+            file,
+            room,
+            limited,
+            syncs_fail,
+            writes_fail,
+            reserves_nothing,
+            reserved: AtomicU64::new(0),
+        })
     }
 }
 
@@ -116,6 +129,7 @@ struct TestFile {
     room: Arc<AtomicU64>,
     limited: Arc<AtomicBool>,
     syncs_fail: Arc<AtomicBool>,
+    writes_fail: Arc<AtomicBool>,
     reserves_nothing: Arc<AtomicBool>,
     /// Bytes of the file that take no more room.
     reserved: AtomicU64,
@@ -135,6 +149,9 @@ impl File for TestFile {
         self.file.read_at(position, buf)
     }
     fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.writes_fail.load(Ordering::SeqCst) {
+            return Err(io::Error::other("injected: a write failed"));
+        }
         if !self.limited.load(Ordering::SeqCst) {
             return self.file.write_at(position, bytes);
         }
