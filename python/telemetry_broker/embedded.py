@@ -48,6 +48,13 @@ class EmbeddedTransport:
         """See Transport."""
         raise UnsupportedError(f"{self.url} has no streams: its calls are no round trips")
 
+    def ask(self, method: str, request: bytes, timeout: float) -> bytes | BrokerError:  # noqa: ARG002
+        """See Transport."""
+        try:
+            return self.call(method, request)
+        except BrokerError as error:
+            return error
+
     def receiver(self, topic: str) -> EmbeddedReceiver:
         """See Transport."""
         return EmbeddedReceiver(self.call, self._core.subscribe, topic)

@@ -122,6 +122,20 @@ class RemoteTransport:
             _interrupted.append(self._channel)
             raise
 
+    def ask(self, method: str, request: bytes, timeout: float) -> bytes | BrokerError:
+        """See Transport."""
+        try:
+            return self._method(method)(request, timeout=timeout)
+        except grpc.RpcError as error:
+            return self.broker_error(method, error, maybe_done=True)
+        except ValueError:
+            return self.closed_error()
+        except BrokerError as error:
+            return error
+        except BaseException:
+            _interrupted.append(self._channel)
+            raise
+
     def start(self, method: str, request: bytes, timeout: float, done: Done) -> None:
         """See Transport; ``done`` is called in another thread, or at once when the connection is closed."""
         self.begin(RemoteCall(method, request, timeout, done))
