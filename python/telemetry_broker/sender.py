@@ -90,8 +90,8 @@ class Sender:
     def dispatch(self, partition: int, *, stall: bool = False, here: bool = False) -> bool:
         """Sends the partition's batch now, or leaves it to follow the one that is on its way; then returns False.
 
-        ``stall``: the batch is full, so that no record is taken until it has left. ``here``: it is sent from this thread,
-        and answered when this returns.
+        ``stall``: the batch is full, so that no record is taken until it has left. ``here``: it is sent from this
+        thread, and answered when this returns.
         """
         with self._lock:
             if not self.outbox.is_free(partition):
