@@ -143,12 +143,12 @@ impl Broker {
                         // Reasons make records longer: a batch must stay one that readers take.
                         if bytes.len() >= BATCH.bytes {
                             let batch = Records::trusted(std::mem::take(&mut bytes), std::mem::take(&mut count));
-                            self.append(&target, &batch, None)?;
+                            self.append(&target, &batch)?;
                         }
                     }
                 }
                 if count > 0 {
-                    self.append(&target, &Records::trusted(bytes, count), None)?;
+                    self.append(&target, &Records::trusted(bytes, count))?;
                 }
                 at = next;
             }
@@ -301,7 +301,7 @@ impl Broker {
                 self.check_not_draining()?;
                 self.check_free_space()?;
                 let count = u32::try_from(moved.len()).unwrap_or(u32::MAX);
-                self.append(to, &Records::trusted(bytes, count), None)?;
+                self.append(to, &Records::trusted(bytes, count))?;
                 // A crash before this makes them twice, in the topic as among the dead letters.
                 from.settle_unleased(REDRIVE_GROUP, &moved)?;
                 redriven += u64::from(count);

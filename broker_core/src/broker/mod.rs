@@ -443,10 +443,11 @@ impl Broker {
         }
     }
 
-    fn append(&self, partition: &Partition, records: &Records<'_>, producer: Option<(&str, u64)>) -> Result<Placed> {
-        let appended = partition.append(records, producer, self.inner.clock.wall_ns())?;
+    /// Appends records that the broker itself makes, and returns once the durability holds.
+    fn append(&self, partition: &Partition, records: &Records<'_>) -> Result<()> {
+        partition.append(records, None, self.inner.clock.wall_ns())?;
         self.written(partition);
-        Ok(Placed { partition: partition.number(), log_id: partition.log_id(), count: records.count(), appended })
+        Ok(())
     }
 
     fn append_unsettled(
