@@ -77,8 +77,8 @@ class EmbeddedTransport:
         self._closed = True
         if self._waiters is not None:
             self._waiters.close()
-        self._calls.close()
         await asyncio.to_thread(self._release, flush)
+        self._calls.close()  # not before: who waits for a sync has its thread until the core has flushed
 
     def _refuse_closed(self) -> None:
         if self._closed:
