@@ -12,7 +12,7 @@ from benchmarks.limits import measure_limits
 from benchmarks.peers.compare import measure_peers, measure_servers
 from benchmarks.processes import HOST, free_port, started
 from benchmarks.results import Result
-from benchmarks.workload import PAYLOAD_BYTES, Workload, timed
+from benchmarks.workload import PAYLOAD_BYTES, Workload
 
 TELEMETRY = Path(sys.executable).with_name("telemetry")
 MAX_RECORDS = 2000
@@ -77,9 +77,9 @@ def measure_broker(
         with workload.scratch() as folder, broker(folder) as url, tb.connect(url) as client:
             client.create_topic("many", partitions=4, durability="os")
             client.create_topic("single", partitions=4, durability="os")
-            many.append(timed(lambda: produce_many(client, workload)))
-            consumed.append(timed(lambda: consume(client, workload)))
-            single.append(timed(lambda: produce_single(client, workload)))
+            many.append(workload.timed(lambda: produce_many(client, workload)))
+            consumed.append(workload.timed(lambda: consume(client, workload)))
+            single.append(workload.timed(lambda: produce_single(client, workload)))
     sent = workload.batches * len(workload.batch)
     for name, client_text, seconds in (
         ("produce", f"{scheme} producer.send_many, {len(workload.batch)} values a call", many),

@@ -3,7 +3,7 @@
 import os
 
 from benchmarks.results import Result
-from benchmarks.workload import PAYLOAD_BYTES, Workload, timed
+from benchmarks.workload import PAYLOAD_BYTES, Workload
 
 CHUNK = 1 << 20
 
@@ -19,7 +19,7 @@ def measure_limits(workload: Workload) -> dict[str, Result]:
         with workload.scratch() as folder:
             file = os.open(folder / "written", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             try:
-                seconds.append(timed(lambda: [os.write(file, chunk) for _ in range(pieces)]))
+                seconds.append(workload.timed(lambda: [os.write(file, chunk) for _ in range(pieces)]))
             finally:
                 os.close(file)
 
@@ -35,7 +35,7 @@ def measure_limits(workload: Workload) -> dict[str, Result]:
             if name == "write(2)":
                 write()
             else:
-                seconds.append(timed(copy))
+                seconds.append(workload.timed(copy))
         limits[name] = Result(
             name=f"limit: {name}",
             value=workload.rate(pieces * CHUNK // PAYLOAD_BYTES, seconds),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.results import Result
-from benchmarks.workload import PAYLOAD_BYTES, Workload, timed
+from benchmarks.workload import PAYLOAD_BYTES, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ def measure_peer(
         with workload.scratch() as folder:
             peer = open_queue(str(folder))
             try:
-                produced.append(timed(partial(peer.produce, values)))
-                consumed.append(timed(partial(take_all, name, peer, values)))
+                produced.append(workload.timed(partial(peer.produce, values)))
+                consumed.append(workload.timed(partial(take_all, name, peer, values)))
             finally:
                 peer.close()
     for measurement, seconds in (("produce", produced), ("consume + ack", consumed)):

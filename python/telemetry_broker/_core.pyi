@@ -88,12 +88,17 @@ class Broker:
             StorageError: it cannot be read or written.
             CorruptError: a file outside the logs' tails is damaged.
         """
-    def call(self, method: str, request: Buffer) -> bytes:
+    def call(self, method: str, request: Buffer | EncodedBatch) -> bytes:
         """Runs one unary call of BrokerService, such as ``"Produce"``; never waits for records (``wait_ms`` is ignored).
 
         Produce on a `fsync` topic returns when the batch is synced, which can take milliseconds.
         """
-    def call_unsettled(self, method: str, request: Buffer) -> tuple[bytes, Unsettled | None]:
+    def receive(self, request: Buffer) -> tuple[list[Delivery], int]:
+        """As ``call("Receive", request)``, without a message: the deliveries, and ``next_due_ms``.
+
+        The records are read where the broker has them, so a delivery keeps up to four times its own bytes in memory.
+        """
+    def call_unsettled(self, method: str, request: Buffer | EncodedBatch) -> tuple[bytes, Unsettled | None]:
         """As ``call``, but what Produce or Ack wrote to a `fsync` topic is left to ``settle``: it never waits for the disk.
 
         With an ``Unsettled`` the answer may be told to nobody before ``settle`` said that it holds.
@@ -115,12 +120,21 @@ class Broker:
 class ProducerBuffer:
     """Encodes records into one batch per partition, up to the bounds of a request. Thread-safe."""
 
-    def __new__(cls, topic: str, producer: str, sequences: Sequence[int], batch_bytes: int, batch_records: int) -> Self:
+    def __new__(
+        cls,
+        topic: str,
+        producer: str,
+        sequences: Sequence[int],
+        batch_bytes: int,
+        batch_records: int,
+        linger: float,
+    ) -> Self:
         """``sequences``: the highest stored sequence of each partition; its length is the partition count.
 
         Args:
             batch_bytes: size at which a batch is ready, 1 to 8 MiB.
             batch_records: count at which a batch is ready, 1 to 65,536.
+            linger: seconds after its first record at which a batch is ``due``.
         """
     def send(
         self,
@@ -142,8 +156,15 @@ class ProducerBuffer:
         self, values: Sequence[Buffer], keys: Sequence[Buffer | None] | None = None, start: int = 0
     ) -> tuple[int, int]:
         """Adds records from ``start`` until a batch is ready; returns (next start, ready partition or -1)."""
-    def take(self, partition: int) -> tuple[bytes, int] | None:
-        """The partition's batch as an encoded ProduceRequest with the next sequence, and its record count; None if empty."""
+    def take(self, partition: int) -> EncodedBatch | None:
+        """The partition's batch with the next sequence; None if empty."""
+    def due(self, timeout: float | None = None) -> list[int]:
+        """Sleeps until the first record of a batch has lingered; returns the partitions of which that is true, each once.
+
+        Returns an empty list after ``timeout`` seconds, or at a ``wake``. For one thread.
+        """
+    def wake(self) -> None:
+        """Ends the sleep in ``due``, or the next one before it begins."""
     def waiting(self) -> list[int]:
         """Partitions with records not taken."""
     def __len__(self) -> int:
@@ -156,6 +177,16 @@ class ProducerBuffer:
         """Whether ``BufferedSend`` has to make way before it adds a record."""
     @halted.setter
     def halted(self, halted: bool) -> None: ...
+
+@final
+class EncodedBatch:
+    """One batch as an encoded ProduceRequest: ``bytes(batch)``; its length is the number of its records.
+
+    ``Broker.call`` takes it as it is, and does not check again what was encoded here.
+    """
+
+    def __bytes__(self) -> bytes: ...
+    def __len__(self) -> int: ...
 
 @final
 class BufferedSend:
@@ -177,7 +208,7 @@ class BufferedSend:
             bad_numbers: makes the error of a partition or a time that fits no field.
             eager: ``added`` is called behind each record.
         """
-    def __call__(
+    def send(
         self,
         value: Buffer,
         key: Buffer | None = None,

@@ -12,8 +12,7 @@ from typing import Final
 
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError, ClosedError, UnavailableError, UnsupportedError
-from telemetry_broker.transport import Done, Stream, UnansweredError
-from telemetry_broker.v1 import broker_pb2 as pb
+from telemetry_broker.transport import Done, Request, Stream, UnansweredError
 
 
 class EmbeddedTransport:
@@ -28,13 +27,12 @@ class EmbeddedTransport:
         self._release = release
         self._closed = False
 
-    def call(self, method: str, request: bytes) -> bytes:
+    def call(self, method: str, request: Request) -> bytes:
         """See Transport."""
-        if self._closed:
-            raise ClosedError(f"{self.url} was closed; call connect() again")
+        self._refuse_closed()
         return self._core.call(method, request)
 
-    def start(self, method: str, request: bytes, timeout: float, done: Done) -> None:  # noqa: ARG002
+    def start(self, method: str, request: Request, timeout: float, done: Done) -> None:  # noqa: ARG002
         """See Transport; ``done`` is called in this thread, and a call to the core needs no timeout."""
         answer: bytes | BrokerError = UnansweredError(UnavailableError(f"{self.url}: {method} was interrupted"))
         try:
@@ -48,7 +46,7 @@ class EmbeddedTransport:
         """See Transport."""
         raise UnsupportedError(f"{self.url} has no streams: its calls are no round trips")
 
-    def ask(self, method: str, request: bytes, timeout: float) -> bytes | BrokerError:  # noqa: ARG002
+    def ask(self, method: str, request: Request, timeout: float) -> bytes | BrokerError:  # noqa: ARG002
         """See Transport."""
         try:
             return self.call(method, request)
@@ -57,7 +55,15 @@ class EmbeddedTransport:
 
     def receiver(self, topic: str) -> EmbeddedReceiver:
         """See Transport."""
-        return EmbeddedReceiver(self.call, self._core.subscribe, topic)
+        return EmbeddedReceiver(self._receive, self._core.subscribe, topic)
+
+    def _receive(self, request: bytes) -> tuple[list[_core.Delivery], int]:
+        self._refuse_closed()
+        return self._core.receive(request)
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.url} was closed; call connect() again")
 
     def close(self, *, flush: bool = True) -> None:
         """See Transport; ``flush=False`` leaves behind what kill -9 would, for tests of recovery."""
@@ -71,11 +77,11 @@ class EmbeddedReceiver:
 
     def __init__(
         self,
-        call: Callable[[str, bytes], bytes],
+        receive: Callable[[bytes], tuple[list[_core.Delivery], int]],
         subscribe: Callable[[str], _core.Subscription],
         topic: str,
     ) -> None:
-        self._call = call
+        self._look = receive
         self._subscribe = subscribe
         self._topic = topic
         self._lock = threading.Lock()
@@ -105,14 +111,9 @@ class EmbeddedReceiver:
                 left_ms = None if end is None else max(0, round((end - time.monotonic()) * 1000))
                 if deliveries or left_ms == 0:
                     return deliveries
-                poll.poll(min((ms for ms in (left_ms, due_ms) if ms is not None), default=None))
+                # 0: no lease and no delay will end.
+                poll.poll(min((ms for ms in (left_ms, due_ms or None) if ms is not None), default=None))
         return []
-
-    def _look(self, request: bytes) -> tuple[list[_core.Delivery], int | None]:
-        """What is ready now, or else the milliseconds until a lease or a delay ends, None when there is none."""
-        response = self._call("Receive", request)
-        deliveries = _core.Delivery.parse(response)
-        return deliveries, None if deliveries else pb.ReceiveResponse.FromString(response).next_due_ms or None
 
     @contextmanager
     def _subscription(self) -> Iterator[_core.Subscription | None]:

@@ -19,7 +19,7 @@ from telemetry_broker.errors import (
     TimedOutError,
     UnavailableError,
 )
-from telemetry_broker.transport import UnansweredError, forked_error
+from telemetry_broker.transport import Request, UnansweredError, forked_error
 from telemetry_broker.v1 import broker_pb2 as pb
 
 _REQUEST_TIMEOUT: Final = 30.0
@@ -53,7 +53,7 @@ class SentBatch:
     """One Produce request until it is settled: the same bytes, and so the same sequence, at every attempt."""
 
     partition: int
-    request: bytes
+    request: Request
     count: int
     deadline: float
     waiter: Callable[[Outcome], None] | None = None  # set where somebody waits for this batch alone
@@ -167,8 +167,8 @@ class Outbox:
         taken = None if self.closed else self._buffer.take(partition)
         if taken is None:
             return None
-        request, count = taken
-        batch = self.batches[partition] = SentBatch(partition, request, count, time.monotonic() + self.delivery_timeout)
+        deadline = time.monotonic() + self.delivery_timeout
+        batch = self.batches[partition] = SentBatch(partition, taken, len(taken), deadline)
         return batch
 
     def append(self, partition: int, request: bytes, waiter: Callable[[Outcome], None]) -> SentBatch:
@@ -198,6 +198,15 @@ class Outbox:
             batch.retry_at = retry_at
             return None
         return self._failure(batch, error)
+
+    def due(self, now: float) -> tuple[list[SentBatch], float | None]:
+        """Batches to be tried again now, and the seconds until the next one is, None when there is none."""
+        times = {batch: batch.retry_at for batch in self.batches.values() if batch.retry_at is not None}
+        due = [batch for batch, retry_at in times.items() if retry_at <= now]
+        for batch in due:
+            batch.retry_at = None
+            del times[batch]
+        return due, min(times.values()) - now if times else None
 
     def settle(self, batch: SentBatch, outcome: Outcome) -> SentBatch | None:
         """Frees the partition and returns the batch that waited for that, if any. Not once closed: that has counted."""

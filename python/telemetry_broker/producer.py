@@ -62,7 +62,7 @@ class Producer:
         # What `send` below does; found first, so that a record passes through no frame of Python.
         self.send = _core.BufferedSend(  # type: ignore[method-assign]
             self._buffer, make_way, self._sender.added, bad_numbers, self._sender.eager
-        )
+        ).send
 
     @property
     def sequences(self) -> dict[int, int]:
@@ -122,7 +122,7 @@ class Producer:
             try:
                 start, full = self._buffer.send_many(values, keys, start)
             finally:
-                self._sender.linger_on(was_empty=False)
+                self._sender.linger_on()
             if full >= 0:
                 self._sender.dispatch(full, stall=True)
 

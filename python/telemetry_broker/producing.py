@@ -61,6 +61,7 @@ def make_buffer(settings: ProducerSettings, sequences: dict[int, int]) -> _core.
         list(sequences.values()),
         min(unsigned("batch_bytes", settings.batch_bytes), MAX_BUFFER_BYTES // max(1, len(sequences))),
         _BATCH_RECORDS,
+        settings.linger,
     )
 
 

@@ -17,7 +17,7 @@ import grpc
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError, ClosedError, UnavailableError, error_from_code
 from telemetry_broker.status_details import read_details
-from telemetry_broker.transport import MAX_WAIT_MS, Done, UnansweredError
+from telemetry_broker.transport import MAX_WAIT_MS, Done, Request, UnansweredError
 from telemetry_broker.v1 import broker_pb2 as pb
 
 CALL_TIMEOUT: Final = 30.0
@@ -122,10 +122,10 @@ class RemoteTransport:
             _interrupted.append(self._channel)
             raise
 
-    def ask(self, method: str, request: bytes, timeout: float) -> bytes | BrokerError:
+    def ask(self, method: str, request: Request, timeout: float) -> bytes | BrokerError:
         """See Transport."""
         try:
-            return self._method(method)(request, timeout=timeout)
+            return self._method(method)(bytes(request), timeout=timeout)
         except grpc.RpcError as error:
             return self.broker_error(method, error, maybe_done=True)
         except ValueError:
@@ -136,7 +136,7 @@ class RemoteTransport:
             _interrupted.append(self._channel)
             raise
 
-    def start(self, method: str, request: bytes, timeout: float, done: Done) -> None:
+    def start(self, method: str, request: Request, timeout: float, done: Done) -> None:
         """See Transport; ``done`` is called in another thread, or at once when the connection is closed."""
         self.begin(RemoteCall(method, request, timeout, done))
 
@@ -219,7 +219,7 @@ class RemoteTransport:
 class RemoteCall:
     """One call that does not block; ``done`` gets its answer or error, once."""
 
-    def __init__(self, method: str, request: bytes, timeout: float, done: Done) -> None:
+    def __init__(self, method: str, request: Request, timeout: float, done: Done) -> None:
         self.done = done
         self._method = method
         self._request = request
@@ -241,7 +241,7 @@ class RemoteCall:
             self.done(answer)
 
         try:
-            future = transport.future(self._method, self._request, self._timeout)
+            future = transport.future(self._method, bytes(self._request), self._timeout)
         except BrokerError as error:
             self.done(error)
             return

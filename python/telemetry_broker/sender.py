@@ -36,17 +36,15 @@ class Sender:
         delivery_timeout: float,
         on_error: Callable[[BrokerError], None] | None,
     ) -> None:
+        """``linger``: the buffer's."""
         self._transport = transport
         self._buffer = buffer
-        self._linger = linger
         self.eager = linger == 0
         self._lock = threading.Lock()
         self._settled = threading.Condition(self._lock)
-        self._timed = threading.Condition(self._lock)  # for the thread: something new has a time
-        self._thread: threading.Thread | None = None
         # What follows is guarded by the lock, but for a look at one attribute.
+        self._thread: threading.Thread | None = None
         self.outbox = Outbox(topic, producer, buffer, delivery_timeout=delivery_timeout, on_error=on_error)
-        self._linger_from: float | None = None  # when the buffer's oldest record came; None: the buffer is empty
         _senders.add(self)
 
     def make_way(self, max_block: float) -> None:
@@ -72,20 +70,16 @@ class Sender:
         if answer >= 0:
             self.dispatch(answer, stall=True)
         else:
-            self.linger_on(was_empty=True)
+            self.linger_on()
 
-    def linger_on(self, *, was_empty: bool) -> None:
+    def linger_on(self) -> None:
         """Lets the buffer's records leave when the oldest has waited for ``linger``; at once where that is nothing."""
         if self.eager:
             for partition in self._buffer.waiting():
                 self.dispatch(partition)
-            return
-        with self._lock:
-            unwatched = self._linger_from is None
-            if unwatched or was_empty:
-                self._linger_from = time.monotonic()
-            if unwatched:
-                self._wake_thread()
+        elif self._thread is None:
+            with self._lock:
+                self._start_thread()
 
     def dispatch(self, partition: int, *, stall: bool = False, here: bool = False) -> bool:
         """Sends the partition's batch now, or leaves it to follow the one that is on its way; then returns False.
@@ -139,7 +133,7 @@ class Sender:
             if self.outbox.closed:
                 return
             left = self.outbox.close()
-            self._timed.notify_all()
+            self._buffer.wake()
             self._settled.notify_all()
         for batch in left:
             if batch.waiter is not None:
@@ -175,7 +169,8 @@ class Sender:
         with self._lock:
             outcome = self.outbox.answered(batch, answer)
             if outcome is None:
-                self._wake_thread()
+                self._start_thread()
+                self._buffer.wake()
                 return
             if self.outbox.closed:
                 return  # close() has counted it
@@ -185,48 +180,25 @@ class Sender:
         if following is not None:
             self._start(following)
 
-    # The thread: lingering records and retries. It sleeps until the next one is due, and for good while there is none.
+    # The thread: lingering records and retries. It sleeps in the core until one of them is due, for good while there is
+    # none, so that it needs the interpreter only where it has something to send.
 
-    def _wake_thread(self) -> None:
+    def _start_thread(self) -> None:
         """The lock is held."""
-        if self._thread is None:
+        if self._thread is None and not self.outbox.closed:
             self._thread = threading.Thread(target=self._run, name=f"sender of {self.outbox.producer}", daemon=True)
             self._thread.start()
-        self._timed.notify()
 
     def _run(self) -> None:
         while True:
             with self._lock:
-                if not self._sleep():
+                if self.outbox.closed:
                     return
-                now = time.monotonic()
-                waiting = self.outbox.batches.values()
-                due = [batch for batch in waiting if batch.retry_at is not None and batch.retry_at <= now]
-                for batch in due:
-                    batch.retry_at = None
-                lingered = self._linger_from is not None and self._linger_from + self._linger <= now
-                if lingered:
-                    self._linger_from = None
-            for batch in due:
+                again, wait = self.outbox.due(time.monotonic())
+            for batch in again:
                 self._start(batch)
-            if lingered:
-                for partition in self._buffer.waiting():
-                    self.dispatch(partition)
-                # A record added between these dispatches found the buffer not empty, so nobody watches it.
-                if len(self._buffer):
-                    self.linger_on(was_empty=False)
-
-    def _sleep(self) -> bool:
-        """Waits until something is due; False once closed. The lock is held."""
-        while not self.outbox.closed:
-            times = [batch.retry_at for batch in self.outbox.batches.values() if batch.retry_at is not None]
-            if self._linger_from is not None:
-                times.append(self._linger_from + self._linger)
-            left = min(times) - time.monotonic() if times else None
-            if left is not None and left <= 0:
-                return True
-            self._timed.wait(left)
-        return False
+            for partition in self._buffer.due(0.0 if again else wait):
+                self.dispatch(partition)
 
 
 _senders: Final[weakref.WeakSet[Sender]] = weakref.WeakSet()

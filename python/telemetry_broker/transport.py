@@ -29,6 +29,9 @@ def forked_error(what: str) -> UnavailableError:
     return UnavailableError(f"{what} was made before this process was forked: connect in the new process")
 
 
+Request = bytes | _core.EncodedBatch
+"""An encoded request."""
+
 Done = Callable[[bytes | BrokerError], None]
 
 
@@ -67,13 +70,13 @@ class Transport(Protocol):
     def call(self, method: str, request: bytes) -> bytes:
         """Runs one unary call of BrokerService and returns its encoded answer; raises a BrokerError."""
 
-    def start(self, method: str, request: bytes, timeout: float, done: Done) -> None:
+    def start(self, method: str, request: Request, timeout: float, done: Done) -> None:
         """Runs a call and hands its answer or its error to ``done``, once, in this thread or another.
 
         An error after which the broker may still have done the work comes as ``UnansweredError``. Never raises.
         """
 
-    def ask(self, method: str, request: bytes, timeout: float) -> bytes | BrokerError:
+    def ask(self, method: str, request: Request, timeout: float) -> bytes | BrokerError:
         """As ``start``, in this thread: one handover less, for who waits anyway. Raises what interrupts the thread."""
 
     def receiver(self, topic: str) -> Receiver:

@@ -16,18 +16,26 @@ pub struct Chunk {
     pub from: u64,
     /// Behind the last offset.
     pub to: u64,
+    /// Where the records stand in the frame: to find that takes a walk.
+    entries: Range<usize>,
 }
 
 impl Chunk {
     /// The records, as entries.
     pub fn entries(&self) -> &[u8] {
-        self.frame.entries(self.from, self.to)
+        &self.frame.records()[self.entries.clone()]
+    }
+
+    /// Bytes of the frame, which are kept in memory as long as the chunk.
+    pub fn kept_bytes(&self) -> usize {
+        self.frame.bytes().len()
     }
 
     /// One record of the chunk.
     #[must_use]
     pub fn at(&self, offset: u64) -> Chunk {
-        Chunk { frame: self.frame.clone(), from: offset, to: offset + 1 }
+        let entries = self.frame.entry_range(offset, offset + 1);
+        Chunk { frame: self.frame.clone(), from: offset, to: offset + 1, entries }
     }
 
     /// When they were appended.
@@ -100,7 +108,8 @@ pub(super) fn collect(log: &mut Log, range: &Range<u64>, bounds: Bounds) -> Resu
         }
         let from = base.max(at);
         let mut to = frame.header().end_offset().min(range.end).min(from + u64::from(bounds.records) - records);
-        let whole = frame.entries(from, to);
+        let mut entries = frame.entry_range(from, to);
+        let whole = &frame.records()[entries.clone()];
         let room = bounds.bytes.saturating_sub(bytes);
         let mut taken = whole.len();
         if taken > room {
@@ -111,12 +120,13 @@ pub(super) fn collect(log: &mut Log, range: &Range<u64>, bounds: Bounds) -> Resu
             let least = u64::from(chunks.is_empty());
             to = from + (fitting.len() as u64).max(least);
             taken = fitting.last().copied().unwrap_or(first);
+            entries.end = entries.start + taken;
         }
         if to == from {
             break;
         }
         let full = to < frame.header().end_offset().min(range.end);
-        chunks.push(Chunk { frame, from, to });
+        chunks.push(Chunk { frame, from, to, entries });
         (at, records, bytes) = (to, records + (to - from), bytes + taken);
         if full {
             break;

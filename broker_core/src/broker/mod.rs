@@ -36,6 +36,7 @@ use self::flusher::{Flusher, MAX_UNSYNCED_BYTES};
 use self::folder::Identity;
 pub use self::info::{GroupInfo, PartitionInfo};
 pub use self::partition::Partition;
+pub use self::rpc::Handed;
 use self::space::Space;
 use self::topic::Context;
 pub use self::topic::Topic;

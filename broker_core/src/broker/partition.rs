@@ -616,7 +616,14 @@ impl Partition {
 
     /// Acts while no sync runs: a sync that fails tells it once, and nobody may take the silence behind it for success.
     fn between_syncs(&self, act: impl FnOnce(&mut Inner) -> Result<()>) -> Result<()> {
-        self.commit.between_syncs(|| act(&mut *self.open_inner()?))
+        self.commit.between_syncs(|| {
+            let mut inner = self.open_inner()?;
+            let outcome = act(&mut inner);
+            let removed = inner.log.take_removed();
+            drop(inner);
+            drop(removed);
+            outcome
+        })
     }
 
     /// Records that some group has not acked; all records where there is no group.

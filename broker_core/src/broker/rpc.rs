@@ -98,6 +98,14 @@ fn delivery_head(topic: &str, partition: u32, log_id: [u8; 16], chunks: &[Chunk]
     }
 }
 
+/// A delivery whose records are still where the log has them.
+pub struct Handed {
+    /// Everything but the records.
+    pub head: v1::Delivery,
+    /// The records, in order. Never empty.
+    pub chunks: Vec<Chunk>,
+}
+
 /// Appends field 1 of a response: a delivery whose records are copied from the log as they are.
 fn put_delivery(out: &mut Vec<u8>, head: &v1::Delivery, chunks: &[Chunk]) -> Result<()> {
     let records: Vec<&[u8]> = chunks.iter().map(Chunk::entries).collect();
@@ -127,6 +135,11 @@ fn page<M: Message>(entries: impl Iterator<Item = M>, max: u32) -> (Vec<M>, bool
     (taken, false)
 }
 
+/// An answer, and what of it is to be waited for, if anything is.
+fn left_to_settle((response, unsettled): (Vec<u8>, Unsettled)) -> (Vec<u8>, Option<Unsettled>) {
+    (response, (!unsettled.is_settled()).then_some(unsettled))
+}
+
 /// One range of one lease, found in its partition.
 struct LeasePart {
     lease: LeaseId,
@@ -145,12 +158,16 @@ impl Broker {
     /// As [`Broker::call`], but what `Produce` and `Ack` write to an `fsync` topic is left to [`Broker::settle`], and
     /// nobody may be told of it before.
     pub fn call_unsettled(&self, method: &str, request: &[u8]) -> Result<(Vec<u8>, Option<Unsettled>)> {
-        let (response, unsettled) = match method {
-            "Produce" => self.rpc_produce(request)?,
-            "Ack" => self.rpc_ack(decode(method, request)?)?,
-            _ => return Ok((self.call_settled(method, request)?, None)),
-        };
-        Ok((response, (!unsettled.is_settled()).then_some(unsettled)))
+        match method {
+            "Produce" => self.call_produce(&ProduceHead::parse(request)?),
+            "Ack" => Ok(left_to_settle(self.rpc_ack(decode(method, request)?)?)),
+            _ => Ok((self.call_settled(method, request)?, None)),
+        }
+    }
+
+    /// [`Broker::call_unsettled`] of a `Produce` whose request was walked and checked before.
+    pub fn call_produce(&self, head: &ProduceHead<'_>) -> Result<(Vec<u8>, Option<Unsettled>)> {
+        self.rpc_produce(head).map(left_to_settle)
     }
 
     fn call_settled(&self, method: &str, request: &[u8]) -> Result<Vec<u8>> {
@@ -195,9 +212,8 @@ impl Broker {
         }
     }
 
-    fn rpc_produce(&self, request: &[u8]) -> Result<(Vec<u8>, Unsettled)> {
-        let head = ProduceHead::parse(request)?;
-        let (placed, unsettled) = self.produce_unsettled(&head)?;
+    fn rpc_produce(&self, head: &ProduceHead<'_>) -> Result<(Vec<u8>, Unsettled)> {
+        let (placed, unsettled) = self.produce_unsettled(head)?;
         let appended = placed.iter().map(|placed| {
             let at = v1::Appended {
                 partition: placed.partition,
@@ -212,7 +228,23 @@ impl Broker {
         Ok((v1::ProduceResponse { appended: appended.collect() }.encode_to_vec(), unsettled))
     }
 
+    /// `Receive`, with the records as they stand in the log: for who needs them in no message.
+    pub fn call_receive(&self, request: &[u8]) -> Result<(Vec<Handed>, u32)> {
+        self.receive_handed(&decode("Receive", request)?)
+    }
+
     fn rpc_receive(&self, request: &v1::ReceiveRequest) -> Result<Vec<u8>> {
+        let (handed, next_due_ms) = self.receive_handed(request)?;
+        let mut response = Vec::new();
+        for Handed { head, chunks } in &handed {
+            put_delivery(&mut response, head, chunks)?;
+        }
+        response.extend(v1::ReceiveResponse { deliveries: Vec::new(), next_due_ms }.encode_to_vec());
+        Ok(response)
+    }
+
+    /// What is ready, or else the milliseconds until something may be; 0: nobody knows.
+    fn receive_handed(&self, request: &v1::ReceiveRequest) -> Result<(Vec<Handed>, u32)> {
         let deliveries = bounded("max_deliveries", request.max_deliveries, 1, MAX_DELIVERIES)?;
         let wish = Receive {
             topic: &request.topic,
@@ -227,19 +259,16 @@ impl Broker {
             mode: mode_of(request.mode)?,
         };
         let (delivered, next_due_ms) = self.receive(&wish)?;
-        let mut response = Vec::new();
-        for Delivered { lease, visibility_timeout_ms, leased } in &delivered {
-            let head = v1::Delivery {
+        let handed = delivered.into_iter().map(|Delivered { lease, visibility_timeout_ms, leased }| Handed {
+            head: v1::Delivery {
                 lease_id: lease.encode(),
                 attempt: leased.attempt,
-                visibility_timeout_ms: *visibility_timeout_ms,
+                visibility_timeout_ms,
                 ..delivery_head(&request.topic, lease.partition, lease.log_id.0, &leased.chunks)
-            };
-            put_delivery(&mut response, &head, &leased.chunks)?;
-        }
-        let next_due_ms = next_due_ms.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX));
-        response.extend(v1::ReceiveResponse { deliveries: Vec::new(), next_due_ms }.encode_to_vec());
-        Ok(response)
+            },
+            chunks: leased.chunks,
+        });
+        Ok((handed.collect(), next_due_ms.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX))))
     }
 
     fn rpc_list_topics(&self, request: &v1::ListTopicsRequest) -> Result<Vec<u8>> {

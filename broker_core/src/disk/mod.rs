@@ -17,6 +17,13 @@ pub use real::RealDisk;
 pub trait File: Send + Sync {
     /// Fills `buf` from `position` as far as the file reaches and returns how much that was.
     fn read_at(&self, position: u64, buf: &mut [u8]) -> io::Result<usize>;
+    /// As many of the `len` bytes from `position` on as the file has.
+    fn read(&self, position: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let read = self.read_at(position, &mut bytes)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
     /// Writes all of `bytes` at `position`; after an error any prefix of them may stand there.
     fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()>;
     /// Cuts the file to `len` bytes, or fills it up with zeros.
@@ -69,10 +76,7 @@ pub trait Disk: Send + Sync {
     /// All bytes of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let file = self.open(path)?;
-        let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
-        let read = file.read_at(0, &mut bytes)?;
-        bytes.truncate(read);
-        Ok(bytes)
+        file.read(0, usize::try_from(file.len()?).map_err(io::Error::other)?)
     }
 
     /// Replaces a file as a whole, durably: after a crash it has the old bytes or the new ones.

@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::buffer::spare_capacity;
+
 use super::{Disk, File};
 
 /// Files and folders of the machine.
@@ -29,6 +31,22 @@ impl File for RealFile {
             }
         }
         Ok(wanted - buf.len())
+    }
+
+    fn read(&self, mut position: u64, len: usize) -> io::Result<Vec<u8>> {
+        // Room for bytes need not be filled with zeros first, as a slice would have to be.
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            match rustix::io::pread(&self.0, spare_capacity(&mut bytes), position) {
+                Ok(0) => break,
+                Ok(read) => position += read as u64,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(err) => return Err(err.into()),
+            }
+        }
+        // The room may be more than was asked for.
+        bytes.truncate(len);
+        Ok(bytes)
     }
 
     fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {

@@ -145,12 +145,17 @@ impl Frame {
 
     /// The entries of the offsets `from..to`, which must lie inside the frame.
     pub fn entries(&self, from: u64, to: u64) -> &[u8] {
+        &self.records()[self.entry_range(from, to)]
+    }
+
+    /// Where in [`Frame::records`] the entries of the offsets `from..to` stand. To find that takes a walk over those before.
+    pub fn entry_range(&self, from: u64, to: u64) -> Range<usize> {
         let index = |offset: u64| u32::try_from(offset.saturating_sub(self.header.base_offset)).unwrap_or(u32::MAX);
         let (first, last) = (index(from), index(to).min(self.header.count));
         if first == 0 && last == self.header.count {
-            return self.records();
+            return 0..self.records().len();
         }
-        &self.records()[entry_range(self.records(), first, last)]
+        entry_range(self.records(), first, last)
     }
 }
 

@@ -147,6 +147,8 @@ pub struct Log {
     synced_end: u64,
     /// Rolled segments that were not synced yet.
     unsynced: Vec<Arc<dyn File>>,
+    /// Segments that were deleted and still hold their space, see [`Log::take_removed`].
+    removed: Vec<Segment>,
     active_unsynced: bool,
     dir_unsynced: bool,
     unsynced_bytes: u64,
@@ -193,6 +195,7 @@ impl Log {
             chain_end: 0,
             synced_end: 0,
             unsynced: Vec::new(),
+            removed: Vec::new(),
             active_unsynced: false,
             dir_unsynced: false,
             unsynced_bytes: 0,

@@ -52,6 +52,8 @@ impl Log {
                     self.keep_sequences(until)?;
                     let records = range.end - range.start - self.gaps.count(&range);
                     self.remove_oldest()?;
+                    // The batch may need that very space.
+                    self.removed.clear();
                     self.dropped_records += records;
                 }
                 // Only what is in a segment can be dropped.
@@ -130,7 +132,14 @@ impl Log {
         // A file that is open takes room even without a name.
         self.unsynced.retain(|file| !Arc::ptr_eq(file, gone.file()));
         self.gaps.forget_below(self.start());
+        self.removed.push(gone);
         Ok(())
+    }
+
+    /// The segments that were deleted since the last time. Their space comes back when they are dropped, which takes tens of
+    /// milliseconds and belongs where nobody waits for the log.
+    pub fn take_removed(&mut self) -> Vec<Segment> {
+        std::mem::take(&mut self.removed)
     }
 
     /// Keeps D2 for the frames below `until`, which are about to go.

@@ -463,11 +463,13 @@ impl Segment {
     fn read(&self, position: u64, buf: &mut [u8]) -> Result<()> {
         match self.file.read_at(position, buf) {
             Ok(read) if read == buf.len() => Ok(()),
-            Ok(_) => {
-                Err(Error::new(Code::LogCorrupt, format!("{} became shorter while it was open", self.path.display())))
-            }
+            Ok(_) => Err(self.became_shorter()),
             Err(err) => Err(Error::io("read", &self.path, &err)),
         }
+    }
+
+    fn became_shorter(&self) -> Error {
+        Error::new(Code::LogCorrupt, format!("{} became shorter while it was open", self.path.display()))
     }
 
     fn position_before(&self, offset: u64) -> u64 {
@@ -526,8 +528,10 @@ impl Segment {
         if len <= LARGE_FRAME_BYTES {
             return Ok(Frame::parse(reader.bytes(self, position, len, self.written())?.to_vec()));
         }
-        let mut bytes = vec![0; len];
-        self.read(position, &mut bytes)?;
+        let bytes = self.file.read(position, len).map_err(|err| Error::io("read", &self.path, &err))?;
+        if bytes.len() < len {
+            return Err(self.became_shorter());
+        }
         Ok(Frame::parse(bytes))
     }
 

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::bytes::Input;
+use super::delivery::PyDelivery;
 use super::errors::to_py_err;
 use crate::broker::{Broker, BrokerOptions, Subscription, Unsettled};
 use crate::clock::{Clock, ManualClock};
@@ -109,6 +110,14 @@ impl PyBroker {
     }
 }
 
+/// As [`Broker::call_unsettled`], without a second look at what this process has encoded itself.
+fn call(broker: &Broker, method: &str, request: &Input) -> Result<(Vec<u8>, Option<Unsettled>)> {
+    match request {
+        Input::Encoded(batch) if method == "Produce" => broker.call_produce(&batch.get().head()),
+        _ => broker.call_unsettled(method, request.as_slice()),
+    }
+}
+
 fn durability_of(name: &str) -> Result<Durability> {
     match name {
         "memory" => Ok(Durability::Memory),
@@ -160,8 +169,17 @@ impl PyBroker {
     }
 
     fn call<'py>(&self, py: Python<'py>, method: &str, request: Input) -> PyResult<Bound<'py, PyBytes>> {
-        let response = self.run(py, |broker| broker.call(method, request.as_slice()))?;
+        let response = self.run(py, |broker| {
+            let (response, unsettled) = call(broker, method, &request)?;
+            unsettled.map_or(Ok(()), |unsettled| broker.settle(&unsettled))?;
+            Ok(response)
+        })?;
         Ok(PyBytes::new(py, &response))
+    }
+
+    fn receive(&self, py: Python<'_>, request: Input) -> PyResult<(Vec<PyDelivery>, u32)> {
+        let (handed, next_due_ms) = self.run(py, |broker| broker.call_receive(request.as_slice()))?;
+        Ok((handed.into_iter().map(|handed| PyDelivery::of(py, handed)).collect(), next_due_ms))
     }
 
     fn produce_waits(&self, py: Python<'_>, topic: &str) -> PyResult<bool> {
@@ -174,7 +192,7 @@ impl PyBroker {
         method: &str,
         request: Input,
     ) -> PyResult<(Bound<'py, PyBytes>, Option<PyUnsettled>)> {
-        let (response, unsettled) = self.run(py, |broker| broker.call_unsettled(method, request.as_slice()))?;
+        let (response, unsettled) = self.run(py, |broker| call(broker, method, &request))?;
         Ok((PyBytes::new(py, &response), unsettled.map(PyUnsettled)))
     }
 

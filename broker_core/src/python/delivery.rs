@@ -4,24 +4,57 @@ use std::ops::Range;
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyMemoryView, PySlice};
 
 use super::errors::to_py_err;
+use crate::broker::{Chunk, Handed};
 use crate::wire::delivery::parse_deliveries;
-use crate::wire::record::Entry;
 use crate::wire::{RecordView, record_entries, v1};
+
+/// Bytes of memory that a delivery may keep of the log for each of its own; what would keep more is copied.
+const MOST_KEPT: usize = 4;
+
+/// Where the records of a delivery are.
+enum Records {
+    /// In a response of a broker.
+    Response { bytes: PyBackedBytes, range: Range<usize> },
+    /// In the log of this process; `joined` are their bytes side by side, once somebody has asked for views of them.
+    Log { chunks: Vec<Chunk>, joined: PyOnceLock<PyBackedBytes> },
+}
 
 #[pyclass(name = "Delivery", module = "telemetry_broker._core", frozen)]
 pub struct PyDelivery {
-    response: PyBackedBytes,
-    range: Range<usize>,
+    records: Records,
     count: usize,
     head: v1::Delivery,
 }
 
 impl PyDelivery {
-    fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        record_entries(&self.response[self.range.clone()])
+    /// What the broker of this process hands out.
+    pub fn of(py: Python<'_>, handed: Handed) -> Self {
+        let Handed { head, chunks } = handed;
+        let count: u64 = chunks.iter().map(|chunk| chunk.to - chunk.from).sum();
+        let (kept, needed) = chunks
+            .iter()
+            .fold((0, 0), |(kept, needed), chunk| (kept + chunk.kept_bytes(), needed + chunk.entries().len()));
+        let records = if kept > MOST_KEPT * needed {
+            let bytes = joined(py, &chunks);
+            let range = 0..bytes.len();
+            Records::Response { bytes, range }
+        } else {
+            Records::Log { chunks, joined: PyOnceLock::new() }
+        };
+        Self { records, count: usize::try_from(count).unwrap_or(usize::MAX), head }
+    }
+
+    /// The runs of entries, in order.
+    fn runs(&self) -> impl Iterator<Item = &[u8]> {
+        let (response, chunks) = match &self.records {
+            Records::Response { bytes, range } => (Some(&bytes[range.clone()]), &[][..]),
+            Records::Log { chunks, .. } => (None, &chunks[..]),
+        };
+        response.into_iter().chain(chunks.iter().map(Chunk::entries))
     }
 
     fn list<'py, T: IntoPyObject<'py>>(
@@ -29,22 +62,51 @@ impl PyDelivery {
         py: Python<'py>,
         item: impl Fn(&[u8]) -> PyResult<T>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let items = self.entries().map(|entry| item(entry.record)).collect::<PyResult<Vec<_>>>()?;
+        let mut items = Vec::with_capacity(self.count);
+        for entry in self.runs().flat_map(record_entries) {
+            items.push(item(entry.record)?);
+        }
         PyList::new(py, items)
     }
 
-    /// The response, to be sliced without a copy; who holds a slice holds the response.
-    fn whole<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
-        PyMemoryView::from(self.response.clone_ref(py).into_pyobject(py)?.as_any())
+    /// The entries side by side, and what keeps them: to be sliced without a copy.
+    fn contiguous(&self, py: Python<'_>) -> (&PyBackedBytes, Range<usize>) {
+        match &self.records {
+            Records::Response { bytes, range } => (bytes, range.clone()),
+            Records::Log { chunks, joined: joined_once } => {
+                let bytes = joined_once.get_or_init(py, || joined(py, chunks));
+                (bytes, 0..bytes.len())
+            }
+        }
     }
 
-    /// `part`, a slice of the response, as a view of `whole`.
-    fn view<'py>(&self, whole: &Bound<'py, PyMemoryView>, part: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-        // An empty part may point anywhere.
-        let start = if part.is_empty() { 0 } else { part.as_ptr() as usize - self.response.as_ptr() as usize };
-        let index = |at: usize| isize::try_from(at).unwrap_or(isize::MAX);
-        whole.get_item(PySlice::new(whole.py(), index(start), index(start + part.len()), 1))
+    /// A view of each record's part; who holds one holds all the records.
+    fn views<'py>(&self, py: Python<'py>, part: impl Fn(&[u8]) -> Option<&[u8]>) -> PyResult<Bound<'py, PyList>> {
+        let (bytes, range) = self.contiguous(py);
+        let whole = whole(py, bytes)?;
+        let mut views = Vec::with_capacity(self.count);
+        for entry in record_entries(&bytes[range]) {
+            views.push(part(entry.record).map(|part| view(&whole, bytes, part)).transpose()?);
+        }
+        PyList::new(py, views)
     }
+}
+
+fn joined(py: Python<'_>, chunks: &[Chunk]) -> PyBackedBytes {
+    let runs: Vec<&[u8]> = chunks.iter().map(Chunk::entries).collect();
+    PyBackedBytes::from(PyBytes::new(py, &runs.concat()))
+}
+
+fn whole<'py>(py: Python<'py>, bytes: &PyBackedBytes) -> PyResult<Bound<'py, PyMemoryView>> {
+    PyMemoryView::from(bytes.clone_ref(py).into_pyobject(py)?.as_any())
+}
+
+/// `part`, a slice of `bytes`, as a view of `whole`, which is of all of them.
+fn view<'py>(whole: &Bound<'py, PyMemoryView>, bytes: &[u8], part: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    // An empty part may point anywhere.
+    let start = if part.is_empty() { 0 } else { part.as_ptr() as usize - bytes.as_ptr() as usize };
+    let index = |at: usize| isize::try_from(at).unwrap_or(isize::MAX);
+    whole.get_item(PySlice::new(whole.py(), index(start), index(start + part.len()), 1))
 }
 
 #[pymethods]
@@ -53,8 +115,7 @@ impl PyDelivery {
     fn parse(response: &Bound<'_, PyBytes>) -> PyResult<Vec<Self>> {
         let found = parse_deliveries(response.as_bytes()).map_err(|err| to_py_err(&err))?;
         let deliveries = found.into_iter().map(|view| Self {
-            response: PyBackedBytes::from(response.clone()),
-            range: view.records,
+            records: Records::Response { bytes: PyBackedBytes::from(response.clone()), range: view.records },
             count: view.count,
             head: view.head,
         });
@@ -102,7 +163,7 @@ impl PyDelivery {
 
     #[getter]
     fn nbytes(&self) -> usize {
-        self.range.len()
+        self.runs().map(<[u8]>::len).sum()
     }
 
     #[getter]
@@ -117,14 +178,12 @@ impl PyDelivery {
 
     #[getter]
     fn value_views<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let whole = self.whole(py)?;
-        self.list(py, |record| self.view(&whole, RecordView::of(record).value))
+        self.views(py, |record| Some(RecordView::of(record).value))
     }
 
     #[getter]
     fn key_views<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let whole = self.whole(py)?;
-        self.list(py, |record| RecordView::of(record).key.map(|key| self.view(&whole, key)).transpose())
+        self.views(py, |record| RecordView::of(record).key)
     }
 
     #[getter]
@@ -153,6 +212,7 @@ impl PyDelivery {
 
     #[getter]
     fn records<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.view(&self.whole(py)?, &self.response[self.range.clone()])
+        let (bytes, range) = self.contiguous(py);
+        view(&whole(py, bytes)?, bytes, &bytes[range])
     }
 }

@@ -7,6 +7,7 @@
 mod broker;
 mod bytes;
 mod delivery;
+mod encoded;
 mod errors;
 mod inspect;
 mod producer;
@@ -45,6 +46,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<broker::PyBroker>()?;
     m.add_class::<producer::PyProducerBuffer>()?;
     m.add_class::<producer::PyBufferedSend>()?;
+    m.add_class::<encoded::PyEncodedBatch>()?;
     m.add_class::<delivery::PyDelivery>()?;
     inspect::register(m)?;
     ring::register(m)?;

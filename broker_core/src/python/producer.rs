@@ -1,15 +1,18 @@
 //! `ProducerBuffer`: records become one batch per partition, encoded as they come. `BufferedSend`: the way of one record
 //! into it, without a frame of Python.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use prost::Message;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyMapping};
+use pyo3::types::{PyList, PyMapping};
 
 use super::bytes::with_bytes;
+use super::encoded::{Address, PyEncodedBatch};
 use super::errors::to_py_err;
 use crate::error::{Code, Error};
 use crate::partitioner::partition_for_key;
@@ -23,12 +26,17 @@ const NOT_READY: i64 = -1;
 /// What it answers when the buffer was empty before.
 const FIRST: i64 = -2;
 
+/// Longest linger and longest wait: more is no different, and no time to come is further away than a clock can tell.
+const MAX_LINGER_SECONDS: f64 = 1e9;
+
 /// The next request of one partition, encoded as it grows: the head, then the records.
 struct Part {
     request: Vec<u8>,
     head_bytes: usize,
     records: u32,
     sequence: u64,
+    /// When its first record came; None: there is none, or `due` has given it out.
+    since: Option<Instant>,
 }
 
 impl Part {
@@ -43,15 +51,28 @@ struct Buffer {
     bytes: usize,
     /// Where records without a key go until that batch is taken.
     sticky: usize,
+    /// Until when a thread sleeps in `due`, if one does.
+    sleeps: Sleep,
+    /// `wake` was called, and no thread has seen it yet.
+    woken: bool,
+}
+
+/// The sleep of the thread that waits for what lingers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sleep {
+    Awake,
+    For(Instant),
+    Forever,
 }
 
 #[pyclass(name = "ProducerBuffer", module = "telemetry_broker._core", frozen)]
 pub struct PyProducerBuffer {
-    topic: String,
-    producer: String,
+    address: Arc<Address>,
     batch_bytes: usize,
     batch_records: u32,
+    linger: Duration,
     buffer: Mutex<Buffer>,
+    lingers: Condvar,
     halted: AtomicBool,
 }
 
@@ -75,7 +96,7 @@ impl Buffer {
 
     fn add(
         &mut self,
-        limits: (usize, u32),
+        limits: Limits<'_>,
         value: &[u8],
         key: Option<&[u8]>,
         partition: Option<usize>,
@@ -86,30 +107,76 @@ impl Buffer {
         let was_empty = self.records == 0;
         let part = &mut self.parts[number];
         let before = part.record_bytes();
-        if part.records == MAX_BATCH_RECORDS || before >= MAX_BATCH_BYTES - 2 * MAX_RECORD_BYTES && before >= limits.0 {
+        if part.records == MAX_BATCH_RECORDS
+            || before >= MAX_BATCH_BYTES - 2 * MAX_RECORD_BYTES && before >= limits.bytes
+        {
             return Err(format!("the batch of partition {number} is full: take it before more is sent"));
         }
         put_record(&mut part.request, value, key, timestamp_ns, headers).map_err(|size| {
             format!("a record of {size} bytes: a record may have {MAX_RECORD_BYTES}, its key and headers included")
         })?;
         part.records += 1;
+        if part.records == 1 {
+            let since = Instant::now();
+            part.since = Some(since);
+            if self.sleeps.is_beyond(since + limits.linger) {
+                limits.lingers.notify_one();
+            }
+        }
         self.records += 1;
         let after = part.record_bytes();
         self.bytes += after - before;
-        if after >= limits.0 || part.records >= limits.1 {
+        if after >= limits.bytes || part.records >= limits.records {
             return Ok(i64::try_from(number).unwrap_or(i64::MAX));
         }
         Ok(if was_empty { FIRST } else { NOT_READY })
     }
 }
 
+/// What a record is added under.
+#[derive(Clone, Copy)]
+struct Limits<'a> {
+    bytes: usize,
+    records: u32,
+    linger: Duration,
+    lingers: &'a Condvar,
+}
+
+impl Sleep {
+    fn is_beyond(self, due: Instant) -> bool {
+        match self {
+            Self::Awake => false,
+            Self::For(until) => due < until,
+            Self::Forever => true,
+        }
+    }
+}
+
+impl Buffer {
+    /// The partitions whose oldest record has lingered, each given out once.
+    fn take_due(&mut self, now: Instant, linger: Duration) -> Vec<usize> {
+        let mut due = Vec::new();
+        for (number, part) in self.parts.iter_mut().enumerate() {
+            if part.since.is_some_and(|since| since + linger <= now) {
+                part.since = None;
+                due.push(number);
+            }
+        }
+        due
+    }
+}
+
 impl PyProducerBuffer {
+    fn limits(&self) -> Limits<'_> {
+        Limits { bytes: self.batch_bytes, records: self.batch_records, linger: self.linger, lingers: &self.lingers }
+    }
+
     /// Begins the partition's next request; what it needs is known before its first record.
     fn begin(&self, part: &mut Part, partition: u32) {
         let head = v1::ProduceRequest {
-            topic: self.topic.clone(),
+            topic: self.address.topic.clone(),
             partition: Some(partition),
-            producer: self.producer.clone(),
+            producer: self.address.producer.clone(),
             sequence: part.sequence + 1,
             records: Vec::new(),
         };
@@ -141,6 +208,7 @@ impl PyProducerBuffer {
         sequences: Vec<u64>,
         batch_bytes: usize,
         batch_records: u32,
+        linger: f64,
     ) -> PyResult<Self> {
         if sequences.is_empty() {
             return Err(invalid("a producer needs at least one partition, sequences is empty".to_owned()));
@@ -151,12 +219,23 @@ impl PyProducerBuffer {
         if !(1..=MAX_BATCH_RECORDS).contains(&batch_records) {
             return Err(invalid(format!("batch_records is {batch_records}, it must be 1 to {MAX_BATCH_RECORDS}")));
         }
-        let new_part = |sequence| Part { request: Vec::new(), head_bytes: 0, records: 0, sequence };
+        // A linger without an end is one that never ends while somebody watches.
+        let linger = Duration::try_from_secs_f64(linger.clamp(0.0, MAX_LINGER_SECONDS))
+            .map_err(|err| invalid(format!("linger is {linger}: {err}")))?;
+        let new_part = |sequence| Part { request: Vec::new(), head_bytes: 0, records: 0, sequence, since: None };
         let parts = sequences.into_iter().map(new_part).collect();
-        let buffer = Mutex::new(Buffer { parts, records: 0, bytes: 0, sticky: 0 });
+        let buffer = Mutex::new(Buffer { parts, records: 0, bytes: 0, sticky: 0, sleeps: Sleep::Awake, woken: false });
         // A batch is ready before the record that could pass the bound of a request.
         let batch_bytes = batch_bytes.min(MAX_BATCH_BYTES - MAX_RECORD_BYTES - 16);
-        let this = Self { topic, producer, batch_bytes, batch_records, buffer, halted: AtomicBool::new(false) };
+        let this = Self {
+            address: Arc::new(Address { topic, producer }),
+            batch_bytes,
+            batch_records,
+            linger,
+            buffer,
+            lingers: Condvar::new(),
+            halted: AtomicBool::new(false),
+        };
         for (number, part) in (0..).zip(&mut this.buffer.lock().parts) {
             this.begin(part, number);
         }
@@ -172,7 +251,7 @@ impl PyProducerBuffer {
         timestamp_ns: i64,
         headers: Option<&Bound<'_, PyMapping>>,
     ) -> PyResult<i64> {
-        let limits = (self.batch_bytes, self.batch_records);
+        let limits = self.limits();
         let mut owned = Vec::new();
         if let Some(headers) = headers {
             for header in headers.items()? {
@@ -205,7 +284,7 @@ impl PyProducerBuffer {
         if let Some(keys) = keys.as_ref().filter(|keys| keys.len() != values.len()) {
             return Err(invalid(format!("{} values but {} keys", values.len(), keys.len())));
         }
-        let limits = (self.batch_bytes, self.batch_records);
+        let limits = self.limits();
         let mut answer = NOT_READY;
         for index in start..values.len() {
             let value = values.get_item(index)?;
@@ -228,7 +307,7 @@ impl PyProducerBuffer {
         Ok((values.len(), answer))
     }
 
-    fn take<'py>(&self, py: Python<'py>, partition: usize) -> PyResult<Option<(Bound<'py, PyBytes>, u32)>> {
+    fn take(&self, partition: usize) -> PyResult<Option<PyEncodedBatch>> {
         let mut buffer = self.buffer.lock();
         let parts = buffer.parts.len();
         let Some(part) = buffer.parts.get_mut(partition) else {
@@ -237,17 +316,59 @@ impl PyProducerBuffer {
         if part.records == 0 {
             return Ok(None);
         }
-        let request = PyBytes::new(py, &part.request);
         let (records, bytes) = (part.records, part.record_bytes());
         part.sequence += 1;
-        part.records = 0;
-        self.begin(part, u32::try_from(partition).unwrap_or(u32::MAX));
+        let number = u32::try_from(partition).unwrap_or(u32::MAX);
+        let batch = PyEncodedBatch {
+            address: self.address.clone(),
+            partition: number,
+            sequence: part.sequence,
+            head_bytes: part.head_bytes,
+            count: records,
+            request: std::mem::take(&mut part.request),
+        };
+        (part.records, part.since) = (0, None);
+        part.request.reserve(batch.request.len());
+        self.begin(part, number);
         buffer.records -= records as usize;
         buffer.bytes -= bytes;
         if buffer.sticky == partition {
             buffer.sticky = (partition + 1) % parts;
         }
-        Ok(Some((request, records)))
+        Ok(Some(batch))
+    }
+
+    #[pyo3(signature = (timeout = None))]
+    fn due(&self, py: Python<'_>, timeout: Option<f64>) -> Vec<usize> {
+        let timeout = timeout.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, MAX_LINGER_SECONDS)));
+        py.detach(|| {
+            let until = timeout.map(|timeout| Instant::now() + timeout);
+            let mut buffer = self.buffer.lock();
+            loop {
+                let now = Instant::now();
+                let due = buffer.take_due(now, self.linger);
+                if std::mem::take(&mut buffer.woken) || !due.is_empty() || until.is_some_and(|until| until <= now) {
+                    return due;
+                }
+                let next = buffer.parts.iter().filter_map(|part| part.since).min().map(|since| since + self.linger);
+                match [next, until].into_iter().flatten().min() {
+                    Some(end) => {
+                        buffer.sleeps = Sleep::For(end);
+                        self.lingers.wait_until(&mut buffer, end);
+                    }
+                    None => {
+                        buffer.sleeps = Sleep::Forever;
+                        self.lingers.wait(&mut buffer);
+                    }
+                }
+                buffer.sleeps = Sleep::Awake;
+            }
+        })
+    }
+
+    fn wake(&self) {
+        self.buffer.lock().woken = true;
+        self.lingers.notify_one();
     }
 
     fn waiting(&self) -> Vec<usize> {
@@ -298,7 +419,7 @@ impl PyBufferedSend {
     }
 
     #[pyo3(signature = (value, key = None, *, partition = None, timestamp_ns = None, headers = None))]
-    fn __call__(
+    fn send(
         &self,
         value: &Bound<'_, PyAny>,
         key: Option<&Bound<'_, PyAny>>,

@@ -41,6 +41,12 @@ impl<'a> Records<'a> {
         Ok(head.records)
     }
 
+    /// Entries that stand as [`put_record`] has put them.
+    #[cfg(feature = "python")]
+    pub(crate) fn checked(bytes: &'a [u8], count: u32) -> Records<'a> {
+        Records { bytes: Cow::Borrowed(bytes), count }
+    }
+
     /// Joins entries that were checked before.
     pub(crate) fn trusted(bytes: Vec<u8>, count: u32) -> Records<'static> {
         Records { bytes: Cow::Owned(bytes), count }
@@ -322,6 +328,17 @@ pub(crate) fn entry_range(run: &[u8], from: u32, to: u32) -> std::ops::Range<usi
     start..end.max(start)
 }
 
+/// What follows a length, where that is all that follows and the length has one or two bytes.
+#[inline]
+fn only(bytes: &[u8]) -> Option<&[u8]> {
+    let (len, value) = match *bytes {
+        [len @ ..0x80, ref value @ ..] => (usize::from(len), value),
+        [low, high @ ..0x80, ref value @ ..] => (usize::from(low & 0x7f) | usize::from(high) << 7, value),
+        _ => return None,
+    };
+    (value.len() == len).then_some(value)
+}
+
 /// A record's parts, borrowed from its bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RecordView<'a> {
@@ -340,6 +357,13 @@ impl<'a> RecordView<'a> {
     #[inline]
     pub fn of(record: &'a [u8]) -> Self {
         let mut view = Self::default();
+        // Most records are a value and nothing else.
+        if let [0x0A, rest @ ..] = record
+            && let Some(value) = only(rest)
+        {
+            view.value = value;
+            return view;
+        }
         let mut cursor = Cursor::new(record);
         while let Ok(Some(field)) = cursor.next_field() {
             match (field.number, field.value) {

@@ -12,6 +12,7 @@ from typing import Final
 
 from telemetry_broker import _core
 from telemetry_broker.aio.settling import METHODS, Settling
+from telemetry_broker.transport import Request
 
 THREADS: Final = 64
 """So many partitions and rare calls of a connection or a server can wait for the disk at once; more wait for those."""
@@ -43,7 +44,7 @@ class CoreCalls:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="waits for the disk")
         self._settling = Settling(core, self._threads)
 
-    async def call(self, method: str, request: bytes | memoryview, topic: str) -> bytes:
+    async def call(self, method: str, request: Request | memoryview, topic: str) -> bytes:
         """Runs one call; ``topic`` is the request's, where it has one."""
         if method in METHODS:
             return await self._settling.call(method, request)

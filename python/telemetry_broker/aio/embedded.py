@@ -13,8 +13,7 @@ from telemetry_broker.aio.home import Home
 from telemetry_broker.aio.transport import Stream
 from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError, ClosedError, UnsupportedError
-from telemetry_broker.transport import UnansweredError
-from telemetry_broker.v1 import broker_pb2 as pb
+from telemetry_broker.transport import Request, UnansweredError
 
 
 class EmbeddedTransport:
@@ -35,13 +34,13 @@ class EmbeddedTransport:
         self._waiters: Waiters | None = None
         self._closed = False
 
-    async def call(self, method: str, request: bytes, topic: str = "") -> bytes:
+    async def call(self, method: str, request: Request, topic: str = "") -> bytes:
         """See Transport."""
         self._home.check()
         self._refuse_closed()
         return await self._calls.call(method, request, topic)
 
-    async def produce(self, request: bytes, topic: str, timeout: float) -> bytes | BrokerError:  # noqa: ARG002, ASYNC109
+    async def produce(self, request: Request, topic: str, timeout: float) -> bytes | BrokerError:  # noqa: ARG002, ASYNC109
         """See Transport; the core answers by itself, without a timeout."""
         try:
             return await self.call("Produce", request, topic)
@@ -50,10 +49,10 @@ class EmbeddedTransport:
         except BrokerError as error:
             return error
 
-    def look(self, method: str, request: bytes) -> bytes:
-        """Makes a quick call."""
+    def look(self, request: bytes) -> tuple[list[_core.Delivery], int]:
+        """What a Receive finds without waiting; see ``_core.Broker.receive``."""
         self._refuse_closed()
-        return self._core.call(method, request)
+        return self._core.receive(request)
 
     def waiters(self) -> Waiters:
         """Who waits for records here."""
@@ -99,7 +98,7 @@ class EmbeddedReceiver:
         await asyncio.sleep(0)  # a consumer that always finds records leaves turns to the other tasks
         if self._closed:
             return []
-        deliveries, _ = self._look(request)
+        deliveries, _ = self._transport.look(request)
         if deliveries or wait == 0:
             return deliveries
         end = None if wait is None else time.monotonic() + wait
@@ -109,23 +108,15 @@ class EmbeddedReceiver:
             try:
                 while not self._closed:
                     changed.clear()  # first clear, then look, then wait: what changes from here on ends the wait
-                    deliveries, due = self._look(request)
+                    deliveries, due_ms = self._transport.look(request)
                     left = None if end is None else max(0.0, end - time.monotonic())
                     if deliveries or left == 0:
                         return deliveries
+                    due = due_ms / 1000 if due_ms else None  # 0: no lease and no delay will end
                     await waiters.wait(changed, min((s for s in (left, due) if s is not None), default=None))
             finally:
                 self._waits.discard(changed)
         return []
-
-    def _look(self, request: bytes) -> tuple[list[_core.Delivery], float | None]:
-        """What is ready now, or else the seconds until a lease or a delay ends, None when there is none."""
-        answer = self._transport.look("Receive", request)
-        deliveries = _core.Delivery.parse(answer)
-        if deliveries:
-            return deliveries, None
-        due_ms = pb.ReceiveResponse.FromString(answer).next_due_ms
-        return deliveries, due_ms / 1000 if due_ms else None
 
     def close(self) -> None:
         """See Receiver."""

@@ -13,7 +13,7 @@ from telemetry_broker import _core
 from telemetry_broker.aio.home import Home
 from telemetry_broker.errors import BrokerError, ClosedError, UnavailableError
 from telemetry_broker.remote import CALL_TIMEOUT, OPTIONS, SERVICE, broker_error, closed_error
-from telemetry_broker.transport import MAX_WAIT_MS, UnansweredError
+from telemetry_broker.transport import MAX_WAIT_MS, Request, UnansweredError
 from telemetry_broker.v1 import broker_pb2 as pb
 
 
@@ -67,10 +67,10 @@ class RemoteTransport:
     def _refused(self) -> ClosedError | None:
         return closed_error(self.url) if self._closed else None
 
-    async def produce(self, request: bytes, topic: str, timeout: float) -> bytes | BrokerError:  # noqa: ARG002, ASYNC109
+    async def produce(self, request: Request, topic: str, timeout: float) -> bytes | BrokerError:  # noqa: ARG002, ASYNC109
         """See Transport."""
         try:
-            return await self.ask("Produce", request, timeout, maybe_done=True)
+            return await self.ask("Produce", bytes(request), timeout, maybe_done=True)
         except BrokerError as error:
             return error
 

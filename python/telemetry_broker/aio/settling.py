@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from typing import Final
 
 from telemetry_broker import _core
+from telemetry_broker.transport import Request
 
 METHODS: Final = frozenset({"Produce", "Ack"})
 """What `Settling.call` can run; on a topic that is not ``fsync`` these take microseconds."""
@@ -26,7 +27,7 @@ class Settling:
         self._lanes: dict[str, list[tuple[_core.Unsettled, asyncio.Future[None]]]] = {}  # one there: its thread is busy
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def call(self, method: str, request: bytes | memoryview) -> bytes:
+    async def call(self, method: str, request: Request | memoryview) -> bytes:
         """Runs one call and returns the answer once what it wrote is as durable as the topic promises.
 
         Raises:

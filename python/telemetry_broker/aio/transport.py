@@ -8,6 +8,7 @@ from typing import Protocol
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.steps import Steps, T
+from telemetry_broker.transport import Request
 
 
 class Receiver(Protocol):
@@ -49,7 +50,7 @@ class Transport(Protocol):
         ``topic`` is the request's, where it has one: a call that waits for that topic's disk is made in a thread.
         """
 
-    async def produce(self, request: bytes, topic: str, timeout: float) -> bytes | BrokerError:  # noqa: ASYNC109
+    async def produce(self, request: Request, topic: str, timeout: float) -> bytes | BrokerError:  # noqa: ASYNC109
         """Runs a Produce and returns its encoded answer, or the error.
 
         An error after which the broker may still have done the work comes as ``UnansweredError``. Raises nothing else
