@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use broker_core::broker::{Broker, BrokerOptions, Partition, TopicConfig};
 use broker_core::log::Durability;
+use broker_core::log::frame::Entries;
 use broker_core::wire::Records;
 use broker_core::wire::record::put_record;
 use criterion::{Criterion, Throughput};
@@ -44,7 +45,12 @@ fn produce_on_a_loop(partition: &Arc<Partition>, producers: u64, entry: &[u8], i
     let start = Instant::now();
     for _ in 0..iters {
         let written: Vec<_> = (0..producers)
-            .map(|_| partition.append_unsettled(&record, None, 1).expect("the record is appended").1)
+            .map(|_| {
+                partition
+                    .append_unsettled(Entries::Borrowed(record.bytes()), record.count(), None, 1)
+                    .expect("the record is appended")
+                    .1
+            })
             .collect();
         for write in written {
             partition.settle(write.as_ref()).expect("the record is on disk");

@@ -182,7 +182,7 @@ class ProducerBuffer:
 class EncodedBatch:
     """One batch as an encoded ProduceRequest: ``bytes(batch)``; its length is the number of its records.
 
-    ``Broker.call`` takes it as it is, and does not check again what was encoded here.
+    ``Broker.call`` takes its records as they are, unchecked and uncopied: once they are appended, ``bytes`` raises.
     """
 
     def __bytes__(self) -> bytes: ...
@@ -214,7 +214,7 @@ class BufferedSend:
         key: Buffer | None = None,
         *,
         partition: int | None = None,
-        timestamp_ns: int = 0,
+        timestamp_ns: int | None = None,
         headers: Mapping[str, bytes] | None = None,
     ) -> None:
         """See ``telemetry_broker.Producer.send``."""

@@ -45,6 +45,7 @@ pub use self::wakeup::{Subscription, Wakeups};
 use crate::clock::{Clock, SystemClock};
 use crate::disk::{Disk, MemoryDisk, RealDisk};
 use crate::error::{Code, Error, Result};
+use crate::log::frame::{Entries, FrameBody};
 use crate::log::{Appended, Durability, LogId};
 use crate::partitioner::partition_for_key;
 use crate::queue::Mode;
@@ -380,6 +381,21 @@ impl Broker {
 
     /// As [`Broker::produce`], but nobody may be told before [`Broker::settle`].
     pub fn produce_unsettled(&self, head: &ProduceHead<'_>) -> Result<(Vec<Placed>, Unsettled)> {
+        self.place(head, None)
+    }
+
+    /// As [`Broker::produce_unsettled`] for a batch of a named partition whose records are not in `head` but here, checked
+    /// and `count` of them; they are taken if they are appended, and left otherwise.
+    pub fn produce_body(
+        &self,
+        head: &ProduceHead<'_>,
+        body: &mut FrameBody,
+        count: u32,
+    ) -> Result<(Vec<Placed>, Unsettled)> {
+        self.place(head, Some((Entries::Body(body), count)))
+    }
+
+    fn place(&self, head: &ProduceHead<'_>, body: Option<(Entries<'_>, u32)>) -> Result<(Vec<Placed>, Unsettled)> {
         let topic = self.topic(head.topic)?;
         self.check_not_draining()?;
         let producer = check_producer(head)?;
@@ -387,11 +403,13 @@ impl Broker {
         let mut unsettled = Unsettled::of(topic.clone());
         let placed = if let Some(number) = head.partition {
             let partition = topic.partition(number)?;
-            self.append_unsettled(&mut unsettled, &partition, &head.records, producer).map(|placed| vec![placed])
+            let batch = body.unwrap_or_else(|| as_batch(&head.records));
+            self.append_unsettled(&mut unsettled, &partition, batch, producer).map(|placed| vec![placed])
         } else {
             let split = split_by_key(&topic, &head.records)?.into_iter();
-            let appended =
-                split.map(|(partition, records)| self.append_unsettled(&mut unsettled, &partition, &records, producer));
+            let appended = split.map(|(partition, records)| {
+                self.append_unsettled(&mut unsettled, &partition, as_batch(&records), producer)
+            });
             appended.collect()
         };
         match placed {
@@ -455,13 +473,12 @@ impl Broker {
         &self,
         unsettled: &mut Unsettled,
         partition: &Arc<Partition>,
-        records: &Records<'_>,
+        (entries, count): (Entries<'_>, u32),
         producer: Option<(&str, u64)>,
     ) -> Result<Placed> {
-        let (appended, write) = partition.append_unsettled(records, producer, self.inner.clock.wall_ns())?;
+        let (appended, write) = partition.append_unsettled(entries, count, producer, self.inner.clock.wall_ns())?;
         self.written(partition);
-        let placed =
-            Placed { partition: partition.number(), log_id: partition.log_id(), count: records.count(), appended };
+        let placed = Placed { partition: partition.number(), log_id: partition.log_id(), count, appended };
         unsettled.add(partition, write);
         Ok(placed)
     }
@@ -647,6 +664,10 @@ fn topic_not_found(name: &str) -> Error {
 }
 
 /// The producer of a request, if it names one.
+fn as_batch<'a>(records: &'a Records<'_>) -> (Entries<'a>, u32) {
+    (Entries::Borrowed(records.bytes()), records.count())
+}
+
 fn check_producer<'a>(head: &ProduceHead<'a>) -> Result<Option<(&'a str, u64)>> {
     if head.producer.is_empty() {
         if head.sequence != 0 {

@@ -16,6 +16,7 @@ use super::info::{GroupInfo, PartitionInfo};
 use super::sync::{Guard as MutexGuard, Mutex};
 use crate::disk::Disk;
 use crate::error::{Code, Error, Result};
+use crate::log::frame::Entries;
 use crate::log::producers::producer_id;
 use crate::log::{Appended, Durability, Log, LogId, LogOptions};
 use crate::queue::journal::Journal;
@@ -241,7 +242,8 @@ impl Partition {
 
     /// Appends a batch and returns once the durability holds. `producer` is a name and a sequence.
     pub fn append(&self, records: &Records<'_>, producer: Option<(&str, u64)>, now_ns: i64) -> Result<Appended> {
-        let (appended, unsettled) = self.append_unsettled(records, producer, now_ns)?;
+        let entries = Entries::Borrowed(records.bytes());
+        let (appended, unsettled) = self.append_unsettled(entries, records.count(), producer, now_ns)?;
         self.settle(unsettled.as_ref())?;
         Ok(appended)
     }
@@ -249,16 +251,17 @@ impl Partition {
     /// As [`Partition::append`], but nobody may be told before [`Partition::settle`].
     pub fn append_unsettled(
         &self,
-        records: &Records<'_>,
+        entries: Entries<'_>,
+        count: u32,
         producer: Option<(&str, u64)>,
         now_ns: i64,
     ) -> Result<(Appended, Option<UnsettledWrite>)> {
         let mut inner = self.open_inner()?;
         inner.flush_if_due(&*self.disk)?;
         let producer = producer.map(|(name, sequence)| (producer_id(name), sequence));
-        let appended = inner.log.append(records.bytes(), records.count(), producer, now_ns)?;
+        let appended = inner.log.append_entries(entries, count, producer, now_ns)?;
         if let Appended::At { .. } = appended {
-            inner.appended += u64::from(records.count());
+            inner.appended += u64::from(count);
         }
         // A duplicate, too: it may be one whose first copy still waits for its sync.
         Ok((appended, inner.wrote(Journals::Untouched)))

@@ -13,8 +13,9 @@ use super::info::{GroupInfo, PartitionInfo};
 use super::names;
 use super::partition::Partition;
 use super::topic::{Topic, group_not_found};
-use super::{Broker, Code, Delivered, Error, MAX_ANSWER_BYTES, Receive, Result, Unsettled};
+use super::{Broker, Code, Delivered, Error, MAX_ANSWER_BYTES, Placed, Receive, Result, Unsettled};
 use crate::log::Appended;
+use crate::log::frame::FrameBody;
 use crate::queue::lease::LeaseId;
 use crate::queue::{Mode, Settled};
 use crate::wire::cursor::{put_varint, varint_len};
@@ -135,6 +136,19 @@ fn page<M: Message>(entries: impl Iterator<Item = M>, max: u32) -> (Vec<M>, bool
     (taken, false)
 }
 
+/// The answer to a `Produce`.
+fn produced((placed, unsettled): (Vec<Placed>, Unsettled)) -> (Vec<u8>, Unsettled) {
+    let appended = placed.iter().map(|placed| {
+        let at =
+            v1::Appended { partition: placed.partition, log_id: placed.log_id.0.to_vec(), ..v1::Appended::default() };
+        match placed.appended {
+            Appended::At { base } => v1::Appended { base_offset: base, count: placed.count, ..at },
+            Appended::Duplicate => v1::Appended { duplicate: true, ..at },
+        }
+    });
+    (v1::ProduceResponse { appended: appended.collect() }.encode_to_vec(), unsettled)
+}
+
 /// An answer, and what of it is to be waited for, if anything is.
 fn left_to_settle((response, unsettled): (Vec<u8>, Unsettled)) -> (Vec<u8>, Option<Unsettled>) {
     (response, (!unsettled.is_settled()).then_some(unsettled))
@@ -159,15 +173,23 @@ impl Broker {
     /// nobody may be told of it before.
     pub fn call_unsettled(&self, method: &str, request: &[u8]) -> Result<(Vec<u8>, Option<Unsettled>)> {
         match method {
-            "Produce" => self.call_produce(&ProduceHead::parse(request)?),
+            "Produce" => {
+                let placed = self.produce_unsettled(&ProduceHead::parse(request)?)?;
+                Ok(left_to_settle(produced(placed)))
+            }
             "Ack" => Ok(left_to_settle(self.rpc_ack(decode(method, request)?)?)),
             _ => Ok((self.call_settled(method, request)?, None)),
         }
     }
 
-    /// [`Broker::call_unsettled`] of a `Produce` whose request was walked and checked before.
-    pub fn call_produce(&self, head: &ProduceHead<'_>) -> Result<(Vec<u8>, Option<Unsettled>)> {
-        self.rpc_produce(head).map(left_to_settle)
+    /// [`Broker::call_unsettled`] of a `Produce`, see [`Broker::produce_body`].
+    pub fn call_produce(
+        &self,
+        head: &ProduceHead<'_>,
+        body: &mut FrameBody,
+        count: u32,
+    ) -> Result<(Vec<u8>, Option<Unsettled>)> {
+        Ok(left_to_settle(produced(self.produce_body(head, body, count)?)))
     }
 
     fn call_settled(&self, method: &str, request: &[u8]) -> Result<Vec<u8>> {
@@ -210,22 +232,6 @@ impl Broker {
                 format!("this broker (version {}) does not know the call {method:?}", env!("CARGO_PKG_VERSION")),
             )),
         }
-    }
-
-    fn rpc_produce(&self, head: &ProduceHead<'_>) -> Result<(Vec<u8>, Unsettled)> {
-        let (placed, unsettled) = self.produce_unsettled(head)?;
-        let appended = placed.iter().map(|placed| {
-            let at = v1::Appended {
-                partition: placed.partition,
-                log_id: placed.log_id.0.to_vec(),
-                ..v1::Appended::default()
-            };
-            match placed.appended {
-                Appended::At { base } => v1::Appended { base_offset: base, count: placed.count, ..at },
-                Appended::Duplicate => v1::Appended { duplicate: true, ..at },
-            }
-        });
-        Ok((v1::ProduceResponse { appended: appended.collect() }.encode_to_vec(), unsettled))
     }
 
     /// `Receive`, with the records as they stand in the log: for who needs them in no message.

@@ -72,6 +72,19 @@ impl Header {
         plausible.then_some(header)
     }
 
+    /// Writes it to the first [`HEADER_BYTES`].
+    fn put(&self, frame: &mut [u8]) {
+        frame[..4].copy_from_slice(&self.len.to_le_bytes());
+        frame[4..8].copy_from_slice(&self.crc.to_le_bytes());
+        frame[8..16].copy_from_slice(&self.base_offset.to_le_bytes());
+        frame[16..20].copy_from_slice(&self.count.to_le_bytes());
+        frame[20..28].copy_from_slice(&self.skipped.to_le_bytes());
+        frame[28..36].copy_from_slice(&self.append_ns.to_le_bytes());
+        frame[36..44].copy_from_slice(&self.producer_id.to_le_bytes());
+        frame[44..52].copy_from_slice(&self.sequence.to_le_bytes());
+        frame[52..60].copy_from_slice(&self.synced_end.to_le_bytes());
+    }
+
     /// Bytes of the whole frame.
     pub fn frame_bytes(&self) -> u64 {
         u64::from(self.len) + PREFIX_BYTES as u64
@@ -88,44 +101,122 @@ impl Header {
     }
 }
 
+/// Entries that are to become a frame without being copied: in front of them is room for its header.
+#[derive(Debug, Default)]
+pub struct FrameBody {
+    /// Empty once a frame was made of it, else never shorter than the room.
+    bytes: Vec<u8>,
+    room: usize,
+}
+
+impl FrameBody {
+    /// No entries, with room for so many bytes of both in front of them and for as many of theirs.
+    pub fn with_room(prefix_bytes: usize, capacity: usize) -> FrameBody {
+        let room = prefix_bytes.max(HEADER_BYTES);
+        let mut bytes = Vec::with_capacity(room + capacity);
+        bytes.resize(room, 0);
+        FrameBody { bytes, room }
+    }
+
+    /// The entries.
+    pub fn records(&self) -> &[u8] {
+        self.bytes.get(self.room..).unwrap_or_default()
+    }
+
+    /// To put entries at its end.
+    pub fn end(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// The entries behind `prefix`, for which there must be room; None once a frame was made of them.
+    pub fn behind(&mut self, prefix: &[u8]) -> Option<&[u8]> {
+        let start = self.room - prefix.len();
+        self.bytes.get_mut(start..self.room)?.copy_from_slice(prefix);
+        Some(&self.bytes[start..])
+    }
+
+    /// A frame for a segment, or one in memory only, which needs no CRC; `header.len` and `header.crc` are filled in.
+    fn into_frame(self, mut header: Header, is_written: bool) -> Frame {
+        let FrameBody { mut bytes, room } = self;
+        let start = room - HEADER_BYTES;
+        let frame = &mut bytes[start..];
+        header.len = u32::try_from(frame.len() - PREFIX_BYTES).unwrap_or(u32::MAX);
+        header.crc = 0;
+        header.put(frame);
+        if is_written {
+            header.crc = crc32c::crc32c(&frame[PREFIX_BYTES..]);
+            frame[4..PREFIX_BYTES].copy_from_slice(&header.crc.to_le_bytes());
+        }
+        Frame { bytes, start, header }
+    }
+}
+
+/// The entries of a frame to come, to be copied or taken.
+#[derive(Debug)]
+pub enum Entries<'a> {
+    /// These.
+    Borrowed(&'a [u8]),
+    /// These, which are gone once they are appended.
+    Body(&'a mut FrameBody),
+}
+
+impl Entries<'_> {
+    /// The entries.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Body(body) => body.records(),
+        }
+    }
+
+    /// See [`FrameBody::into_frame`].
+    pub(super) fn take(&mut self, header: Header, is_written: bool) -> Frame {
+        match self {
+            Self::Borrowed(bytes) if is_written => Frame::new(header, bytes),
+            Self::Borrowed(bytes) => Frame::in_memory(header, bytes),
+            Self::Body(body) => std::mem::take(*body).into_frame(header, is_written),
+        }
+    }
+
+    /// Gives a frame that was not appended back to where it was taken from.
+    pub(super) fn give_back(&mut self, frame: Frame) {
+        if let Self::Body(body) = self {
+            **body = FrameBody { bytes: frame.bytes, room: frame.start + HEADER_BYTES };
+        }
+    }
+}
+
 /// A whole frame in memory.
 #[derive(Debug)]
 pub struct Frame {
     bytes: Vec<u8>,
+    /// Where it begins.
+    start: usize,
     header: Header,
 }
 
 impl Frame {
     /// Builds a frame for a segment; `header.len` and `header.crc` are filled in.
     pub fn new(header: Header, records: &[u8]) -> Frame {
-        let mut frame = Self::in_memory(header, records);
-        frame.header.crc = crc32c::crc32c(&frame.bytes[PREFIX_BYTES..]);
-        frame.bytes[4..PREFIX_BYTES].copy_from_slice(&frame.header.crc.to_le_bytes());
-        frame
+        Self::of(header, records, true)
     }
 
     /// Builds a frame that no segment may have: the CRC is left out, which is half of what a frame costs.
-    pub fn in_memory(mut header: Header, records: &[u8]) -> Frame {
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + records.len());
-        (header.len, header.crc) = (u32::try_from(HEADER_BYTES - PREFIX_BYTES + records.len()).unwrap_or(u32::MAX), 0);
-        bytes.extend_from_slice(&header.len.to_le_bytes());
-        bytes.extend_from_slice(&header.crc.to_le_bytes());
-        bytes.extend_from_slice(&header.base_offset.to_le_bytes());
-        bytes.extend_from_slice(&header.count.to_le_bytes());
-        bytes.extend_from_slice(&header.skipped.to_le_bytes());
-        bytes.extend_from_slice(&header.append_ns.to_le_bytes());
-        bytes.extend_from_slice(&header.producer_id.to_le_bytes());
-        bytes.extend_from_slice(&header.sequence.to_le_bytes());
-        bytes.extend_from_slice(&header.synced_end.to_le_bytes());
-        bytes.extend_from_slice(records);
-        Frame { bytes, header }
+    pub fn in_memory(header: Header, records: &[u8]) -> Frame {
+        Self::of(header, records, false)
+    }
+
+    fn of(header: Header, records: &[u8], is_written: bool) -> Frame {
+        let mut body = FrameBody::with_room(HEADER_BYTES, records.len());
+        body.end().extend_from_slice(records);
+        body.into_frame(header, is_written)
     }
 
     /// Takes a frame's bytes; None unless they are one whole frame and its CRC holds.
     pub fn parse(bytes: Vec<u8>) -> Option<Frame> {
         let header = Header::parse(bytes.first_chunk()?)?;
         let whole = header.frame_bytes() == bytes.len() as u64;
-        (whole && crc32c::crc32c(&bytes[PREFIX_BYTES..]) == header.crc).then_some(Frame { bytes, header })
+        (whole && crc32c::crc32c(&bytes[PREFIX_BYTES..]) == header.crc).then_some(Frame { bytes, start: 0, header })
     }
 
     /// The fields in front of the records.
@@ -135,12 +226,12 @@ impl Frame {
 
     /// The frame as it stands in a segment.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[self.start..]
     }
 
     /// All records, as entries.
     pub fn records(&self) -> &[u8] {
-        &self.bytes[HEADER_BYTES..]
+        &self.bytes[self.start + HEADER_BYTES..]
     }
 
     /// The entries of the offsets `from..to`, which must lie inside the frame.

@@ -31,7 +31,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::frame::{Frame, Header};
+use self::frame::{Entries, Frame, Header};
 use self::gaps::Gaps;
 use self::producers::Producers;
 use self::segment::{Reader, Segment};
@@ -363,6 +363,17 @@ impl Log {
         producer: Option<(u64, u64)>,
         now_ns: i64,
     ) -> Result<Appended> {
+        self.append_entries(Entries::Borrowed(records), count, producer, now_ns)
+    }
+
+    /// As [`Log::append`]; a body is taken if it is appended, and left otherwise.
+    pub fn append_entries(
+        &mut self,
+        mut entries: Entries<'_>,
+        count: u32,
+        producer: Option<(u64, u64)>,
+        now_ns: i64,
+    ) -> Result<Appended> {
         if let Some((id, sequence)) = producer
             && sequence <= self.producers.sequence(id)
         {
@@ -374,7 +385,7 @@ impl Log {
         if let Some((id, _)) = producer {
             self.admit_producer(id, now_ns)?;
         }
-        self.make_room(records.len() as u64)?;
+        self.make_room(entries.bytes().len() as u64)?;
         let base = self.end;
         self.cover(base + u64::from(count))?;
         let (producer_id, sequence) = producer.unwrap_or_default();
@@ -391,10 +402,11 @@ impl Log {
             synced_end: self.synced_end,
         };
         let written = self.options.durability != Durability::Memory && self.tail.is_written();
-        let frame = if written { Frame::new(header, records) } else { Frame::in_memory(header, records) };
+        let frame = entries.take(header, written);
         self.gaps.note(self.intact_end()..base);
-        if written {
-            self.write(&frame)?;
+        if written && let Err(err) = self.write(&frame) {
+            entries.give_back(frame);
+            return Err(err);
         }
         self.producers.note(frame.header());
         self.end = frame.header().end_offset();

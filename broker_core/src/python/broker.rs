@@ -10,6 +10,7 @@ use pyo3::types::PyBytes;
 
 use super::bytes::Input;
 use super::delivery::PyDelivery;
+use super::encoded::Request;
 use super::errors::to_py_err;
 use crate::broker::{Broker, BrokerOptions, Subscription, Unsettled};
 use crate::clock::{Clock, ManualClock};
@@ -110,14 +111,6 @@ impl PyBroker {
     }
 }
 
-/// As [`Broker::call_unsettled`], without a second look at what this process has encoded itself.
-fn call(broker: &Broker, method: &str, request: &Input) -> Result<(Vec<u8>, Option<Unsettled>)> {
-    match request {
-        Input::Encoded(batch) if method == "Produce" => broker.call_produce(&batch.get().head()),
-        _ => broker.call_unsettled(method, request.as_slice()),
-    }
-}
-
 fn durability_of(name: &str) -> Result<Durability> {
     match name {
         "memory" => Ok(Durability::Memory),
@@ -168,9 +161,9 @@ impl PyBroker {
         Ok(Self { broker, process: std::process::id() })
     }
 
-    fn call<'py>(&self, py: Python<'py>, method: &str, request: Input) -> PyResult<Bound<'py, PyBytes>> {
+    fn call<'py>(&self, py: Python<'py>, method: &str, request: Request) -> PyResult<Bound<'py, PyBytes>> {
         let response = self.run(py, |broker| {
-            let (response, unsettled) = call(broker, method, &request)?;
+            let (response, unsettled) = request.call(broker, method)?;
             unsettled.map_or(Ok(()), |unsettled| broker.settle(&unsettled))?;
             Ok(response)
         })?;
@@ -190,9 +183,9 @@ impl PyBroker {
         &self,
         py: Python<'py>,
         method: &str,
-        request: Input,
+        request: Request,
     ) -> PyResult<(Bound<'py, PyBytes>, Option<PyUnsettled>)> {
-        let (response, unsettled) = self.run(py, |broker| call(broker, method, &request))?;
+        let (response, unsettled) = self.run(py, |broker| request.call(broker, method))?;
         Ok((PyBytes::new(py, &response), unsettled.map(PyUnsettled)))
     }
 

@@ -5,16 +5,12 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-use super::encoded::PyEncodedBatch;
-
 /// The bytes of an argument, usable without the GIL.
 pub enum Input {
     /// An immutable `bytes`, kept alive.
     Borrowed(PyBackedBytes),
     /// What another buffer held.
     Copied(Vec<u8>),
-    /// A request of a producer's buffer.
-    Encoded(Py<PyEncodedBatch>),
 }
 
 impl Input {
@@ -23,7 +19,6 @@ impl Input {
         match self {
             Self::Borrowed(bytes) => bytes,
             Self::Copied(bytes) => bytes,
-            Self::Encoded(batch) => batch.get().request(),
         }
     }
 }
@@ -34,9 +29,6 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Input {
     fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
         if let Ok(bytes) = value.cast::<PyBytes>() {
             return Ok(Self::Borrowed(PyBackedBytes::from(bytes.to_owned())));
-        }
-        if let Ok(batch) = value.cast::<PyEncodedBatch>() {
-            return Ok(Self::Encoded(batch.to_owned().unbind()));
         }
         let buffer: PyBuffer<u8> = PyBuffer::get(&value)?;
         Ok(Self::Copied(buffer.to_vec(value.py())?))

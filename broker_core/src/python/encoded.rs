@@ -1,10 +1,16 @@
-//! `EncodedBatch`: what a producer's buffer gives out, ready for the wire and for the core of this process.
+//! `EncodedBatch`: what a producer's buffer gives out, for the wire and for the core of this process.
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::bytes::Input;
+use super::errors::to_py_err;
+use crate::broker::{Broker, Unsettled};
+use crate::error::{Code, Error, Result};
+use crate::log::frame::FrameBody;
 use crate::wire::{ProduceHead, Records};
 
 /// What all batches of a producer say.
@@ -21,27 +27,24 @@ pub struct PyEncodedBatch {
     pub(super) address: Arc<Address>,
     pub(super) partition: u32,
     pub(super) sequence: u64,
-    /// Where in the request its records begin.
-    pub(super) head_bytes: usize,
     pub(super) count: u32,
-    pub(super) request: Vec<u8>,
+    /// The request in front of its records, encoded.
+    pub(super) head: Vec<u8>,
+    /// The records, until a broker of this process has appended them.
+    pub(super) body: Mutex<FrameBody>,
 }
 
 impl PyEncodedBatch {
-    /// The encoded request.
-    pub fn request(&self) -> &[u8] {
-        &self.request
-    }
-
-    /// Its fields.
-    pub fn head(&self) -> ProduceHead<'_> {
-        ProduceHead {
+    /// Produces it.
+    fn produce(&self, broker: &Broker) -> Result<(Vec<u8>, Option<Unsettled>)> {
+        let head = ProduceHead {
             topic: &self.address.topic,
             partition: Some(self.partition),
             producer: &self.address.producer,
             sequence: self.sequence,
-            records: Records::checked(&self.request[self.head_bytes..], self.count),
-        }
+            records: Records::empty(),
+        };
+        broker.call_produce(&head, &mut self.body.lock(), self.count)
     }
 }
 
@@ -51,7 +54,33 @@ impl PyEncodedBatch {
         self.count as usize
     }
 
-    fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.request)
+    fn __bytes__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let mut body = self.body.lock();
+        let Some(request) = body.behind(&self.head) else {
+            return Err(to_py_err(&Error::new(Code::InvalidArgument, "this batch is gone: it was appended")));
+        };
+        Ok(PyBytes::new(py, request))
+    }
+}
+
+/// The request of a call.
+#[derive(FromPyObject)]
+pub enum Request {
+    /// A batch of this process.
+    Batch(Py<PyEncodedBatch>),
+    /// An encoded message.
+    Message(Input),
+}
+
+impl Request {
+    /// As [`Broker::call_unsettled`].
+    pub fn call(&self, broker: &Broker, method: &str) -> Result<(Vec<u8>, Option<Unsettled>)> {
+        match self {
+            Self::Message(request) => broker.call_unsettled(method, request.as_slice()),
+            Self::Batch(batch) if method == "Produce" => batch.get().produce(broker),
+            Self::Batch(_) => {
+                Err(Error::new(Code::InvalidArgument, format!("{method}: an EncodedBatch is a request to Produce")))
+            }
+        }
     }
 }

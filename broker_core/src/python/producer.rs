@@ -9,12 +9,13 @@ use parking_lot::{Condvar, Mutex};
 use prost::Message;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyMapping};
+use pyo3::types::{PyBytes, PyList, PyMapping};
 
 use super::bytes::with_bytes;
 use super::encoded::{Address, PyEncodedBatch};
 use super::errors::to_py_err;
 use crate::error::{Code, Error};
+use crate::log::frame::FrameBody;
 use crate::partitioner::partition_for_key;
 use crate::wire::record::{
     MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_HEADER_NAME_BYTES, MAX_HEADERS, MAX_RECORD_BYTES, put_record,
@@ -29,20 +30,14 @@ const FIRST: i64 = -2;
 /// Longest linger and longest wait: more is no different, and no time to come is further away than a clock can tell.
 const MAX_LINGER_SECONDS: f64 = 1e9;
 
-/// The next request of one partition, encoded as it grows: the head, then the records.
+/// The next batch of one partition, encoded as it grows.
 struct Part {
-    request: Vec<u8>,
-    head_bytes: usize,
+    body: FrameBody,
+    bytes: usize,
     records: u32,
     sequence: u64,
     /// When its first record came; None: there is none, or `due` has given it out.
     since: Option<Instant>,
-}
-
-impl Part {
-    fn record_bytes(&self) -> usize {
-        self.request.len() - self.head_bytes
-    }
 }
 
 struct Buffer {
@@ -68,6 +63,8 @@ enum Sleep {
 #[pyclass(name = "ProducerBuffer", module = "telemetry_broker._core", frozen)]
 pub struct PyProducerBuffer {
     address: Arc<Address>,
+    /// What a request has in front of its records, at most.
+    most_head_bytes: usize,
     batch_bytes: usize,
     batch_records: u32,
     linger: Duration,
@@ -106,13 +103,13 @@ impl Buffer {
         let number = self.partition(partition, key)?;
         let was_empty = self.records == 0;
         let part = &mut self.parts[number];
-        let before = part.record_bytes();
+        let before = part.bytes;
         if part.records == MAX_BATCH_RECORDS
             || before >= MAX_BATCH_BYTES - 2 * MAX_RECORD_BYTES && before >= limits.bytes
         {
             return Err(format!("the batch of partition {number} is full: take it before more is sent"));
         }
-        put_record(&mut part.request, value, key, timestamp_ns, headers).map_err(|size| {
+        put_record(part.body.end(), value, key, timestamp_ns, headers).map_err(|size| {
             format!("a record of {size} bytes: a record may have {MAX_RECORD_BYTES}, its key and headers included")
         })?;
         part.records += 1;
@@ -124,7 +121,8 @@ impl Buffer {
             }
         }
         self.records += 1;
-        let after = part.record_bytes();
+        let after = part.body.records().len();
+        part.bytes = after;
         self.bytes += after - before;
         if after >= limits.bytes || part.records >= limits.records {
             return Ok(i64::try_from(number).unwrap_or(i64::MAX));
@@ -170,20 +168,41 @@ impl PyProducerBuffer {
     fn limits(&self) -> Limits<'_> {
         Limits { bytes: self.batch_bytes, records: self.batch_records, linger: self.linger, lingers: &self.lingers }
     }
+}
 
-    /// Begins the partition's next request; what it needs is known before its first record.
-    fn begin(&self, part: &mut Part, partition: u32) {
-        let head = v1::ProduceRequest {
-            topic: self.address.topic.clone(),
-            partition: Some(partition),
-            producer: self.address.producer.clone(),
-            sequence: part.sequence + 1,
-            records: Vec::new(),
-        };
-        part.request.clear();
-        part.head_bytes = head.encoded_len();
-        part.request.extend(head.encode_to_vec());
+impl PyProducerBuffer {
+    /// Adds values from `start` on while they are `bytes`, until a batch is ready. Returns the last one's index, and what
+    /// adding it came to; -2 where that is so of any of them.
+    fn add_run(&self, values: &Bound<'_, PyList>, start: usize) -> PyResult<(usize, Result<i64, String>)> {
+        let limits = self.limits();
+        let mut buffer = self.buffer.lock();
+        let (mut at, mut answer) = (start, NOT_READY);
+        loop {
+            let value = values.get_item(at)?;
+            let Ok(bytes) = value.cast::<PyBytes>() else { return Ok((at - 1, Ok(answer))) };
+            match buffer.add(limits, bytes.as_bytes(), None, None, 0, &[]) {
+                Ok(NOT_READY) => {}
+                Ok(FIRST) => answer = FIRST,
+                ready => return Ok((at, ready)),
+            }
+            if at + 1 == values.len() {
+                return Ok((at, Ok(answer)));
+            }
+            at += 1;
+        }
     }
+}
+
+/// What a request has in front of its records.
+fn head(address: &Address, partition: u32, sequence: u64) -> Vec<u8> {
+    let head = v1::ProduceRequest {
+        topic: address.topic.clone(),
+        partition: Some(partition),
+        producer: address.producer.clone(),
+        sequence,
+        records: Vec::new(),
+    };
+    head.encode_to_vec()
 }
 
 fn check_headers(headers: &[(String, Vec<u8>)]) -> PyResult<()> {
@@ -222,24 +241,28 @@ impl PyProducerBuffer {
         // A linger without an end is one that never ends while somebody watches.
         let linger = Duration::try_from_secs_f64(linger.clamp(0.0, MAX_LINGER_SECONDS))
             .map_err(|err| invalid(format!("linger is {linger}: {err}")))?;
-        let new_part = |sequence| Part { request: Vec::new(), head_bytes: 0, records: 0, sequence, since: None };
+        let address = Arc::new(Address { topic, producer });
+        let most_head_bytes = head(&address, u32::MAX, u64::MAX).len();
+        let new_part = |sequence| Part {
+            body: FrameBody::with_room(most_head_bytes, 0),
+            bytes: 0,
+            records: 0,
+            sequence,
+            since: None,
+        };
         let parts = sequences.into_iter().map(new_part).collect();
         let buffer = Mutex::new(Buffer { parts, records: 0, bytes: 0, sticky: 0, sleeps: Sleep::Awake, woken: false });
-        // A batch is ready before the record that could pass the bound of a request.
-        let batch_bytes = batch_bytes.min(MAX_BATCH_BYTES - MAX_RECORD_BYTES - 16);
-        let this = Self {
-            address: Arc::new(Address { topic, producer }),
-            batch_bytes,
+        Ok(Self {
+            address,
+            most_head_bytes,
+            // A batch is ready before the record that could pass the bound of a request.
+            batch_bytes: batch_bytes.min(MAX_BATCH_BYTES - MAX_RECORD_BYTES - 16),
             batch_records,
             linger,
             buffer,
             lingers: Condvar::new(),
             halted: AtomicBool::new(false),
-        };
-        for (number, part) in (0..).zip(&mut this.buffer.lock().parts) {
-            this.begin(part, number);
-        }
-        Ok(this)
+        })
     }
 
     #[pyo3(signature = (value, key = None, partition = None, timestamp_ns = 0, headers = None))]
@@ -285,19 +308,26 @@ impl PyProducerBuffer {
             return Err(invalid(format!("{} values but {} keys", values.len(), keys.len())));
         }
         let limits = self.limits();
-        let mut answer = NOT_READY;
-        for index in start..values.len() {
+        let (mut answer, mut index) = (NOT_READY, start);
+        while index < values.len() {
             let value = values.get_item(index)?;
             let key = keys.as_ref().map(|keys| keys.get_item(index)).transpose()?.filter(|key| !key.is_none());
-            let added = match key {
-                None => with_bytes(&value, |value| self.buffer.lock().add(limits, value, None, None, 0, &[]))?,
-                Some(key) => with_bytes(&value, |value| {
+            let added = match (value.cast::<PyBytes>(), key) {
+                // No other code runs between two of these, so that they need one lock.
+                (Ok(_), None) if keys.is_none() => {
+                    let (next, added) = self.add_run(&values, index)?;
+                    index = next;
+                    added
+                }
+                (_, None) => with_bytes(&value, |value| self.buffer.lock().add(limits, value, None, None, 0, &[]))?,
+                (_, Some(key)) => with_bytes(&value, |value| {
                     with_bytes(&key, |key| self.buffer.lock().add(limits, value, Some(key), None, 0, &[]))
                 })??,
             };
             let ready = added.map_err(invalid)?;
+            index += 1;
             if ready >= 0 {
-                return Ok((index + 1, ready));
+                return Ok((index, ready));
             }
             if ready == FIRST {
                 answer = FIRST;
@@ -316,20 +346,20 @@ impl PyProducerBuffer {
         if part.records == 0 {
             return Ok(None);
         }
-        let (records, bytes) = (part.records, part.record_bytes());
         part.sequence += 1;
+        let (records, bytes) = (part.records, part.bytes);
+        // The next batch is about as large.
+        let next = FrameBody::with_room(self.most_head_bytes, bytes + bytes / 16);
         let number = u32::try_from(partition).unwrap_or(u32::MAX);
         let batch = PyEncodedBatch {
             address: self.address.clone(),
             partition: number,
             sequence: part.sequence,
-            head_bytes: part.head_bytes,
             count: records,
-            request: std::mem::take(&mut part.request),
+            head: head(&self.address, number, part.sequence),
+            body: Mutex::new(std::mem::replace(&mut part.body, next)),
         };
-        (part.records, part.since) = (0, None);
-        part.request.reserve(batch.request.len());
-        self.begin(part, number);
+        (part.bytes, part.records, part.since) = (0, 0, None);
         buffer.records -= records as usize;
         buffer.bytes -= bytes;
         if buffer.sticky == partition {
@@ -351,15 +381,12 @@ impl PyProducerBuffer {
                     return due;
                 }
                 let next = buffer.parts.iter().filter_map(|part| part.since).min().map(|since| since + self.linger);
-                match [next, until].into_iter().flatten().min() {
-                    Some(end) => {
-                        buffer.sleeps = Sleep::For(end);
-                        self.lingers.wait_until(&mut buffer, end);
-                    }
-                    None => {
-                        buffer.sleeps = Sleep::Forever;
-                        self.lingers.wait(&mut buffer);
-                    }
+                if let Some(end) = [next, until].into_iter().flatten().min() {
+                    buffer.sleeps = Sleep::For(end);
+                    self.lingers.wait_until(&mut buffer, end);
+                } else {
+                    buffer.sleeps = Sleep::Forever;
+                    self.lingers.wait(&mut buffer);
                 }
                 buffer.sleeps = Sleep::Awake;
             }

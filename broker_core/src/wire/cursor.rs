@@ -137,6 +137,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// Appends `value` as a varint.
+#[inline]
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value.to_le_bytes()[0] | 0x80);
@@ -152,6 +153,7 @@ pub const fn varint_len(value: u64) -> usize {
 }
 
 /// Appends a length-delimited field: tag, length, bytes. Field numbers up to 15 only (one byte of tag).
+#[inline]
 pub fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     out.push(field << 3 | 2);
     put_varint(out, bytes.len() as u64);

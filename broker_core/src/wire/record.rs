@@ -41,12 +41,6 @@ impl<'a> Records<'a> {
         Ok(head.records)
     }
 
-    /// Entries that stand as [`put_record`] has put them.
-    #[cfg(feature = "python")]
-    pub(crate) fn checked(bytes: &'a [u8], count: u32) -> Records<'a> {
-        Records { bytes: Cow::Borrowed(bytes), count }
-    }
-
     /// Joins entries that were checked before.
     pub(crate) fn trusted(bytes: Vec<u8>, count: u32) -> Records<'static> {
         Records { bytes: Cow::Owned(bytes), count }
