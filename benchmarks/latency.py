@@ -59,7 +59,7 @@ def measure_latency(workload: Workload, load: Load) -> Iterator[Result]:
     empty = percentile(round_trips[EMPTY].seconds, 50)
     yield from round_trip_results(round_trips, empty)
     for name, client, arrivals in (
-        ("grpc://", "send with linger 0, receive in a thread, an ack each", threads),
+        ("grpc://", "send with linger 0, iterate in a thread, an ack each", threads),
         ("grpc:// on asyncio", "the same as two tasks of telemetry_broker.aio", event_loop),
     ):
         yield from end_to_end_results(name, client, "os", arrivals)
@@ -134,14 +134,13 @@ def broker_latencies(url: str, load: Load) -> Arrivals:
         broker.create_topic("latency", partitions=4, durability="os")
 
         def take() -> None:
-            with broker.consumer("latency", group="bench", visibility_timeout=60) as consumer:
-                while not arrivals.complete:
-                    batch = consumer.receive(wait=10)
-                    if not batch:
-                        return
+            with broker.consumer("latency", group="bench", visibility_timeout=60, idle_timeout=10) as consumer:
+                for batch in consumer:
                     for value in batch.values:
                         arrivals.take(value)
                     batch.ack()
+                    if arrivals.complete:
+                        return
 
         taker = threading.Thread(target=take, daemon=True)
         taker.start()
@@ -158,14 +157,15 @@ async def aio_latencies(url: str, load: Load) -> Arrivals:
         await broker.create_topic("latency-aio", partitions=4, durability="os")
 
         async def take() -> None:
-            async with broker.consumer("latency-aio", group="bench", visibility_timeout=60) as consumer:
-                while not arrivals.complete:
-                    batch = await consumer.receive(wait=10)
-                    if not batch:
-                        return
+            async with broker.consumer(
+                "latency-aio", group="bench", visibility_timeout=60, idle_timeout=10
+            ) as consumer:
+                async for batch in consumer:
                     for value in batch.values:
                         arrivals.take(value)
                     await batch.ack()
+                    if arrivals.complete:
+                        return
 
         taker = asyncio.create_task(take())
         async with broker.producer("latency-aio", linger=0) as producer:

@@ -186,6 +186,8 @@ class EncodedBatch:
     """
 
     def __bytes__(self) -> bytes: ...
+    def in_stream(self) -> bytes:
+        """As an encoded ProduceStreamRequest."""
     def __len__(self) -> int: ...
 
 @final

@@ -58,6 +58,7 @@ class Consumer:
         # An ordered group rewinds at a nack, and what was taken ahead of it would then come out of order.
         if transport.prefetches and demand.mode == "shared":
             self._ahead = Ahead(transport, self._leases, demand)
+            self._leases.call = self._ahead.call
         self._pid = os.getpid()
 
     @property

@@ -32,26 +32,13 @@ class EmbeddedTransport:
         self._refuse_closed()
         return self._core.call(method, request)
 
-    def start(self, method: str, request: Request, timeout: float, done: Done) -> None:  # noqa: ARG002
-        """See Transport; ``done`` is called in this thread, and a call to the core needs no timeout."""
-        answer: bytes | BrokerError = UnansweredError(UnavailableError(f"{self.url}: {method} was interrupted"))
-        try:
-            answer = self.call(method, request)
-        except BrokerError as error:
-            answer = error
-        finally:
-            done(answer)  # also when Ctrl-C came between: the caller's books must not wait for ever
+    def producing(self) -> EmbeddedProducing:
+        """See Transport."""
+        return EmbeddedProducing(self)
 
     def consume(self) -> Stream:
         """See Transport."""
         raise UnsupportedError(f"{self.url} has no streams: its calls are no round trips")
-
-    def ask(self, method: str, request: Request, timeout: float) -> bytes | BrokerError:  # noqa: ARG002
-        """See Transport."""
-        try:
-            return self.call(method, request)
-        except BrokerError as error:
-            return error
 
     def receiver(self, topic: str) -> EmbeddedReceiver:
         """See Transport."""
@@ -70,6 +57,37 @@ class EmbeddedTransport:
         if not self._closed:
             self._closed = True
             self._release(flush)
+
+
+class EmbeddedProducing:
+    """Calls the core, which answers by itself, without a timeout."""
+
+    def __init__(self, transport: EmbeddedTransport) -> None:
+        self._transport = transport
+
+    def start(self, request: Request, timeout: float, done: Done) -> None:  # noqa: ARG002
+        """See Producing; ``done`` is called in this thread."""
+        url = self._transport.url
+        answer: bytes | BrokerError = UnansweredError(UnavailableError(f"{url}: the call was interrupted"))
+        try:
+            answer = self._transport.call("Produce", request)
+        except BrokerError as error:
+            answer = error
+        finally:
+            done(answer)  # also when Ctrl-C came between: the caller's books must not wait for ever
+
+    def ask(self, request: Request, timeout: float) -> bytes | BrokerError:  # noqa: ARG002
+        """See Producing."""
+        try:
+            return self._transport.call("Produce", request)
+        except BrokerError as error:
+            return error
+
+    def overdue(self) -> None:
+        """See Producing."""
+
+    def close(self) -> None:
+        """See Producing."""
 
 
 class EmbeddedReceiver:

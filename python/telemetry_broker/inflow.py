@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Final
 
 from telemetry_broker import _core
-from telemetry_broker.errors import BrokerError, UnavailableError, error_from_code
+from telemetry_broker.errors import BrokerError, UnavailableError
 from telemetry_broker.leases import Lease
 from telemetry_broker.pace import FEW_DELIVERIES, Pace
 from telemetry_broker.receiving import Demand
+from telemetry_broker.stream_messages import ANSWERS, error_of
 from telemetry_broker.v1 import broker_pb2 as pb
 
 _DELIVERY_TAG: Final = b"\x0a"  # field 1 of ConsumeResponse, and of ReceiveResponse
@@ -42,6 +43,7 @@ class Inflow:
         self._waiting = 0  # callers without a delivery
         self._credit = 0  # deliveries that may come
         self._unsettled = 0  # credits taken back, and not answered yet
+        self._asked: deque[Callable[[bytes | BrokerError], None]] = deque()
 
     # The stream.
 
@@ -64,11 +66,22 @@ class Inflow:
                 self._unsettled -= 1
             case "goodbye":
                 raise UnavailableError("the broker is stopping", code="broker.draining", retry_after=1.0)
-            case "error":
-                raise error_from_code(response.error.code, response.error.message)
+            case str(kind) if kind in ANSWERS:
+                answer = error_of(response.error) if kind == "error" else getattr(response, kind).SerializeToString()
+                if not self._asked:
+                    raise answer if isinstance(answer, BrokerError) else BrokerError(f"{kind} that nobody asked for")
+                self._asked.popleft()(answer)
+
+    def asked(self, settle: Callable[[bytes | BrokerError], None]) -> None:
+        """An ack, nack or extend is about to be sent over the stream; ``settle`` gets its answer."""
+        self._asked.append(settle)
 
     def ended(self) -> list[Lease]:
-        """The stream is no more. Returns the leases of what came and nobody has: the broker gives it out again."""
+        """The stream is no more. Returns the leases of what came and nobody has: the broker gives it out again.
+
+        Who asked over the stream gets no answer from here.
+        """
+        self._asked.clear()
         self._send = None
         self._credit = self._unsettled = 0
         dropped = [lease for _, lease in self.ready]

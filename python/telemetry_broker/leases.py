@@ -203,10 +203,14 @@ class LeaseBook:
 
 
 class Leases:
-    """The book of a synchronous consumer: its calls are made here and now. Thread-safe."""
+    """The book of a synchronous consumer: its calls are made here and now. Thread-safe.
+
+    Attributes:
+        call: makes them.
+    """
 
     def __init__(self, transport: Transport, topic: str, group: str, *, ordered: bool) -> None:
-        self._call = transport.call
+        self.call = transport.call
         self._book = LeaseBook(topic, group, ordered=ordered)
 
     def add(self, delivery: _core.Delivery) -> Lease:
@@ -223,19 +227,19 @@ class Leases:
 
     def ack(self, parts: Iterable[Part]) -> int:
         """Acks; returns the number of records newly acked."""
-        return run(self._book.ack(parts), self._call)
+        return run(self._book.ack(parts), self.call)
 
     def nack(self, parts: Iterable[Part], *, delay_ms: int = 0, dead_letter: bool = False, reason: str = "") -> int:
         """Gives back; returns the number of records."""
-        return run(self._book.nack(parts, delay_ms=delay_ms, dead_letter=dead_letter, reason=reason), self._call)
+        return run(self._book.nack(parts, delay_ms=delay_ms, dead_letter=dead_letter, reason=reason), self.call)
 
     def extend(self, leases: Iterable[Lease], timeout_ms: int) -> None:
         """Restarts the leases' timeouts."""
-        run(self._book.extend(leases, timeout_ms), self._call)
+        run(self._book.extend(leases, timeout_ms), self.call)
 
     def give_back(self) -> None:
         """Nacks all that is open."""
-        run(self._book.give_back(), self._call)
+        run(self._book.give_back(), self.call)
 
 
 def _without(ranges: list[range], gone: range) -> list[range]:

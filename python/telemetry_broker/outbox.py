@@ -102,6 +102,7 @@ class Outbox:
         self._buffer = buffer
         self._on_error = on_error
         self._followed: set[int] = set()  # partitions whose next batch leaves when the one above is settled
+        self._gathered = False  # small batches wait until nothing is on its way
         self._appends = False
 
     @property
@@ -162,6 +163,15 @@ class Outbox:
             self.stalled.add(partition)
             self.halted = True
 
+    def gather(self) -> bool:
+        """Whether a small batch is to wait for the answers that are on their way, and leave with what came meanwhile.
+
+        Nagle's rule (RFC 896): the first record leaves at once, and where they come faster than answers do, each
+        message carries what one answer took. A broker is asked as often as it can answer, and not once a record.
+        """
+        self._gathered = self._busy()
+        return self._gathered
+
     def take(self, partition: int) -> SentBatch | None:
         """Moves the records of a free partition out of the buffer; None when there are none, or nobody sends them."""
         taken = None if self.closed else self._buffer.take(partition)
@@ -208,20 +218,30 @@ class Outbox:
             del times[batch]
         return due, min(times.values()) - now if times else None
 
-    def settle(self, batch: SentBatch, outcome: Outcome) -> SentBatch | None:
-        """Frees the partition and returns the batch that waited for that, if any. Not once closed: that has counted."""
+    def settle(self, batch: SentBatch, outcome: Outcome) -> None:
+        """Frees the partition. Not once closed: that has counted."""
         del self.batches[batch.partition]
-        following = None
-        if batch.partition in self._followed:
-            self._followed.discard(batch.partition)
-            self.stalled.discard(batch.partition)
-            following = self.take(batch.partition)
         if isinstance(outcome, BrokerError):
             self.failed_records += batch.count
             if batch.waiter is None and self._on_error is None:
                 self.error = self.error or outcome
                 self.halted = True
-        return following
+
+    def following(self, batch: SentBatch) -> list[SentBatch]:
+        """What waited for a batch that was answered, taken out of the buffer: first what fills its partition."""
+        taken = []
+        if batch.partition in self._followed and self.is_free(batch.partition):
+            self._followed.discard(batch.partition)
+            self.stalled.discard(batch.partition)
+            taken.append(self.take(batch.partition))
+        if self._gathered and not self._busy():
+            self._gathered = False
+            taken += [self.take(partition) for partition in self._buffer.waiting() if self.is_free(partition)]
+        return [batch for batch in taken if batch is not None]
+
+    def _busy(self) -> bool:
+        """Whether a batch is on its way; not one that waits to be tried again."""
+        return any(batch.retry_at is None for batch in self.batches.values())
 
     def tell(self, batch: SentBatch, outcome: Outcome) -> None:
         """Passes the outcome on to whom it concerns."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Final, cast
 
@@ -16,8 +16,9 @@ import grpc
 
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError, ClosedError, UnavailableError, error_from_code
+from telemetry_broker.produce_stream import ProduceStream
 from telemetry_broker.status_details import read_details
-from telemetry_broker.transport import MAX_WAIT_MS, Done, Request, UnansweredError
+from telemetry_broker.transport import MAX_WAIT_MS, Done, UnansweredError
 from telemetry_broker.v1 import broker_pb2 as pb
 
 CALL_TIMEOUT: Final = 30.0
@@ -122,23 +123,9 @@ class RemoteTransport:
             _interrupted.append(self._channel)
             raise
 
-    def ask(self, method: str, request: Request, timeout: float) -> bytes | BrokerError:
+    def producing(self) -> ProduceStream:
         """See Transport."""
-        try:
-            return self._method(method)(bytes(request), timeout=timeout)
-        except grpc.RpcError as error:
-            return self.broker_error(method, error, maybe_done=True)
-        except ValueError:
-            return self.closed_error()
-        except BrokerError as error:
-            return error
-        except BaseException:
-            _interrupted.append(self._channel)
-            raise
-
-    def start(self, method: str, request: Request, timeout: float, done: Done) -> None:
-        """See Transport; ``done`` is called in another thread, or at once when the connection is closed."""
-        self.begin(RemoteCall(method, request, timeout, done))
+        return ProduceStream(self)
 
     def begin(self, call: RemoteCall) -> None:
         """Starts a call that can be cancelled. Never raises."""
@@ -198,14 +185,18 @@ class RemoteTransport:
             known = self._methods[method] = self._channel.unary_unary(SERVICE + method)
         return known
 
-    def _refuse(self) -> None:
+    def refused(self) -> BrokerError | None:
+        """Why no call can be made, if so."""
         if self._pid != os.getpid():
-            raise UnavailableError(
+            return UnavailableError(
                 f"{self.url} was opened before this process was forked; a connection does not survive a fork: "
                 "call connect() in the new process"
             )
-        if self._closed:
-            raise self.closed_error()
+        return self.closed_error() if self._closed else None
+
+    def _refuse(self) -> None:
+        if (refused := self.refused()) is not None:
+            raise refused
 
     def closed_error(self) -> ClosedError:
         """What every call after ``close`` raises."""
@@ -219,7 +210,7 @@ class RemoteTransport:
 class RemoteCall:
     """One call that does not block; ``done`` gets its answer or error, once."""
 
-    def __init__(self, method: str, request: Request, timeout: float, done: Done) -> None:
+    def __init__(self, method: str, request: bytes, timeout: float, done: Done) -> None:
         self.done = done
         self._method = method
         self._request = request
@@ -241,7 +232,7 @@ class RemoteCall:
             self.done(answer)
 
         try:
-            future = transport.future(self._method, bytes(self._request), self._timeout)
+            future = transport.future(self._method, self._request, self._timeout)
         except BrokerError as error:
             self.done(error)
             return
@@ -266,19 +257,26 @@ class RemoteStream:
 
     def __init__(self, transport: RemoteTransport) -> None:
         self._transport = transport
-        self._requests: SimpleQueue[bytes | None] = SimpleQueue()
+        self._requests: SimpleQueue[tuple[bytes, Callable[[], None] | None] | None] = SimpleQueue()
         self._call: grpc._CallIterator[bytes] | None = None
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: bytes, leaving: Callable[[], None] | None = None) -> None:
         """See Stream."""
-        self._requests.put(message)
+        self._requests.put((message, leaving))
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            self._call = self._transport.stream("Consume", iter(self._requests.get, None))
+            self._call = self._transport.stream("Consume", self._sent())
             yield from self._call
         except grpc.RpcError as error:
             raise self._transport.broker_error("Consume", error) from error
+
+    def _sent(self) -> Iterator[bytes]:
+        while (request := self._requests.get()) is not None:
+            message, leaving = request
+            if leaving is not None:
+                leaving()
+            yield message
 
     def cancel(self) -> None:
         """See Stream."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -37,13 +38,14 @@ class Sender:
         on_error: Callable[[BrokerError], None] | None,
     ) -> None:
         """``linger``: the buffer's."""
-        self._transport = transport
+        self._producing = transport.producing()
         self._buffer = buffer
         self.eager = linger == 0
         self._lock = threading.Lock()
         self._settled = threading.Condition(self._lock)
         # What follows is guarded by the lock, but for a look at one attribute.
         self._thread: threading.Thread | None = None
+        self._awake_by = math.inf  # when the thread looks again at what is overdue
         self.outbox = Outbox(topic, producer, buffer, delivery_timeout=delivery_timeout, on_error=on_error)
         _senders.add(self)
 
@@ -76,20 +78,22 @@ class Sender:
         """Lets the buffer's records leave when the oldest has waited for ``linger``; at once where that is nothing."""
         if self.eager:
             for partition in self._buffer.waiting():
-                self.dispatch(partition)
+                self.dispatch(partition, small=True)
         elif self._thread is None:
             with self._lock:
                 self._start_thread()
 
-    def dispatch(self, partition: int, *, stall: bool = False, here: bool = False) -> bool:
-        """Sends the partition's batch now, or leaves it to follow the one that is on its way; then returns False.
+    def dispatch(self, partition: int, *, stall: bool = False, small: bool = False, here: bool = False) -> bool:
+        """Sends the partition's batch now, or leaves it to follow what is on its way; then returns False.
 
-        ``stall``: the batch is full, so that no record is taken until it has left. ``here``: it is sent from this
-        thread, and answered when this returns.
+        ``stall``: the batch is full, so that no record is taken until it has left. ``small``: it can wait for its like,
+        see ``Outbox.gather``. ``here``: it is sent from this thread, and answered when this returns.
         """
         with self._lock:
             if not self.outbox.is_free(partition):
                 self.outbox.follow(partition, stall=stall)
+                return False
+            if small and self.outbox.gather():
                 return False
             batch = self.outbox.take(partition)
         if batch is not None and here:
@@ -133,6 +137,7 @@ class Sender:
             if self.outbox.closed:
                 return
             left = self.outbox.close()
+            self._producing.close()
             self._buffer.wake()
             self._settled.notify_all()
         for batch in left:
@@ -155,12 +160,14 @@ class Sender:
 
     def _start(self, batch: SentBatch) -> None:
         timeout = batch.attempt()
-        self._transport.start("Produce", batch.request, timeout, partial(self._answered, batch))
+        self._producing.start(batch.request, timeout, partial(self._answered, batch))
+        if time.monotonic() + timeout < self._awake_by:
+            self._watch()
 
     def _send_here(self, batch: SentBatch) -> None:
         answer: bytes | BrokerError = UnansweredError(UnavailableError("the call was interrupted"))
         try:
-            answer = self._transport.ask("Produce", batch.request, batch.attempt())
+            answer = self._producing.ask(batch.request, batch.attempt())
         finally:
             self._answered(batch, answer)  # also when Ctrl-C came between: it is tried again
 
@@ -171,17 +178,25 @@ class Sender:
             if outcome is None:
                 self._start_thread()
                 self._buffer.wake()
-                return
-            if self.outbox.closed:
+            elif self.outbox.closed:
                 return  # close() has counted it
-            following = self.outbox.settle(batch, outcome)
-            self._settled.notify_all()
-        self.outbox.tell(batch, outcome)
-        if following is not None:
-            self._start(following)
+            else:
+                self.outbox.settle(batch, outcome)
+                self._settled.notify_all()
+            following = self.outbox.following(batch)
+        if outcome is not None:
+            self.outbox.tell(batch, outcome)
+        for batch in following:
+            self._start(batch)
 
-    # The thread: lingering records and retries. It sleeps in the core until one of them is due, for good while there is
-    # none, so that it needs the interpreter only where it has something to send.
+    # The thread: lingering records, retries, and what is not answered in time. It sleeps in the core until one of them
+    # is due, for good while there is none, so that it needs the interpreter only where it has something to do.
+
+    def _watch(self) -> None:
+        """Has the thread look at what is overdue."""
+        with self._lock:
+            self._start_thread()
+        self._buffer.wake()
 
     def _start_thread(self) -> None:
         """The lock is held."""
@@ -194,10 +209,15 @@ class Sender:
             with self._lock:
                 if self.outbox.closed:
                     return
-                again, wait = self.outbox.due(time.monotonic())
+            self._awake_by = math.inf  # what is started from here on may be seen or not, so it wakes
+            overdue = self._producing.overdue()
+            self._awake_by = math.inf if overdue is None else time.monotonic() + overdue
+            with self._lock:
+                again, retry = self.outbox.due(time.monotonic())
             for batch in again:
                 self._start(batch)
-            for partition in self._buffer.due(0.0 if again else wait):
+            waits = [wait for wait in (overdue, retry) if wait is not None]
+            for partition in self._buffer.due(0.0 if again else min(waits, default=None)):
                 self.dispatch(partition)
 
 

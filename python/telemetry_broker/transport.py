@@ -51,14 +51,40 @@ class Receiver(Protocol):
 class Stream(Protocol):
     """One Consume stream; iterating gives the broker's messages until its end, or raises a BrokerError."""
 
-    def send(self, message: bytes) -> None:
-        """Puts an encoded ConsumeRequest on its way; neither waits nor raises. Thread-safe."""
+    def send(self, message: bytes, leaving: Callable[[], None] | None = None) -> None:
+        """Puts an encoded ConsumeRequest on its way; neither waits nor raises. Thread-safe.
+
+        ``leaving`` is called in another thread just before the message leaves, in the order of the messages.
+        """
 
     def __iter__(self) -> Iterator[bytes]:
         """To be used once."""
 
     def cancel(self) -> None:
         """Ends the stream at once, if it has not ended. Thread-safe."""
+
+
+class Producing(Protocol):
+    """One producer's way to the broker. Thread-safe."""
+
+    def start(self, request: Request, timeout: float, done: Done) -> None:
+        """Sends a ProduceRequest and hands its answer or its error to ``done``, once, in this thread or another.
+
+        Requests are stored in the order of these calls. An error after which the broker may still have done the work
+        comes as ``UnansweredError``. Never raises, but what interrupts the thread.
+        """
+
+    def ask(self, request: Request, timeout: float) -> bytes | BrokerError:
+        """As ``start``, for who waits for the answer."""
+
+    def overdue(self) -> float | None:
+        """Gives up what was not answered in time; returns the seconds until it is to be called again, None: no need to.
+
+        Whoever starts a request that times out sooner calls it then, too.
+        """
+
+    def close(self) -> None:
+        """What is on its way is still answered; nothing more may be started."""
 
 
 class Transport(Protocol):
@@ -70,14 +96,8 @@ class Transport(Protocol):
     def call(self, method: str, request: bytes) -> bytes:
         """Runs one unary call of BrokerService and returns its encoded answer; raises a BrokerError."""
 
-    def start(self, method: str, request: Request, timeout: float, done: Done) -> None:
-        """Runs a call and hands its answer or its error to ``done``, once, in this thread or another.
-
-        An error after which the broker may still have done the work comes as ``UnansweredError``. Never raises.
-        """
-
-    def ask(self, method: str, request: Request, timeout: float) -> bytes | BrokerError:
-        """As ``start``, in this thread: one handover less, for who waits anyway. Raises what interrupts the thread."""
+    def producing(self) -> Producing:
+        """A way for the batches of one producer."""
 
     def receiver(self, topic: str) -> Receiver:
         """A way to wait for records of a topic."""

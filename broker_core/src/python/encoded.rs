@@ -11,7 +11,11 @@ use super::errors::to_py_err;
 use crate::broker::{Broker, Unsettled};
 use crate::error::{Code, Error, Result};
 use crate::log::frame::FrameBody;
+use crate::wire::cursor::put_varint;
 use crate::wire::{ProduceHead, Records};
+
+/// What stands around a request on a stream, at most: a tag and a length.
+pub(super) const MOST_STREAM_BYTES: usize = 6;
 
 /// What all batches of a producer say.
 pub struct Address {
@@ -48,17 +52,29 @@ impl PyEncodedBatch {
     }
 }
 
+fn gone() -> PyErr {
+    to_py_err(&Error::new(Code::InvalidArgument, "this batch is gone: it was appended"))
+}
+
 #[pymethods]
 impl PyEncodedBatch {
     fn __len__(&self) -> usize {
         self.count as usize
     }
 
+    fn in_stream<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let mut body = self.body.lock();
+        let mut prefix = Vec::with_capacity(MOST_STREAM_BYTES + self.head.len());
+        prefix.push(1 << 3 | 2);
+        put_varint(&mut prefix, (self.head.len() + body.records().len()) as u64);
+        prefix.extend_from_slice(&self.head);
+        let message = body.behind(&prefix).ok_or_else(gone)?;
+        Ok(PyBytes::new(py, message))
+    }
+
     fn __bytes__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let mut body = self.body.lock();
-        let Some(request) = body.behind(&self.head) else {
-            return Err(to_py_err(&Error::new(Code::InvalidArgument, "this batch is gone: it was appended")));
-        };
+        let request = body.behind(&self.head).ok_or_else(gone)?;
         Ok(PyBytes::new(py, request))
     }
 }

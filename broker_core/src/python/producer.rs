@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMapping};
 
 use super::bytes::with_bytes;
-use super::encoded::{Address, PyEncodedBatch};
+use super::encoded::{Address, MOST_STREAM_BYTES, PyEncodedBatch};
 use super::errors::to_py_err;
 use crate::error::{Code, Error};
 use crate::log::frame::FrameBody;
@@ -63,7 +63,7 @@ enum Sleep {
 #[pyclass(name = "ProducerBuffer", module = "telemetry_broker._core", frozen)]
 pub struct PyProducerBuffer {
     address: Arc<Address>,
-    /// What a request has in front of its records, at most.
+    /// What a request has in front of its records, on a stream too, at most.
     most_head_bytes: usize,
     batch_bytes: usize,
     batch_records: u32,
@@ -242,7 +242,7 @@ impl PyProducerBuffer {
         let linger = Duration::try_from_secs_f64(linger.clamp(0.0, MAX_LINGER_SECONDS))
             .map_err(|err| invalid(format!("linger is {linger}: {err}")))?;
         let address = Arc::new(Address { topic, producer });
-        let most_head_bytes = head(&address, u32::MAX, u64::MAX).len();
+        let most_head_bytes = head(&address, u32::MAX, u64::MAX).len() + MOST_STREAM_BYTES;
         let new_part = |sequence| Part {
             body: FrameBody::with_room(most_head_bytes, 0),
             bytes: 0,

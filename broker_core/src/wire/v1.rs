@@ -340,6 +340,9 @@ pub struct Error {
     /// When above 0: worth a retry after so long.
     #[prost(uint32, tag = "3")]
     pub retry_after_ms: u32,
+    /// The field of the request that is wrong, where one is.
+    #[prost(string, tag = "4")]
+    pub field: ::prost::alloc::string::String,
 }
 /// One Produce on a stream.
 #[derive(Clone, PartialEq, ::prost::Message)]

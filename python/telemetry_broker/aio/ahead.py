@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from telemetry_broker.aio.transport import Stream, Transport
 from telemetry_broker.errors import BrokerError, UnavailableError
 from telemetry_broker.inflow import Inflow, encode_end, ended_error
 from telemetry_broker.receiving import Outage
+from telemetry_broker.stream_messages import in_consume
 
 _SETTLE_TIMEOUT: Final = 5.0
+_ANSWER_TIMEOUT: Final = 10.0
+"""Seconds until what was asked over a stream is asked by a call."""
 
 
 class Ahead:
@@ -33,12 +37,38 @@ class Ahead:
         self._changed = changed
         self._stream: Stream | None = None
         self._task: asyncio.Task[None] | None = None
+        self._asks: set[asyncio.Future[bytes | BrokerError | None]] = set()  # over the stream, without an answer
 
     async def settle(self, next_change: Callable[[float | None], Awaitable[bool]]) -> None:
         """Waits until nothing is on its way that nobody asks for any more; ``next_change`` waits for ``changed``."""
         end = time.monotonic() + _SETTLE_TIMEOUT
         while not self._inflow.settled and await next_change(end):
             pass
+
+    async def call(self, method: str, request: bytes, topic: str = "") -> bytes:
+        """Makes a call, over the stream where there is one and it has that call: that takes half as long.
+
+        What a stream left without an answer is asked again by itself: each of these calls may be repeated.
+        """
+        message = in_consume(method, request)
+        if message is None or self._stream is None:
+            return await self._transport.call(method, request, topic)
+        answer: asyncio.Future[bytes | BrokerError | None] = asyncio.get_running_loop().create_future()
+        self._asks.add(answer)
+        self._inflow.asked(partial(_settle, answer))
+        self._stream.send(message)
+        try:
+            async with asyncio.timeout(_ANSWER_TIMEOUT):
+                answered = await answer
+        except TimeoutError:
+            answered = None
+        finally:
+            self._asks.discard(answer)
+        if answered is None:
+            return await self._transport.call(method, request, topic)
+        if isinstance(answered, BrokerError):
+            raise answered
+        return answered
 
     def begin(self) -> None:
         """Begins the stream, if there is none."""
@@ -75,6 +105,8 @@ class Ahead:
                     stream.cancel()
                     self._stream = None
                     self._inflow.ended()
+                    for answer in self._asks:
+                        _settle(answer, None)
                 if not isinstance(error, UnavailableError):
                     raise error
                 if self._inflow.needed:
@@ -84,3 +116,8 @@ class Ahead:
         finally:
             self._task = None
             self._changed()
+
+
+def _settle(answer: asyncio.Future[bytes | BrokerError | None], answered: bytes | BrokerError | None) -> None:
+    if not answer.done():  # else nobody waits any more
+        answer.set_result(answered)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from telemetry_broker import _core
-from telemetry_broker.aio.transport import Transport, run
+from telemetry_broker.aio.transport import Caller, run
 from telemetry_broker.batch import Leased
 from telemetry_broker.leases import Lease, LeaseBook
 from telemetry_broker.positions import milliseconds
@@ -19,10 +19,10 @@ class Batch(Leased):
     batch but what was given back before: nack what failed, then ack the rest.
     """
 
-    def __init__(self, delivery: _core.Delivery, lease: Lease, leases: LeaseBook, transport: Transport) -> None:
+    def __init__(self, delivery: _core.Delivery, lease: Lease, leases: LeaseBook, caller: Caller) -> None:
         super().__init__(delivery, lease)
         self._leases = leases
-        self._transport = transport
+        self._caller = caller
 
     async def ack(self, offsets: Iterable[int] | None = None) -> int:
         """Marks records as handled: the group never gets them again, also after a restart of the broker.
@@ -36,7 +36,7 @@ class Batch(Leased):
         Raises:
             StaleLeaseError: some were given to another consumer since, and are named; the others are acked.
         """
-        return await run(self._leases.ack([self.part(offsets)]), self._transport)
+        return await run(self._leases.ack([self.part(offsets)]), self._caller)
 
     async def nack(
         self,
@@ -66,7 +66,7 @@ class Batch(Leased):
             dead_letter=dead_letter,
             reason=reason,
         )
-        return await run(steps, self._transport)
+        return await run(steps, self._caller)
 
     async def extend(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the lease's, not the call's
         """Starts the visibility timeout anew, from now on.
@@ -77,4 +77,4 @@ class Batch(Leased):
         Raises:
             StaleLeaseError: the lease had ended.
         """
-        await run(self._leases.extend([self._lease], self._timeout_ms(timeout)), self._transport)
+        await run(self._leases.extend([self._lease], self._timeout_ms(timeout)), self._caller)

@@ -16,7 +16,7 @@ from telemetry_broker.aio.batch import Batch
 from telemetry_broker.aio.extending import Extender
 from telemetry_broker.aio.feed import Feed
 from telemetry_broker.aio.home import Home
-from telemetry_broker.aio.transport import Transport, run
+from telemetry_broker.aio.transport import Caller, Transport, run
 from telemetry_broker.batch import Records
 from telemetry_broker.errors import ClosedError, UnavailableError
 from telemetry_broker.leases import Lease, LeaseBook
@@ -80,11 +80,13 @@ class Consumer:
         self._transport = transport
         self._home = Home(f"this consumer of {demand.topic}")
         self._leases = LeaseBook(demand.topic, demand.group, ordered=demand.mode == "ordered")
-        self._extender = Extender(self._leases, transport)
         self._receiver = transport.receiver(demand.topic)
         self._feed: Feed | None = None
+        self._caller: Caller = transport
         if transport.prefetches:
             self._feed = Feed(transport, self._leases, demand, self._fetch)
+            self._caller = self._feed.caller
+        self._extender = Extender(self._leases, self._caller)
         # An ordered group rewinds at a nack, and what was taken ahead of it would then come out of order.
         self._streams = transport.prefetches and demand.mode == "shared"
         self._closing = asyncio.Event()
@@ -121,7 +123,7 @@ class Consumer:
 
     async def ack(self, batches: Iterable[Batch]) -> int:
         """Acks several batches of this consumer at once: one call, and one write per partition. See ``Batch.ack``."""
-        return await run(self._leases.ack([batch.part() for batch in batches]), self._transport)
+        return await run(self._leases.ack([batch.part() for batch in batches]), self._caller)
 
     async def seek(self, to: Position, partitions: Iterable[int] | None = None) -> tuple[GroupPartition, ...]:
         """Moves the group, forwards or back, and goes on from there; see ``Broker.seek``. Makes the group if need be.
@@ -172,7 +174,7 @@ class Consumer:
             await self._feed.close()
         try:
             if give_back:
-                await run(self._leases.give_back(), self._transport)
+                await run(self._leases.give_back(), self._caller)
         except (UnavailableError, ClosedError) as error:
             _log.warning("%r could not give back its leases, they end with their visibility timeouts: %s", self, error)
         finally:
@@ -189,7 +191,7 @@ class Consumer:
             if feed is not None:
                 taken = await feed.advance(wait)
                 if taken is not None:
-                    return self._keep(Batch(*taken, self._leases, self._transport))
+                    return self._keep(Batch(*taken, self._leases, self._caller))
                 if self.closed:
                     break
                 wait = 0.0  # one definite look: the time may have been over before the stream had begun
@@ -225,7 +227,7 @@ class Consumer:
             if deliveries:
                 taken = deliveries[0], self._leases.add(deliveries[0])
         delivery, lease = taken or (self._demand.empty, Lease(self._demand.empty))
-        return Batch(delivery, lease, self._leases, self._transport)
+        return Batch(delivery, lease, self._leases, self._caller)
 
     async def _fetch(self, max_records: int, wait: float | None) -> list[_core.Delivery]:
         """Runs one Receive, and sits out a broker that is away as long as the wait allows."""

@@ -40,14 +40,9 @@ class EmbeddedTransport:
         self._refuse_closed()
         return await self._calls.call(method, request, topic)
 
-    async def produce(self, request: Request, topic: str, timeout: float) -> bytes | BrokerError:  # noqa: ARG002, ASYNC109
-        """See Transport; the core answers by itself, without a timeout."""
-        try:
-            return await self.call("Produce", request, topic)
-        except ClosedError as error:
-            return UnansweredError(error)
-        except BrokerError as error:
-            return error
+    def producing(self) -> EmbeddedProducing:
+        """See Transport."""
+        return EmbeddedProducing(self)
 
     def look(self, request: bytes) -> tuple[list[_core.Delivery], int]:
         """What a Receive finds without waiting; see ``_core.Broker.receive``."""
@@ -82,6 +77,25 @@ class EmbeddedTransport:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise ClosedError(f"{self.url} was closed; call connect() again")
+
+
+class EmbeddedProducing:
+    """Calls the core, which answers by itself, without a timeout."""
+
+    def __init__(self, transport: EmbeddedTransport) -> None:
+        self._transport = transport
+
+    async def produce(self, request: Request, topic: str, timeout: float) -> bytes | BrokerError:  # noqa: ARG002, ASYNC109
+        """See Producing."""
+        try:
+            return await self._transport.call("Produce", request, topic)
+        except ClosedError as error:
+            return UnansweredError(error)
+        except BrokerError as error:
+            return error
+
+    def close(self) -> None:
+        """See Producing."""
 
 
 class EmbeddedReceiver:

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from telemetry_broker.aio.batch import Batch
-from telemetry_broker.aio.transport import Transport, run
+from telemetry_broker.aio.transport import Caller, run
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.extending import failed, keep, plan
 from telemetry_broker.leases import LeaseBook
@@ -19,9 +19,9 @@ class Extender:
     once awake it looks again at all: a batch that is handled fast costs no wake-up.
     """
 
-    def __init__(self, leases: LeaseBook, transport: Transport) -> None:
+    def __init__(self, leases: LeaseBook, caller: Caller) -> None:
         self._leases = leases
-        self._transport = transport
+        self._caller = caller
         self._task: asyncio.Task[None] | None = None
         self._wake_at = 0.0  # when the task looks again, by ``time.monotonic``
         self._sooner = asyncio.Event()
@@ -54,7 +54,7 @@ class Extender:
             self._wake_at = wake_at
             for timeout_ms, leases in due.items():
                 try:
-                    await run(self._leases.extend(leases, timeout_ms), self._transport)
+                    await run(self._leases.extend(leases, timeout_ms), self._caller)
                 except BrokerError as error:
                     failed(leases, error)
             if not due:

@@ -13,7 +13,7 @@ from typing import Final
 
 from telemetry_broker import _core
 from telemetry_broker.aio.ahead import Ahead
-from telemetry_broker.aio.transport import Transport, run
+from telemetry_broker.aio.transport import Caller, Transport, run
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.inflow import Inflow, Taken, pop
 from telemetry_broker.leases import Lease, LeaseBook
@@ -58,6 +58,11 @@ class Feed:
         self._givers: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
+
+    @property
+    def caller(self) -> Caller:
+        """Who makes the consumer's calls, over the stream while there is one."""
+        return self._ahead
 
     def enter(self) -> None:
         """An iteration over the stream begins. Not in an ordered group."""

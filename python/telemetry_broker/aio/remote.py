@@ -11,9 +11,10 @@ import grpc
 
 from telemetry_broker import _core
 from telemetry_broker.aio.home import Home
+from telemetry_broker.aio.produce_stream import ProduceStream
 from telemetry_broker.errors import BrokerError, ClosedError, UnavailableError
 from telemetry_broker.remote import CALL_TIMEOUT, OPTIONS, SERVICE, broker_error, closed_error
-from telemetry_broker.transport import MAX_WAIT_MS, Request, UnansweredError
+from telemetry_broker.transport import MAX_WAIT_MS, UnansweredError
 from telemetry_broker.v1 import broker_pb2 as pb
 
 
@@ -36,7 +37,7 @@ class RemoteTransport:
     async def ask(self, method: str, request: bytes, timeout: float, *, maybe_done: bool = False) -> bytes:  # noqa: ASYNC109
         """Runs a call; ``maybe_done``: raises UnansweredError where the broker may have done the work all the same."""
         self._home.check()
-        if (refused := self._refused()) is not None:
+        if (refused := self.refused()) is not None:
             raise refused
         known = self._methods.get(method)
         if known is None:
@@ -44,35 +45,37 @@ class RemoteTransport:
         try:
             return await known(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise broker_error(self.url, method, error, self._refused(), maybe_done) from error
+            raise broker_error(self.url, method, error, self.refused(), maybe_done) from error
         except (asyncio.CancelledError, grpc.aio.UsageError) as error:
             # A channel that closes cancels its calls, which must not look as if somebody had cancelled the caller.
             task = asyncio.current_task()
-            if (refused := self._refused()) is None or (task is not None and task.cancelling()):
+            if (refused := self.refused()) is None or (task is not None and task.cancelling()):
                 raise
             raise (UnansweredError(refused) if maybe_done else refused) from error
 
     def stream(self, method: str, requests: AsyncIterator[bytes]) -> grpc.aio.StreamStreamCall[bytes, bytes]:
         """Begins a stream."""
         self._home.check()
-        if (refused := self._refused()) is not None:
+        if (refused := self.refused()) is not None:
             raise refused
         known: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(SERVICE + method)
         return known(requests)
 
     def stream_error(self, method: str, error: grpc.RpcError) -> BrokerError:
         """What ended a stream."""
-        return broker_error(self.url, method, error, self._refused(), maybe_done=False)
+        return broker_error(self.url, method, error, self.refused(), maybe_done=False)
 
-    def _refused(self) -> ClosedError | None:
+    def produce_error(self, method: str, error: grpc.RpcError) -> BrokerError:
+        """What ended a stream of requests that may have been carried out all the same."""
+        return broker_error(self.url, method, error, self.refused(), maybe_done=True)
+
+    def refused(self) -> ClosedError | None:
+        """Why no call can be made, if so."""
         return closed_error(self.url) if self._closed else None
 
-    async def produce(self, request: Request, topic: str, timeout: float) -> bytes | BrokerError:  # noqa: ARG002, ASYNC109
+    def producing(self) -> ProduceStream:
         """See Transport."""
-        try:
-            return await self.ask("Produce", bytes(request), timeout, maybe_done=True)
-        except BrokerError as error:
-            return error
+        return ProduceStream(self)
 
     def consume(self) -> RemoteStream:
         """See Transport."""

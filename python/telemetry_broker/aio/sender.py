@@ -9,7 +9,6 @@ from functools import partial
 
 from telemetry_broker import _core
 from telemetry_broker.aio.transport import Transport
-from telemetry_broker.errors import BrokerError
 from telemetry_broker.outbox import Appended, Outbox, Outcome, SentBatch, all_appended, no_room, not_flushed, not_free
 
 
@@ -24,7 +23,7 @@ class Sender:
 
     def __init__(self, transport: Transport, outbox: Outbox, buffer: _core.ProducerBuffer, linger: float) -> None:
         self.watched = False
-        self._transport = transport
+        self._producing = transport.producing()
         self._outbox = outbox
         self._buffer = buffer
         self._linger = linger
@@ -56,15 +55,18 @@ class Sender:
         await asyncio.sleep(self._linger)
         self.watched = False
         for partition in self._buffer.waiting():
-            self.dispatch(partition)
+            self.dispatch(partition, small=self._linger == 0)
 
-    def dispatch(self, partition: int, *, stall: bool = False) -> bool:
-        """Sends the partition's batch now, or leaves it to follow the one that is on its way; then returns False.
+    def dispatch(self, partition: int, *, stall: bool = False, small: bool = False) -> bool:
+        """Sends the partition's batch now, or leaves it to follow what is on its way; then returns False.
 
-        ``stall``: the batch is full, so that no record is taken until it has left.
+        ``stall``: the batch is full, so that no record is taken until it has left. ``small``: it can wait for its like,
+        see ``Outbox.gather``.
         """
         if not self._outbox.is_free(partition):
             self._outbox.follow(partition, stall=stall)
+            return False
+        if small and self._outbox.gather():
             return False
         batch = self._outbox.take(partition)
         if batch is not None:
@@ -108,6 +110,7 @@ class Sender:
     def _give_up(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._producing.close()
         for batch in self._outbox.close():
             if batch.waiter is not None:
                 batch.waiter(self._outbox.closed_error())
@@ -140,33 +143,28 @@ class Sender:
         task.add_done_callback(self._tasks.discard)
 
     async def _deliver(self, batch: SentBatch) -> None:
-        """Sends a batch until it is settled, and then those that waited for that."""
-        following: SentBatch | None = batch
+        """Sends a batch until it is settled."""
         try:
-            while following is not None:
-                batch = following
-                outcome = await self._send(batch)
+            outcome = None
+            while outcome is None:
+                answer = await self._producing.produce(batch.request, self._outbox.topic, batch.attempt())
+                outcome = self._outbox.answered(batch, answer)
                 if self._outbox.closed:
                     return  # close() has counted it
-                following = self._outbox.settle(batch, outcome)
-                self._wake()
-                self._outbox.tell(batch, outcome)
+                if outcome is not None:
+                    self._outbox.settle(batch, outcome)
+                    self._wake()
+                for following in self._outbox.following(batch):
+                    self._start(following)
+                if outcome is None:
+                    await asyncio.sleep((batch.retry_at or 0.0) - time.monotonic())
+                    batch.retry_at = None
+            self._outbox.tell(batch, outcome)
         except asyncio.CancelledError:
             # By close(), or by an event loop that ends and takes the producer with it.
             if not self._outbox.closed:
                 self._give_up()
             raise
-
-    async def _send(self, batch: SentBatch) -> Outcome:
-        while True:
-            answer: bytes | BrokerError = await self._transport.produce(
-                batch.request, self._outbox.topic, batch.attempt()
-            )
-            outcome = self._outbox.answered(batch, answer)
-            if outcome is not None:
-                return outcome
-            await asyncio.sleep((batch.retry_at or 0.0) - time.monotonic())
-            batch.retry_at = None
 
 
 def _tell(waiter: asyncio.Future[Outcome], outcome: Outcome) -> None:

@@ -38,6 +38,27 @@ class Stream(Protocol):
         """Ends the stream at once, if it has not ended."""
 
 
+class Producing(Protocol):
+    """One producer's way to the broker."""
+
+    async def produce(self, request: Request, topic: str, timeout: float) -> bytes | BrokerError:  # noqa: ASYNC109
+        """Runs a Produce and returns its encoded answer, or the error.
+
+        Requests are stored in the order of these calls. An error after which the broker may still have done the work
+        comes as ``UnansweredError``. Raises nothing else than CancelledError.
+        """
+
+    def close(self) -> None:
+        """What is on its way is still answered; nothing more may be sent."""
+
+
+class Caller(Protocol):
+    """Who makes unary calls."""
+
+    async def call(self, method: str, request: bytes, topic: str = "") -> bytes:
+        """Runs one unary call of BrokerService and returns its encoded answer; raises a BrokerError."""
+
+
 class Transport(Protocol):
     """A broker, wherever it is. Used on one event loop."""
 
@@ -50,12 +71,8 @@ class Transport(Protocol):
         ``topic`` is the request's, where it has one: a call that waits for that topic's disk is made in a thread.
         """
 
-    async def produce(self, request: Request, topic: str, timeout: float) -> bytes | BrokerError:  # noqa: ASYNC109
-        """Runs a Produce and returns its encoded answer, or the error.
-
-        An error after which the broker may still have done the work comes as ``UnansweredError``. Raises nothing else
-        than CancelledError.
-        """
+    def producing(self) -> Producing:
+        """A way for the batches of one producer."""
 
     def receiver(self, topic: str) -> Receiver:
         """A way to wait for records of a topic."""
@@ -71,12 +88,12 @@ class Transport(Protocol):
         """Lets go of the broker; every later call raises ClosedError. Repeating it is fine."""
 
 
-async def run(steps: Steps[T], transport: Transport) -> T:
+async def run(steps: Steps[T], caller: Caller) -> T:
     """Carries out the steps; what a call raises ends them."""
     try:
         method, request = next(steps)
         while True:
-            answer = await transport.call(method, request.SerializeToString(), getattr(request, "topic", ""))
+            answer = await caller.call(method, request.SerializeToString(), getattr(request, "topic", ""))
             method, request = steps.send(answer)
     except StopIteration as end:
         done: T = end.value

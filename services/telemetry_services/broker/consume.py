@@ -12,6 +12,7 @@ from telemetry_broker.aio.core_calls import CoreCalls
 from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError, ClosedError, InvalidArgumentError
 from telemetry_broker.v1 import broker_pb2 as pb
+from telemetry_services.broker.produce import stream_error
 
 HEARTBEAT_SECONDS: Final = 10.0
 MAX_CREDIT: Final = 1_000_000
@@ -185,7 +186,7 @@ class _Stream:
                 case _:
                     raise InvalidArgumentError("a message of a Consume stream was empty, or a second `start`")
         except BrokerError as error:
-            answer = pb.ConsumeResponse(error=pb.Error(code=error.code, message=error.message))
+            answer = pb.ConsumeResponse(error=stream_error(error))
         await self._answers.put(answer)
 
     async def _call(self, method: str, request: pb.AckRequest | pb.NackRequest) -> bytes:

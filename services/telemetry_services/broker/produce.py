@@ -57,4 +57,9 @@ async def _answer(produce: Callable[[memoryview], Awaitable[bytes]], request: by
 
 def stream_error(error: BrokerError) -> pb.Error:
     """An error inside a stream that goes on."""
-    return pb.Error(code=error.code, message=error.message, retry_after_ms=round((error.retry_after or 0) * 1000))
+    return pb.Error(
+        code=error.code,
+        message=error.message,
+        retry_after_ms=round((error.retry_after or 0) * 1000),
+        field=error.field or "",
+    )

@@ -1,0 +1,54 @@
+"""The messages of ProduceStream and Consume, around what unary calls send and answer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from telemetry_broker import _core
+from telemetry_broker.errors import BrokerError, error_from_code
+from telemetry_broker.transport import Request
+from telemetry_broker.v1 import broker_pb2 as pb
+
+_PRODUCE: Final = 1  # of ProduceStreamRequest
+_PRODUCED: Final = b"\x0a"  # field 1 of ProduceStreamResponse
+_SHORT: Final = 0x80  # a length below is one byte
+_ASKS: Final = {"Ack": 3, "Nack": 4, "Extend": 5}  # of ConsumeRequest
+ANSWERS: Final = {"acked", "nacked", "extended", "error"}
+"""The fields of ConsumeResponse that answer those, each in its turn."""
+
+
+def in_stream(request: Request) -> bytes:
+    """A ProduceRequest as the message of a stream."""
+    if isinstance(request, _core.EncodedBatch):
+        return request.in_stream()
+    return _field(_PRODUCE, request)
+
+
+def answer_of(message: bytes) -> bytes | BrokerError:
+    """What a message of the broker says: an encoded ProduceResponse, or why there is none."""
+    if message.startswith(_PRODUCED) and message[1] < _SHORT and len(message) == 2 + message[1]:
+        return message[2:]
+    response = pb.ProduceStreamResponse.FromString(message)
+    if response.WhichOneof("result") == "error":
+        return error_of(response.error)
+    return response.produced.SerializeToString()
+
+
+def in_consume(method: str, request: bytes) -> bytes | None:
+    """The request of a unary call as the message of a Consume stream; None for calls that it has not."""
+    return _field(_ASKS[method], request) if method in _ASKS else None
+
+
+def error_of(error: pb.Error) -> BrokerError:
+    """A failure inside of a stream."""
+    return error_from_code(error.code, error.message, error.retry_after_ms / 1000 or None, error.field or None)
+
+
+def _field(number: int, value: bytes) -> bytes:
+    length = len(value)
+    head = bytearray((number << 3 | 2,))
+    while length >= _SHORT:
+        head.append(length & 0x7F | _SHORT)
+        length >>= 7
+    head.append(length)
+    return bytes(head) + value
