@@ -31,6 +31,7 @@ class ServiceCommand:
         """The command with an option for each setting."""
         from telemetry_services import config
         from telemetry_services.serving.lifetime import run_until_signalled
+        from telemetry_services.serving.memory import keep_freed_memory
 
         model: type[config.ServiceSettings] = getattr(config, self.settings)
         options: list[click.Parameter] = [_option(setting) for setting in config.describe(model)]
@@ -42,6 +43,7 @@ class ServiceCommand:
             configure_logging(name, settings.log_level, settings.log_format)
             for remark in config.remarks(settings):
                 log.info("%s", remark)
+            keep_freed_memory()
             module, function = self.runner.split(":")
             serve: Callable[..., Any] = getattr(importlib.import_module(module), function)
             return run_until_signalled(lambda stopping: serve(settings, stopping))
