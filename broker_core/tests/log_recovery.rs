@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use broker_core::disk::Disk;
 use broker_core::error::Code;
+use broker_core::log::frame::{Entries, FrameBody};
 use broker_core::log::state::CEILING_STEP;
-use broker_core::log::{Appended, Durability, LogOptions};
+use broker_core::log::{Appended, Durability, LogOptions, Retention};
 
 use support::{TestDisk, entries, open, options, read_all, segments};
 
@@ -142,6 +143,55 @@ fn given_a_full_disk_then_the_append_can_be_repeated_once_there_is_room() {
     assert_eq!(read_all(&mut log, 0).unwrap(), [(0, 1), (1, 2), (2, 3)]);
     drop(log);
     assert_eq!(read_all(&mut open(&disk, options(Durability::Os)).unwrap(), 0).unwrap().len(), 3);
+}
+
+#[test]
+fn given_a_full_disk_then_a_body_is_given_back_and_can_be_appended_once_there_is_room() {
+    for durability in [Durability::Os, Durability::Fsync, Durability::Memory] {
+        let (system, disk) = disk();
+        system.refuse_to_reserve();
+        let mut log = open(&disk, options(durability)).unwrap();
+        log.append(&entries(&[1]), 1, None, 1).unwrap();
+        // More room in front than a frame's header needs, as a producer's buffer has it for what stands there on the wire.
+        let mut body = FrameBody::with_room(100, 0);
+        body.end().extend_from_slice(&entries(&[2, 3]));
+        if durability != Durability::Memory {
+            system.leave_room(10);
+            let err = log.append_entries(Entries::Body(&mut body), 2, Some((7, 1)), 1).unwrap_err();
+            assert_eq!(err.code(), Code::LogFull, "{err}");
+            assert_eq!(body.records(), entries(&[2, 3]));
+            assert_eq!(body.behind(b"head").unwrap(), [b"head".as_slice(), &entries(&[2, 3])].concat());
+            system.make_room();
+        }
+        let appended = log.append_entries(Entries::Body(&mut body), 2, Some((7, 1)), 1).unwrap();
+        assert_eq!(appended, Appended::At { base: 1 });
+        assert!(body.records().is_empty() && body.behind(b"head").is_none(), "it is the log's now");
+        assert_eq!(read_all(&mut log, 0).unwrap(), [(0, 1), (1, 2), (2, 3)]);
+
+        let mut again = FrameBody::with_room(0, 0);
+        again.end().extend_from_slice(&entries(&[2, 3]));
+        let appended = log.append_entries(Entries::Body(&mut again), 2, Some((7, 1)), 1).unwrap();
+        assert_eq!(appended, Appended::Duplicate);
+        assert_eq!(again.records(), entries(&[2, 3]), "a duplicate takes nothing");
+        log.close(0).unwrap();
+        assert_eq!(read_all(&mut open(&disk, options(durability)).unwrap(), 0).unwrap().len(), 3);
+    }
+}
+
+#[test]
+fn deleted_segments_hold_their_space_until_they_are_taken() {
+    let (_, disk) = disk();
+    let mut log = open(&disk, options(Durability::Os)).unwrap();
+    while segments(&*disk).len() < 3 {
+        log.append(&entries(&[1; 5]), 5, None, 1).unwrap();
+    }
+    let (bytes, oldest) = (log.bytes(), segments(&*disk)[0].clone());
+    let rule = Retention { below: log.end(), appended_before_ns: 0, max_bytes: bytes - 1 };
+    assert_eq!(log.retain(&rule).unwrap(), 1);
+    assert!(disk.open(&oldest).is_err(), "its name is gone");
+    let removed = log.take_removed();
+    assert_eq!(removed.iter().map(broker_core::log::segment::Segment::path).collect::<Vec<_>>(), [oldest]);
+    assert!(log.take_removed().is_empty());
 }
 
 #[test]

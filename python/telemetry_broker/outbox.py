@@ -278,7 +278,7 @@ class Outbox:
             return ProduceUnknownError(
                 f"{what} was sent and not answered{tries}, so it may or may not be stored. The last answer was {error}"
             )
-        return type(error)(f"{what} was not stored{tries}: {error.message}", code=error.code)
+        return type(error)(f"{what} was not stored{tries}: {error.message}", code=error.code, field=error.field)
 
 
 def all_appended(outcomes: Sequence[Outcome]) -> list[Appended]:

@@ -171,7 +171,7 @@ class _Stream:
         except BrokerError as caught:
             error = caught
         except IndexError:
-            error = BrokerError(f"{self._transport.url} answered on a ProduceStream what nobody had asked")
+            error = UnansweredError(UnavailableError(f"{self._transport.url} answered what nobody had asked"))
         finally:
             self._end(error)
 

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -19,6 +20,7 @@ import telemetry_broker as tb
 from telemetry_broker.status_details import read_details
 from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_broker.v1.broker_pb2_grpc import BrokerServiceStub
+from telemetry_services.broker.servicer import SERVICE
 from tests.integration.service_processes import BrokerProcess, Service
 
 if TYPE_CHECKING:
@@ -394,6 +396,20 @@ def test_a_stop_ends_waits_and_keeps_what_was_stored(tmp_path: Path, number: int
             assert error.code() == grpc.StatusCode.UNAVAILABLE
     with BrokerProcess(tmp_path) as broker, tb.connect(broker.url) as client:
         assert client.read("t", 0).values == [b"1"]
+
+
+def test_a_stop_ends_a_produce_stream_that_has_nothing_to_say(tmp_path: Path) -> None:
+    with BrokerProcess(tmp_path, "--topics", "t:1") as broker, grpc.insecure_channel(broker.grpc) as channel:
+        requests: SimpleQueue[bytes | None] = SimpleQueue()
+        known: Any = channel.stream_stream(f"/{SERVICE}/ProduceStream")
+        stream = known(iter(requests.get, None))
+        produce = pb.ProduceRequest(topic="t", partition=0, records=[pb.Record(value=b"1")])
+        requests.put(pb.ProduceStreamRequest(produce=produce).SerializeToString())
+        assert pb.ProduceStreamResponse.FromString(next(stream)).produced.appended[0].count == 1
+        assert broker.stop(timeout=5) == 0
+        assert list(stream) == []
+        assert stream.code() is grpc.StatusCode.OK, "it was cut off when the time for the drain was over"
+        requests.put(None)
 
 
 def test_a_busy_port_is_said(tmp_path: Path) -> None:

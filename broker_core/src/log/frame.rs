@@ -130,7 +130,7 @@ impl FrameBody {
 
     /// The entries behind `prefix`, for which there must be room; None once a frame was made of them.
     pub fn behind(&mut self, prefix: &[u8]) -> Option<&[u8]> {
-        let start = self.room - prefix.len();
+        let start = self.room.checked_sub(prefix.len())?;
         self.bytes.get_mut(start..self.room)?.copy_from_slice(prefix);
         Some(&self.bytes[start..])
     }

@@ -97,7 +97,7 @@ class _Stream:
         except grpc.RpcError as caught:
             error = self._transport.produce_error(_METHOD, caught)
         except IndexError:
-            error = BrokerError(f"{self._transport.url} answered on a ProduceStream what nobody had asked")
+            error = UnansweredError(UnavailableError(f"{self._transport.url} answered what nobody had asked"))
         except (asyncio.CancelledError, grpc.aio.UsageError):
             # A channel that closes cancels its calls, and so does a timeout; an event loop that ends cancels the task.
             error = UnansweredError(self._transport.refused() or error)

@@ -20,6 +20,7 @@ class Waiters:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._subscription.fileno(), self._wake_changed)
         self.closed = False
+        self._end = asyncio.Event()
 
     @contextmanager
     def waiting(self, topic: str) -> Iterator[asyncio.Event]:
@@ -53,11 +54,16 @@ class Waiters:
                 retry_after=1.0,
             )
 
+    async def until_closed(self) -> None:
+        """Waits for the end of all waiting."""
+        await self._end.wait()
+
     def close(self) -> None:
         """Ends every wait, now and later."""
         if self.closed:
             return
         self.closed = True
+        self._end.set()
         self._loop.remove_reader(self._subscription.fileno())
         self._subscription.close()
         for events in self._by_topic.values():

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Final
 
 from telemetry_broker.errors import BrokerError
@@ -18,24 +18,43 @@ _ERROR: Final = 2
 
 
 async def produce_stream(
-    produce: Callable[[memoryview], Awaitable[bytes]], requests: AsyncIterator[bytes]
+    produce: Callable[[memoryview], Awaitable[bytes]],
+    requests: AsyncIterator[bytes],
+    stopping: Coroutine[None, None, None],
 ) -> AsyncIterator[bytes]:
     """Runs one stream; gives encoded ProduceStreamResponses.
 
+    Once the broker is stopping it answers what it has read and ends: a client that is connected and has nothing to say
+    must not hold up the end.
+
     Args:
+        stopping: returns then.
         produce: stores one encoded ProduceRequest. It must write before it first waits: requests are stored in their
             order, and those of an ``fsync`` topic wait for their sync together.
     """
     answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(IN_FLIGHT)
     reader = asyncio.create_task(_read(produce, requests, answers))
+    stopper = asyncio.create_task(_stop(stopping, reader, answers))
     try:
         while (answer := await answers.get()) is not None:
             yield await answer
-        await reader
+        if reader.done() and not reader.cancelled():
+            reader.result()
     finally:
-        reader.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await reader
+        for task in (stopper, reader):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def _stop(
+    stopping: Coroutine[None, None, None],
+    reader: asyncio.Task[None],
+    answers: asyncio.Queue[asyncio.Task[bytes] | None],
+) -> None:
+    await stopping
+    reader.cancel()
+    await answers.put(None)
 
 
 async def _read(
