@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ def make_buffer(settings: ProducerSettings, sequences: dict[int, int]) -> _core.
         list(sequences.values()),
         min(unsigned("batch_bytes", settings.batch_bytes), MAX_BUFFER_BYTES // max(1, len(sequences))),
         _BATCH_RECORDS,
-        settings.linger,
+        settings.linger or math.inf,  # what does not linger leaves with whoever added it
     )
 
 
