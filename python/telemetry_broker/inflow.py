@@ -64,6 +64,7 @@ class Inflow:
         match response.WhichOneof("response"):
             case "credited":
                 self._unsettled -= 1
+                self._balance()
             case "goodbye":
                 raise UnavailableError("the broker is stopping", code="broker.draining", retry_after=1.0)
             case str(kind) if kind in ANSWERS:
@@ -139,18 +140,20 @@ class Inflow:
         return max(0, deliveries - len(self.ready))
 
     def _balance(self) -> None:
-        """Gives credit that is missing, in a few messages, and takes back what is too much."""
-        if self._send is None:
+        """Gives credit that is missing, in a few messages, and takes back what is too much.
+
+        All of it is taken back first: only once that is settled it is known what came meanwhile, and what is missing.
+        """
+        if self._send is None or self._unsettled:
             return
         target = self._target()
         if self._credit > self._missing(max(self._waiting, self._most_ahead)):
             self._unsettled += 1
-            self._send(_credit(target, replace=True))
+            self._send(_credit(0, replace=True))
+            self._credit = 0
         elif self._credit < max(self._missing(self._waiting), target - self._ahead // 2):
             self._send(_credit(target - self._credit))
-        else:
-            return
-        self._credit = target
+            self._credit = target
 
 
 def pop(ready: deque[Taken], max_records: int, *, in_order: bool = False) -> Taken | None:
