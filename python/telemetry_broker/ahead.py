@@ -12,10 +12,10 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from telemetry_broker.errors import BrokerError, StaleLeaseError, UnavailableError
-from telemetry_broker.inflow import Inflow, Taken, encode_end, ended_error
+from telemetry_broker.inflow import Inflow, Taken, encode_end
 from telemetry_broker.leases import Lease, Leases
 from telemetry_broker.receiving import Demand, Outage
-from telemetry_broker.stream_messages import in_consume
+from telemetry_broker.stream_messages import ended_error, in_consume
 from telemetry_broker.transport import Stream, Transport
 
 _SETTLE_TIMEOUT: Final = 5.0

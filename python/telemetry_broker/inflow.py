@@ -178,8 +178,3 @@ def _credit(deliveries: int, *, replace: bool = False) -> bytes:
 def encode_end(*, keep_leases: bool) -> bytes:
     """The last message of a stream."""
     return pb.ConsumeRequest(end=pb.ConsumeEnd(keep_leases=keep_leases)).SerializeToString()
-
-
-def ended_error(url: str) -> BrokerError:
-    """What a stream means that the broker ended without a word."""
-    return UnavailableError(f"{url} ended a Consume stream: it is stopping")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from telemetry_broker.errors import BrokerError, TimedOutError, UnavailableError
-from telemetry_broker.stream_messages import answer_of, in_stream
+from telemetry_broker.stream_messages import answer_of, ended_error, in_stream
 from telemetry_broker.transport import Done, Request, UnansweredError
 
 if TYPE_CHECKING:
@@ -34,34 +34,20 @@ class ProduceStream:
         self._lock = threading.Lock()
         self._stream: _Stream | None = None
         self._used = False
-        self._closed = False
 
     def start(self, request: Request, timeout: float, done: Done) -> None:
         """See Producing; ``done`` is called in another thread, or at once when the connection is closed."""
-        sent = _Sent(request, time.monotonic() + timeout, done)
-        try:
-            refused = self._transport.refused()
-            if refused is not None:
-                sent.settle(refused)
-                return
-            with self._lock:
-                self._used = True
-                if self._stream is None or not self._stream.put(sent):
-                    self._stream = _Stream(self._transport)
-                    self._stream.put(sent)
-        except BaseException:
-            # Ctrl-C came between. It may be on its way all the same, but nobody will be told that.
-            sent.settle(UnansweredError(UnavailableError("the call was interrupted")))
-            raise
+        self._send(_Sent(request, time.monotonic() + timeout, done))
 
     def ask(self, request: Request, timeout: float) -> bytes | BrokerError:
         """See Producing."""
         answers: SimpleQueue[bytes | BrokerError] = SimpleQueue()
-        self.start(request, timeout, answers.put)
+        stream = self._send(_Sent(request, time.monotonic() + timeout, answers.put))
         try:
             return answers.get(timeout=timeout)
         except Empty:
-            self._end(timeout)
+            if stream is not None:
+                self._give_up(stream, f"within {timeout:g} s")
             return answers.get()
 
     def overdue(self) -> float | None:
@@ -69,11 +55,11 @@ class ProduceStream:
         with self._lock:
             stream, used, self._used = self._stream, self._used, False
         deadline = None if stream is None else stream.deadline()
-        if deadline is None:
+        if stream is None or deadline is None:
             return _IDLE_WATCH if used else None
         left = deadline - time.monotonic()
         if left <= 0:
-            self._end(None)
+            self._give_up(stream, "in time")
             return 0.0
         return left
 
@@ -84,13 +70,30 @@ class ProduceStream:
         if stream is not None:
             stream.put(None)
 
-    def _end(self, timeout: float | None) -> None:
-        """Gives up the stream: an answer behind the time would be taken for the next one's."""
+    def _send(self, sent: _Sent) -> _Stream | None:
+        """Sends a request over the stream that it returns, or settles it."""
+        try:
+            refused = self._transport.refused()
+            if refused is not None:
+                sent.settle(refused)
+                return None
+            with self._lock:
+                self._used = True
+                if self._stream is None or not self._stream.put(sent):
+                    self._stream = _Stream(self._transport)
+                    self._stream.put(sent)
+                return self._stream
+        except BaseException:
+            # Ctrl-C came between. It may be on its way all the same, but nobody will be told that.
+            sent.settle(UnansweredError(UnavailableError("the call was interrupted")))
+            raise
+
+    def _give_up(self, stream: _Stream, when: str) -> None:
+        """Ends a stream: an answer behind the time would be taken for the next one's."""
         with self._lock:
-            stream, self._stream = self._stream, None
-        if stream is not None:
-            within = "in time" if timeout is None else f"within {timeout:g} s"
-            stream.cancel(TimedOutError(f"{self._transport.url} did not answer Produce {within}"))
+            if self._stream is stream:
+                self._stream = None
+        stream.cancel(TimedOutError(f"{self._transport.url} did not answer Produce {when}"))
 
 
 class _Sent:
@@ -153,7 +156,7 @@ class _Stream:
             call.cancel()
 
     def _run(self) -> None:
-        error: BrokerError = UnavailableError(f"{self._transport.url} ended a ProduceStream: it is stopping")
+        error: BrokerError = UnansweredError(ended_error(self._transport.url))
         try:
             call = self._transport.stream(_METHOD, self._sent())
             with self._lock:
@@ -165,7 +168,6 @@ class _Stream:
                 with self._lock:
                     sent = self._unanswered.popleft()
                 sent.settle(answer_of(message))
-            error = UnansweredError(error)
         except grpc.RpcError as caught:
             error = self._transport.broker_error(_METHOD, caught, maybe_done=True)
         except BrokerError as caught:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
 from telemetry_broker import _core
-from telemetry_broker.errors import BrokerError, error_from_code
-from telemetry_broker.transport import Request
+from telemetry_broker.errors import BrokerError, UnavailableError, error_from_code
+from telemetry_broker.transport import Request, UnansweredError
 from telemetry_broker.v1 import broker_pb2 as pb
 
 _PRODUCE: Final = 1  # of ProduceStreamRequest
@@ -28,10 +30,18 @@ def answer_of(message: bytes) -> bytes | BrokerError:
     """What a message of the broker says: an encoded ProduceResponse, or why there is none."""
     if message.startswith(_PRODUCED) and message[1] < _SHORT and len(message) == 2 + message[1]:
         return message[2:]
-    response = pb.ProduceStreamResponse.FromString(message)
+    try:
+        response = pb.ProduceStreamResponse.FromString(message)
+    except DecodeError as error:
+        return UnansweredError(BrokerError(f"an answer on a ProduceStream is no message: {error}"))
     if response.WhichOneof("result") == "error":
         return error_of(response.error)
     return response.produced.SerializeToString()
+
+
+def ended_error(url: str) -> BrokerError:
+    """What a stream means that the broker ended without a word."""
+    return UnavailableError(f"{url} ended a stream: it is stopping")
 
 
 def in_consume(method: str, request: bytes) -> bytes | None:

@@ -14,6 +14,9 @@ pub const HEADER_BYTES: usize = 60;
 /// Bytes of `len` and CRC, which `len` does not count.
 pub const PREFIX_BYTES: usize = 8;
 
+/// A frame's memory may be larger than its bytes by this part of them.
+const MOST_SPARE: usize = 8;
+
 /// No offset is as high, so that sums of two of them cannot overflow.
 pub const MAX_OFFSET: u64 = 1 << 62;
 
@@ -138,6 +141,10 @@ impl FrameBody {
     /// A frame for a segment, or one in memory only, which needs no CRC; `header.len` and `header.crc` are filled in.
     fn into_frame(self, mut header: Header, is_written: bool) -> Frame {
         let FrameBody { mut bytes, room } = self;
+        // A frame may stay in memory for long, and a small batch behind a large one was given room for another large one.
+        if bytes.capacity() > bytes.len() + bytes.len() / MOST_SPARE + HEADER_BYTES {
+            bytes.shrink_to_fit();
+        }
         let start = room - HEADER_BYTES;
         let frame = &mut bytes[start..];
         header.len = u32::try_from(frame.len() - PREFIX_BYTES).unwrap_or(u32::MAX);

@@ -10,9 +10,9 @@ from typing import Final
 
 from telemetry_broker.aio.transport import Stream, Transport
 from telemetry_broker.errors import BrokerError, UnavailableError
-from telemetry_broker.inflow import Inflow, encode_end, ended_error
+from telemetry_broker.inflow import Inflow, encode_end
 from telemetry_broker.receiving import Outage
-from telemetry_broker.stream_messages import in_consume
+from telemetry_broker.stream_messages import ended_error, in_consume
 
 _SETTLE_TIMEOUT: Final = 5.0
 _ANSWER_TIMEOUT: Final = 10.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from telemetry_broker.errors import BrokerError, TimedOutError, UnavailableError
-from telemetry_broker.stream_messages import answer_of, in_stream
+from telemetry_broker.stream_messages import answer_of, ended_error, in_stream
 from telemetry_broker.transport import Request, UnansweredError
 
 if TYPE_CHECKING:
@@ -87,20 +87,19 @@ class _Stream:
             yield in_stream(request)
 
     async def _run(self) -> None:
-        error: BrokerError = UnavailableError(f"{self._transport.url} ended a ProduceStream: it is stopping")
+        error: BrokerError = UnansweredError(ended_error(self._transport.url))
         try:
             async for message in self._call:
                 answer = self._unanswered.popleft()
                 if not answer.done():  # else nobody waits any more
                     answer.set_result(answer_of(message))
-            error = UnansweredError(error)
         except grpc.RpcError as caught:
             error = self._transport.produce_error(_METHOD, caught)
         except IndexError:
             error = UnansweredError(UnavailableError(f"{self._transport.url} answered what nobody had asked"))
         except (asyncio.CancelledError, grpc.aio.UsageError):
             # A channel that closes cancels its calls, and so does a timeout; an event loop that ends cancels the task.
-            error = UnansweredError(self._transport.refused() or error)
+            error = UnansweredError(self._transport.refused() or ended_error(self._transport.url))
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
