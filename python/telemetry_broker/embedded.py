@@ -62,6 +62,8 @@ class EmbeddedTransport:
 class EmbeddedProducing:
     """Calls the core, which answers by itself, without a timeout."""
 
+    is_timed: Final = False
+
     def __init__(self, transport: EmbeddedTransport) -> None:
         self._transport = transport
 

@@ -29,6 +29,8 @@ class ProduceStream:
     is answered with the error that ended it.
     """
 
+    is_timed: Final = True
+
     def __init__(self, transport: RemoteTransport) -> None:
         self._transport = transport
         self._lock = threading.Lock()

@@ -161,7 +161,7 @@ class Sender:
     def _start(self, batch: SentBatch) -> None:
         timeout = batch.attempt()
         self._producing.start(batch.request, timeout, partial(self._answered, batch))
-        if time.monotonic() + timeout < self._awake_by:
+        if self._producing.is_timed and time.monotonic() + timeout < self._awake_by:
             self._watch()
 
     def _send_here(self, batch: SentBatch) -> None:

@@ -67,6 +67,10 @@ class Stream(Protocol):
 class Producing(Protocol):
     """One producer's way to the broker. Thread-safe."""
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether an answer may come too late, or never, so that ``overdue`` has to be called."""
+
     def start(self, request: Request, timeout: float, done: Done) -> None:
         """Sends a ProduceRequest and hands its answer or its error to ``done``, once, in this thread or another.
 
