@@ -179,6 +179,26 @@ fn given_a_full_disk_then_a_body_is_given_back_and_can_be_appended_once_there_is
 }
 
 #[test]
+fn damage_to_what_was_synced_does_not_take_along_what_is_written_behind_it() {
+    let (_, disk) = disk();
+    let mut log = open(&disk, options(Durability::Os)).unwrap();
+    for value in 0..3 {
+        log.append(&entries(&[value]), 1, None, 1).unwrap();
+    }
+    log.close(0).unwrap();
+    let file = disk.open(&segments(&*disk)[0]).unwrap();
+    file.write_at(file.len().unwrap() - 1, &[0xEE]).unwrap();
+
+    // After a clean end nothing is verified, so nobody knows yet.
+    let mut log = open(&disk, options(Durability::Os)).unwrap();
+    assert_eq!(log.append(&entries(&[3]), 1, None, 1).unwrap(), Appended::At { base: 3 });
+    drop(log);
+    let mut log = open(&disk, options(Durability::Os)).unwrap();
+    assert_eq!(log.frame_at(2).unwrap_err().code(), Code::LogCorrupt, "the loss is told");
+    assert_eq!(read_all(&mut log, 3).unwrap(), [(3, 3)], "and this one was never damaged");
+}
+
+#[test]
 fn deleted_segments_hold_their_space_until_they_are_taken() {
     let (_, disk) = disk();
     let mut log = open(&disk, options(Durability::Os)).unwrap();

@@ -87,10 +87,11 @@ impl Log {
         }
         let mut index = 0;
         while index < self.segments.len() {
+            let doubted_from = self.doubted_from(index);
             let segment = &mut self.segments[index];
             let mut bad_bytes = torn[index];
-            if !self.state.clean && segment.end() >= self.synced_end {
-                let behind = segment.verify_from(self.synced_end)?;
+            if let Some(from) = doubted_from {
+                let behind = segment.verify_from(from)?;
                 bad_bytes = if behind > 0 { Some(behind + bad_bytes.unwrap_or(0)) } else { bad_bytes };
             }
             // A write that never reached the disk, or a file that is gone, ends a segment on a frame's border.
@@ -155,6 +156,17 @@ impl Log {
         // Never inside a gap: recovery compares it with where segments end.
         self.synced_end = self.chain_end;
         Ok(())
+    }
+
+    /// From which offset on the frames of a segment are to be verified, if any are.
+    fn doubted_from(&self, index: usize) -> Option<u64> {
+        let end = self.segments[index].end();
+        if self.state.clean {
+            // Nothing but frames without records at the very end: the next opening could not tell them from newer ones, and
+            // their damage would take along what is written behind them until then.
+            return (index + 1 == self.segments.len()).then_some(end);
+        }
+        (end >= self.synced_end).then_some(self.synced_end)
     }
 
     /// Cuts the torn tail that begins in segment `index`, and removes the segments behind it.

@@ -277,8 +277,10 @@ impl Segment {
         let (mut reader, mut append_ns) = (Reader::default(), 0);
         while position < whole_len {
             let (header, next) = self.header_at(&mut reader, position)?;
-            // `>=`: frames without records end where the one before them does.
-            if header.end_offset() >= offset && self.frame_at(&mut reader, position)?.is_none() {
+            // A frame without records ends where the one before it does, so it may be newer than `offset`. One with records
+            // that end there is not, and damage to it is no reason to doubt what was written behind it.
+            let is_above = header.end_offset() > offset || header.count == 0 && header.end_offset() == offset;
+            if is_above && self.frame_at(&mut reader, position)?.is_none() {
                 self.cut_view(position, header.base_offset - header.skipped, append_ns);
                 return Ok(whole_len - position);
             }

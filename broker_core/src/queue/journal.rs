@@ -125,7 +125,8 @@ impl Entry {
         let entry = Entry { kind: u16_at(4), attempt: u16_at(6), range: u64_at(8)..u64_at(16), grant: u64_at(24) };
         let sound = match entry.kind {
             RESET => true,
-            ACKED | LEASED => entry.range.start < entry.range.end,
+            ACKED => entry.range.start < entry.range.end,
+            LEASED => entry.range.start < entry.range.end && entry.attempt > 0,
             _ => false,
         };
         (sound && crc == crc32c::crc32c(&bytes[4..])).then_some(entry)
