@@ -12,6 +12,7 @@
 //!   written, so that they can be read and no later fsync writes them. It is noted in the folder, and the next opening
 //!   writes the tail anew (the groups' journals, too) before it syncs.
 
+use super::frame::Header;
 use super::segment::{self, Segment};
 use super::state::State;
 use super::{Durability, Log};
@@ -118,17 +119,7 @@ impl Log {
             let end = goes_on(&self.state, 0);
             self.segments.iter_mut().for_each(|empty| empty.seal_damaged(end));
         }
-        for (base, position, header) in &batches {
-            let kept = self.segments.iter().find(|segment| segment.base() == *base);
-            if kept.is_some_and(|segment| *position < segment.bytes()) {
-                if header.producer_id != 0 {
-                    // All of them were let in once; those that were forgotten since are again.
-                    self.producers.admit(header.producer_id, header.append_ns);
-                }
-                self.producers.note(header);
-                self.gaps.note(header.skipped_range());
-            }
-        }
+        self.note_kept(&batches);
         self.last_append_ns = self.segments.iter().map(Segment::last_append_ns).max().unwrap_or(0);
         let damaged_end = self.segments.last().and_then(|segment| segment.damage()).map(|damage| damage.end);
         let whole_end = self.segments.last().map_or(0, Segment::end);
@@ -156,6 +147,21 @@ impl Log {
         // Never inside a gap: recovery compares it with where segments end.
         self.synced_end = self.chain_end;
         Ok(())
+    }
+
+    /// Notes the producers and gaps of frames (segment, position, header) that were kept.
+    fn note_kept(&mut self, frames: &[(u64, u64, Header)]) {
+        for (base, position, header) in frames {
+            let kept = self.segments.iter().find(|segment| segment.base() == *base);
+            if kept.is_some_and(|segment| *position < segment.bytes()) {
+                if header.producer_id != 0 {
+                    // All of them were let in once; those that were forgotten since are again.
+                    self.producers.admit(header.producer_id, header.append_ns);
+                }
+                self.producers.note(header);
+                self.gaps.note(header.skipped_range());
+            }
+        }
     }
 
     /// From which offset on the frames of a segment are to be verified, if any are.
