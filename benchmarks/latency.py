@@ -36,6 +36,7 @@ END_TO_END_TARGETS = {50.0: 0.8, 99.0: 3.0}
 """Milliseconds by percentile."""
 MOST_END_TO_END_OVER_EMPTY = 2.0
 ACK_SECONDS = 0.01
+"""Between two acks, at least."""
 WARM_UPS = 2
 """Loads that do not count: a Java server that meets many small requests for the first time is late by seconds."""
 LATENCY_PEERS = (KAFKA, NATS)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _METHOD: Final = "ProduceStream"
 _IDLE_WATCH: Final = 30.0
+"""Seconds that a stream which was just used is watched without a request: so each request need not wake who watches."""
 
 
 class ProduceStream:

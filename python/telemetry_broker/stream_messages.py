@@ -13,6 +13,7 @@ from telemetry_broker.v1 import broker_pb2 as pb
 
 _PRODUCE: Final = 1  # of ProduceStreamRequest
 _PRODUCED: Final = b"\x0a"  # field 1 of ProduceStreamResponse
+_LENGTH_DELIMITED: Final = 2
 _SHORT: Final = 0x80  # a length below is one byte
 _ASKS: Final = {"Ack": 3, "Nack": 4, "Extend": 5}  # of ConsumeRequest
 ANSWERS: Final = {"acked", "nacked", "extended", "error"}
@@ -23,7 +24,7 @@ def in_stream(request: Request) -> bytes:
     """A ProduceRequest as the message of a stream."""
     if isinstance(request, _core.EncodedBatch):
         return request.in_stream()
-    return _field(_PRODUCE, request)
+    return wrap(_PRODUCE, request)
 
 
 def answer_of(message: bytes) -> bytes | BrokerError:
@@ -46,7 +47,7 @@ def ended_error(url: str) -> BrokerError:
 
 def in_consume(method: str, request: bytes) -> bytes | None:
     """The request of a unary call as the message of a Consume stream; None for calls that it has not."""
-    return _field(_ASKS[method], request) if method in _ASKS else None
+    return wrap(_ASKS[method], request) if method in _ASKS else None
 
 
 def error_of(error: pb.Error) -> BrokerError:
@@ -54,11 +55,16 @@ def error_of(error: pb.Error) -> BrokerError:
     return error_from_code(error.code, error.message, error.retry_after_ms / 1000 or None, error.field or None)
 
 
-def _field(number: int, value: bytes) -> bytes:
-    length = len(value)
-    head = bytearray((number << 3 | 2,))
-    while length >= _SHORT:
-        head.append(length & 0x7F | _SHORT)
-        length >>= 7
-    head.append(length)
-    return bytes(head) + value
+def wrap(field: int, message: bytes) -> bytes:
+    """A message as a field of another one."""
+    return encode_varint(field << 3 | _LENGTH_DELIMITED) + encode_varint(len(message)) + message
+
+
+def encode_varint(value: int) -> bytes:
+    """A number as protobuf writes it."""
+    encoded = bytearray()
+    while value >= _SHORT:
+        encoded.append(value & 0x7F | _SHORT)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry_broker.errors import InvalidArgumentError
+from telemetry_broker.stream_messages import encode_varint, wrap
 from telemetry_broker.v1 import broker_pb2 as pb
-from telemetry_services.broker.wire import encode_varint, first_field, wrap
+from telemetry_services.broker.wire import first_field
 
 records = st.builds(pb.Record, value=st.binary(max_size=300), timestamp_ns=st.integers(0, 1 << 62))
 requests = st.builds(

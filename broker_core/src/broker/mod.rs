@@ -663,11 +663,12 @@ fn topic_not_found(name: &str) -> Error {
     Error::new(Code::TopicNotFound, format!("there is no topic {name:?}; create it first"))
 }
 
-/// The producer of a request, if it names one.
+/// The entries to append, and how many they are.
 fn as_batch<'a>(records: &'a Records<'_>) -> (Entries<'a>, u32) {
     (Entries::Borrowed(records.bytes()), records.count())
 }
 
+/// The producer of a request, if it names one.
 fn check_producer<'a>(head: &ProduceHead<'a>) -> Result<Option<(&'a str, u64)>> {
     if head.producer.is_empty() {
         if head.sequence != 0 {

@@ -33,11 +33,16 @@ const MAX_LINGER_SECONDS: f64 = 1e9;
 /// The next batch of one partition, encoded as it grows.
 struct Part {
     body: FrameBody,
-    bytes: usize,
     records: u32,
     sequence: u64,
     /// When its first record came; None: there is none, or `due` has given it out.
     since: Option<Instant>,
+}
+
+impl Part {
+    fn bytes(&self) -> usize {
+        self.body.records().len()
+    }
 }
 
 struct Buffer {
@@ -103,7 +108,7 @@ impl Buffer {
         let number = self.partition(partition, key)?;
         let was_empty = self.records == 0;
         let part = &mut self.parts[number];
-        let before = part.bytes;
+        let before = part.bytes();
         if part.records == MAX_BATCH_RECORDS
             || before >= MAX_BATCH_BYTES - 2 * MAX_RECORD_BYTES && before >= limits.bytes
         {
@@ -121,8 +126,7 @@ impl Buffer {
             }
         }
         self.records += 1;
-        let after = part.body.records().len();
-        part.bytes = after;
+        let after = part.bytes();
         self.bytes += after - before;
         if after >= limits.bytes || part.records >= limits.records {
             return Ok(i64::try_from(number).unwrap_or(i64::MAX));
@@ -168,9 +172,7 @@ impl PyProducerBuffer {
     fn limits(&self) -> Limits<'_> {
         Limits { bytes: self.batch_bytes, records: self.batch_records, linger: self.linger, lingers: &self.lingers }
     }
-}
 
-impl PyProducerBuffer {
     /// Adds values from `start` on while they are `bytes`, until a batch is ready. Returns the last one's index, and what
     /// adding it came to; -2 where that is so of any of them.
     fn add_run(&self, values: &Bound<'_, PyList>, start: usize) -> PyResult<(usize, Result<i64, String>)> {
@@ -243,13 +245,8 @@ impl PyProducerBuffer {
             .map_err(|err| invalid(format!("linger is {linger}: {err}")))?;
         let address = Arc::new(Address { topic, producer });
         let most_head_bytes = head(&address, u32::MAX, u64::MAX).len() + MOST_STREAM_BYTES;
-        let new_part = |sequence| Part {
-            body: FrameBody::with_room(most_head_bytes, 0),
-            bytes: 0,
-            records: 0,
-            sequence,
-            since: None,
-        };
+        let new_part =
+            |sequence| Part { body: FrameBody::with_room(most_head_bytes, 0), records: 0, sequence, since: None };
         let parts = sequences.into_iter().map(new_part).collect();
         let buffer = Mutex::new(Buffer { parts, records: 0, bytes: 0, sticky: 0, sleeps: Sleep::Awake, woken: false });
         Ok(Self {
@@ -347,7 +344,7 @@ impl PyProducerBuffer {
             return Ok(None);
         }
         part.sequence += 1;
-        let (records, bytes) = (part.records, part.bytes);
+        let (records, bytes) = (part.records, part.bytes());
         // The next batch is about as large.
         let next = FrameBody::with_room(self.most_head_bytes, bytes + bytes / 16);
         let number = u32::try_from(partition).unwrap_or(u32::MAX);
@@ -359,7 +356,7 @@ impl PyProducerBuffer {
             head: head(&self.address, number, part.sequence),
             body: Mutex::new(std::mem::replace(&mut part.body, next)),
         };
-        (part.bytes, part.records, part.since) = (0, 0, None);
+        (part.records, part.since) = (0, None);
         buffer.records -= records as usize;
         buffer.bytes -= bytes;
         if buffer.sticky == partition {

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from telemetry_broker.errors import BrokerError
+from telemetry_broker.stream_messages import wrap
 from telemetry_broker.v1 import broker_pb2 as pb
-from telemetry_services.broker.wire import first_field, wrap
+from telemetry_services.broker.wire import first_field
 
 IN_FLIGHT: Final = 16
 """Requests of one stream that are not answered yet; behind them, the client's next ones wait in its connection."""
@@ -20,7 +21,7 @@ _ERROR: Final = 2
 async def produce_stream(
     produce: Callable[[memoryview], Awaitable[bytes]],
     requests: AsyncIterator[bytes],
-    stopping: Coroutine[None, None, None],
+    stopping: Callable[[], Awaitable[None]],
 ) -> AsyncIterator[bytes]:
     """Runs one stream; gives encoded ProduceStreamResponses.
 
@@ -28,7 +29,7 @@ async def produce_stream(
     must not hold up the end.
 
     Args:
-        stopping: returns then.
+        stopping: waits for that.
         produce: stores one encoded ProduceRequest. It must write before it first waits: requests are stored in their
             order, and those of an ``fsync`` topic wait for their sync together.
     """
@@ -48,11 +49,11 @@ async def produce_stream(
 
 
 async def _stop(
-    stopping: Coroutine[None, None, None],
+    stopping: Callable[[], Awaitable[None]],
     reader: asyncio.Task[None],
     answers: asyncio.Queue[asyncio.Task[bytes] | None],
 ) -> None:
-    await stopping
+    await stopping()
     reader.cancel()
     await answers.put(None)
 

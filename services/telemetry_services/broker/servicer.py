@@ -122,7 +122,7 @@ class BrokerServicer:
 
         await compress_if_asked(context)
         with self._active.track_inprogress():
-            async for response in produce_stream(produce, requests, self._waiters.until_closed()):
+            async for response in produce_stream(produce, requests, self._waiters.until_closed):
                 yield response
 
     async def _consume(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:

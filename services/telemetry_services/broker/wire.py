@@ -19,16 +19,6 @@ def _varint(message: bytes | memoryview, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def encode_varint(value: int) -> bytes:
-    """A number as protobuf writes it."""
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
 def first_field(message: bytes | memoryview, field: int) -> memoryview:
     """The first occurrence of a text, bytes or message field, not copied; empty when there is none.
 
@@ -56,8 +46,3 @@ def first_field(message: bytes | memoryview, field: int) -> memoryview:
     except (IndexError, KeyError):
         raise InvalidArgumentError(f"the request is not a protobuf message: it breaks off at byte {at}") from None
     return memoryview(b"")
-
-
-def wrap(field: int, message: bytes) -> bytes:
-    """A message as a field of another one."""
-    return bytes((field << 3 | _LENGTH_DELIMITED,)) + encode_varint(len(message)) + message
