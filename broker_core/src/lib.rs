@@ -8,6 +8,7 @@
 //! | [`ring`], [`partitioner`] | which node, which partition |
 //! | [`telemetry`] | codecs: DCGM CSV to line protocol, line protocol to Arrow columns |
 //! | [`wire`] | the protobuf messages, and the walk over record bytes |
+//! | `grpc` | `BrokerService` over HTTP/2, both ends (feature `grpc`) |
 //! | [`inspect`] | verify, repair and dump of a folder that no broker has open |
 //! | [`disk`], [`clock`] | the file system and the time, injected |
 //!
