@@ -10,6 +10,7 @@
 //! | [`wire`] | the protobuf messages, and the walk over record bytes |
 //! | `grpc` | `BrokerService` over HTTP/2, both ends (feature `grpc`) |
 //! | [`inspect`] | verify, repair and dump of a folder that no broker has open |
+//! | `grpc` | `BrokerService` over HTTP/2 (feature `grpc`) |
 //! | [`disk`], [`clock`] | the file system and the time, injected |
 //!
 //! Nothing outside `python` knows Python; `cargo test` needs no interpreter.
@@ -18,6 +19,8 @@ pub mod broker;
 pub mod clock;
 pub mod disk;
 pub mod error;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod inspect;
 pub mod log;
 pub mod partitioner;

@@ -16,8 +16,8 @@ from telemetry_broker.errors import BrokerError
 
 __version__: str
 
-def error_codes() -> list[str]:
-    """Every code the core can raise; a test holds ``telemetry_broker.errors.CODES`` against it."""
+def error_codes() -> dict[str, int]:
+    """Every code the core can raise, and its gRPC status; a test holds ``telemetry_broker.errors.CODES`` against it."""
 
 def partition_for_key(key: Buffer, partitions: int) -> int:
     """XXH3-64 (seed 0) of the key modulo ``partitions`` (at least 1). Test vectors: docs/protocol.md."""
@@ -115,6 +115,35 @@ class Broker:
         """Per partition: topic, partition, start offset, end offset, bytes, records appended, records leased by this process."""
     def close(self, flush: bool = True) -> None:
         """Writes and syncs what is buffered and lets go of the folder. ``flush=False`` leaves what kill -9 would."""
+
+@final
+class GrpcServer:
+    """BrokerService of a core over gRPC, on threads of its own."""
+
+    def __new__(cls, broker: Broker, *, forward_to: str | None = None) -> Self:  # noqa: PYI054
+        """A server that listens nowhere yet.
+
+        Args:
+            forward_to: path of a Unix socket, whose server gets the calls of all other services; None: they are refused.
+
+        Raises:
+            OSError: its threads could not be started.
+        """
+    def listen(self, host: str, port: int) -> int:
+        """Binds a port of all addresses of a host, 0 for a free one, and returns it; raises OSError."""
+    def listen_unix(self, path: str) -> None:
+        """Binds a Unix socket, which must not be there; raises OSError. It is removed at the end."""
+    def start(self) -> None:
+        """Takes calls from here on, unless stopped."""
+    def stop(self, grace: float) -> None:
+        """Takes no new call, lets those under way finish for ``grace`` seconds, and ends. Repeating it is fine.
+
+        Long polls end with `broker.draining`, Consume streams with a goodbye; the leases of those that do not end in time
+        are given back.
+        """
+    @property
+    def active(self) -> int:
+        """Calls of BrokerService under way, long polls and streams included."""
 
 @final
 class ProducerBuffer:

@@ -20,7 +20,7 @@ import telemetry_broker as tb
 from telemetry_broker.status_details import read_details
 from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_broker.v1.broker_pb2_grpc import BrokerServiceStub
-from telemetry_services.broker.servicer import SERVICE
+from telemetry_services.broker.grpc_front import SERVICE
 from tests.integration.service_processes import BrokerProcess, Service
 
 if TYPE_CHECKING:
@@ -223,13 +223,20 @@ async def test_receive_and_read_answer_empty_when_the_wait_ends(stub: BrokerServ
     assert not (await stub.Read(read)).deliveries
 
 
-async def test_read_from_the_end_waits_for_what_comes_next(stub: BrokerServiceAsyncStub) -> None:
+async def calls_under_way(broker: BrokerProcess, count: int) -> None:
+    """Returns once the server has so many."""
+    async with httpx.AsyncClient(base_url=f"http://{broker.http}") as http:
+        while f'active_connections{{service="broker"}} {count}.0' not in (await http.get("/metrics")).text:
+            assert broker.process.poll() is None
+
+
+async def test_read_from_the_end_waits_for_what_comes_next(broker: BrokerProcess, stub: BrokerServiceAsyncStub) -> None:
     await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
     await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=[entry(b"old")]))
     request = pb.ReadRequest(topic="t", partition=0, wait_ms=30_000)
     getattr(request, "from").edge = pb.EDGE_END
     waiting = asyncio.create_task(_call(stub.Read(request)))
-    await asyncio.sleep(0)
+    await calls_under_way(broker, 1)
     await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=[entry(b"new")]))
     answer = await waiting
     assert [record.value for record in answer.deliveries[0].records] == [b"new"]
@@ -245,11 +252,9 @@ async def test_a_client_that_leaves_takes_nothing_with_it(broker: BrokerProcess,
     await stub.CreateTopic(pb.CreateTopicRequest(name="t", config=pb.TopicConfig(partitions=1)))
     request = pb.ReceiveRequest(topic="t", group="g", consumer="gone", wait_ms=30_000)
     leaving = stub.Receive(request)
-    async with httpx.AsyncClient(base_url=f"http://{broker.http}") as http:
-        for waiting in (1, 0):  # the call is in the server, and then no more
-            while f'active_connections{{service="broker"}} {waiting}.0' not in (await http.get("/metrics")).text:
-                assert broker.process.poll() is None
-            leaving.cancel()
+    await calls_under_way(broker, 1)
+    leaving.cancel()
+    await calls_under_way(broker, 0)
     await stub.Produce(pb.ProduceRequest(topic="t", partition=0, records=[entry(b"1")]))
     request = pb.ReceiveRequest(topic="t", group="g", consumer="here", wait_ms=10_000)
     answer = await stub.Receive(request)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import gzip
-import os
+import struct
 import time
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,10 +44,11 @@ def test_a_failed_call_by_hand_has_its_details_in_the_trailers(broker: BrokerPro
         answer = client.call("DescribeTopic", pb.DescribeTopicRequest(name="nowhere").SerializeToString())
         assert answer.status == grpc.StatusCode.NOT_FOUND.value[0]
         trailers = answer.trailers or answer.headers
-        assert trailers["grpc-message"] == 'there is no topic "nowhere"; create it first'
+        text = urllib.parse.unquote(trailers["grpc-message"])  # as gRPC encodes it
+        assert text == 'there is no topic "nowhere"; create it first'
         encoded = trailers["grpc-status-details-bin"]
         status = status_pb2.Status.FromString(base64.b64decode(encoded + "=" * (-len(encoded) % 4)))
-        assert status.message == trailers["grpc-message"]
+        assert status.message == text
         assert [detail.type_url for detail in status.details] == ["type.googleapis.com/google.rpc.ErrorInfo"]
 
 
@@ -72,26 +74,15 @@ def test_a_wait_ends_with_its_deadline_and_leases_nothing(broker: BrokerProcess)
             assert consumer.receive(wait=10).attempt == 1
 
 
-def test_pings_each_ten_seconds_are_no_abuse_and_a_flood_is(broker: BrokerProcess) -> None:
+def test_pings_are_answered_however_many(broker: BrokerProcess) -> None:
+    """A ping costs the broker what it costs the client, and where its answers are not read, no more are taken up."""
     with RawHttp2(broker.grpc) as client:
-        client.call("ListTopics", b"")
-        for _ in range(4):
-            time.sleep(2.1)  # far more often than each 10 s
-            client.http2.ping(os.urandom(8))
-            client.flush()
-            pongs = client.pongs
-            while client.pongs == pongs and not client.closed:
-                client.take()
-        assert not client.closed
-        assert client.call("ListTopics", b"").status == 0
-        for _ in range(100):
-            client.http2.ping(bytes(8))
+        for number in range(5_000):
+            client.http2.ping(struct.pack(">Q", number))
         client.flush()
-        while client.goodbye is None and not client.closed:
+        while client.pongs < 5_000:
             client.take()
-        assert client.goodbye is not None
-        assert client.goodbye.additional_data == b"too_many_pings"
-    with RawHttp2(broker.grpc) as client:
+            assert not client.closed
         assert client.call("ListTopics", b"").status == 0
 
 

@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use prost::Message;
+use prost::bytes::BufMut;
+use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::chunk::{Bounds, Chunk};
 use super::config::{MAX_VISIBILITY_TIMEOUT_MS, TopicConfig};
@@ -18,7 +20,6 @@ use crate::log::Appended;
 use crate::log::frame::FrameBody;
 use crate::queue::lease::LeaseId;
 use crate::queue::{Mode, Settled};
-use crate::wire::cursor::{put_varint, varint_len};
 use crate::wire::record::MAX_BATCH_BYTES;
 use crate::wire::{ProduceHead, v1};
 
@@ -39,7 +40,8 @@ const MAX_LETTERS: u32 = 10_000;
 /// Leases of one ack, nack or extend, at most.
 const MAX_LEASES: usize = 10_000;
 
-fn decode<M: Message + Default>(method: &str, request: &[u8]) -> Result<M> {
+/// The request of a call.
+pub fn decode_request<M: Message + Default>(method: &str, request: &[u8]) -> Result<M> {
     M::decode(request)
         .map_err(|err| Error::new(Code::InvalidArgument, format!("{method}: the request is no {method}Request: {err}")))
 }
@@ -107,19 +109,38 @@ pub struct Handed {
     pub chunks: Vec<Chunk>,
 }
 
-/// Appends field 1 of a response: a delivery whose records are copied from the log as they are.
-fn put_delivery(out: &mut Vec<u8>, head: &v1::Delivery, chunks: &[Chunk]) -> Result<()> {
-    let records: Vec<&[u8]> = chunks.iter().map(Chunk::entries).collect();
-    let size = head.encoded_len() + records.iter().map(|entries| entries.len()).sum::<usize>();
-    out.reserve(1 + varint_len(size as u64) + size);
-    out.push(1 << 3 | 2);
-    put_varint(out, size as u64);
-    let encoded = head.encode(out);
-    encoded.map_err(|err| Error::new(Code::InvalidArgument, format!("a delivery could not be encoded: {err}")))?;
-    for entries in records {
-        out.extend_from_slice(entries);
+impl Handed {
+    /// Number of its records.
+    pub fn records(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.to - chunk.from).sum()
     }
-    Ok(())
+
+    fn delivery_len(&self) -> usize {
+        self.head.encoded_len() + self.chunks.iter().map(|chunk| chunk.entries().len()).sum::<usize>()
+    }
+
+    /// Bytes that [`Handed::put`] appends.
+    pub fn field_len(&self) -> usize {
+        let len = self.delivery_len();
+        1 + encoded_len_varint(len as u64) + len
+    }
+
+    /// Appends field 1 of a message, as `ReceiveResponse`, `ReadResponse` and `ConsumeResponse` have it: a delivery whose
+    /// records are copied from the log as they are. `out` must have room for [`Handed::field_len`] bytes.
+    pub fn put(&self, out: &mut impl BufMut) {
+        out.put_u8(1 << 3 | 2);
+        encode_varint(self.delivery_len() as u64, out);
+        self.head.encode_raw(out);
+        for chunk in &self.chunks {
+            out.put_slice(chunk.entries());
+        }
+    }
+}
+
+fn put_delivery(out: &mut Vec<u8>, head: v1::Delivery, chunks: Vec<Chunk>) {
+    let handed = Handed { head, chunks };
+    out.reserve(handed.field_len());
+    handed.put(out);
 }
 
 /// As many as an answer holds, and at most `max` (0: any number); and whether there are more.
@@ -177,7 +198,7 @@ impl Broker {
                 let placed = self.produce_unsettled(&ProduceHead::parse(request)?)?;
                 Ok(left_to_settle(produced(placed)))
             }
-            "Ack" => Ok(left_to_settle(self.rpc_ack(decode(method, request)?)?)),
+            "Ack" => self.ack_unsettled(decode_request(method, request)?),
             _ => Ok((self.call_settled(method, request)?, None)),
         }
     }
@@ -192,39 +213,44 @@ impl Broker {
         Ok(left_to_settle(produced(self.produce_body(head, body, count)?)))
     }
 
+    /// [`Broker::call_unsettled`] of an `Ack`.
+    pub fn ack_unsettled(&self, request: v1::AckRequest) -> Result<(Vec<u8>, Option<Unsettled>)> {
+        Ok(left_to_settle(self.rpc_ack(request)?))
+    }
+
     fn call_settled(&self, method: &str, request: &[u8]) -> Result<Vec<u8>> {
         match method {
-            "Receive" => self.rpc_receive(&decode(method, request)?),
-            "Nack" => self.rpc_nack(decode(method, request)?),
-            "Extend" => self.rpc_extend(decode(method, request)?),
-            "Read" => self.rpc_read(&decode(method, request)?),
-            "OpenProducer" => self.rpc_open_producer(&decode(method, request)?),
-            "CreateTopic" => self.rpc_create_topic(&decode(method, request)?),
-            "ListTopics" => self.rpc_list_topics(&decode(method, request)?),
-            "DescribeTopic" => self.rpc_describe_topic(&decode(method, request)?),
-            "ConfigureTopic" => self.rpc_configure_topic(&decode(method, request)?),
+            "Receive" => self.rpc_receive(&decode_request(method, request)?),
+            "Nack" => self.nack(decode_request(method, request)?),
+            "Extend" => self.extend(decode_request(method, request)?),
+            "Read" => self.rpc_read(&decode_request(method, request)?),
+            "OpenProducer" => self.rpc_open_producer(&decode_request(method, request)?),
+            "CreateTopic" => self.rpc_create_topic(&decode_request(method, request)?),
+            "ListTopics" => self.rpc_list_topics(&decode_request(method, request)?),
+            "DescribeTopic" => self.rpc_describe_topic(&decode_request(method, request)?),
+            "ConfigureTopic" => self.rpc_configure_topic(&decode_request(method, request)?),
             "DeleteTopic" => {
-                let request: v1::DeleteTopicRequest = decode(method, request)?;
+                let request: v1::DeleteTopicRequest = decode_request(method, request)?;
                 self.delete_topic(&request.name)?;
                 Ok(v1::DeleteTopicResponse {}.encode_to_vec())
             }
-            "PurgeTopic" => self.rpc_purge_topic(&decode(method, request)?),
-            "CreateGroup" => self.rpc_create_group(decode(method, request)?),
-            "ListGroups" => self.rpc_list_groups(&decode(method, request)?),
-            "DescribeGroup" => self.rpc_describe_group(decode(method, request)?),
-            "SeekGroup" => self.rpc_seek_group(&decode(method, request)?),
+            "PurgeTopic" => self.rpc_purge_topic(&decode_request(method, request)?),
+            "CreateGroup" => self.rpc_create_group(decode_request(method, request)?),
+            "ListGroups" => self.rpc_list_groups(&decode_request(method, request)?),
+            "DescribeGroup" => self.rpc_describe_group(decode_request(method, request)?),
+            "SeekGroup" => self.rpc_seek_group(&decode_request(method, request)?),
             "DeleteGroup" => {
-                let request: v1::DeleteGroupRequest = decode(method, request)?;
+                let request: v1::DeleteGroupRequest = decode_request(method, request)?;
                 let topic = self.topic(&request.topic)?;
                 topic.delete_group(&request.group)?;
                 self.inner.wakeups.signal(topic.name());
                 Ok(v1::DeleteGroupResponse {}.encode_to_vec())
             }
-            "ListDeadLetters" => self.rpc_list_dead_letters(&decode(method, request)?),
-            "RedriveDeadLetters" => self.rpc_redrive(&decode(method, request)?),
+            "ListDeadLetters" => self.rpc_list_dead_letters(&decode_request(method, request)?),
+            "RedriveDeadLetters" => self.rpc_redrive(&decode_request(method, request)?),
             "DescribeBroker" => self.rpc_describe_broker(),
             "DrainBroker" => {
-                let request: v1::DrainBrokerRequest = decode(method, request)?;
+                let request: v1::DrainBrokerRequest = decode_request(method, request)?;
                 Ok(v1::DrainBrokerResponse { remaining: self.drain(request.draining)? }.encode_to_vec())
             }
             _ => Err(Error::new(
@@ -236,21 +262,22 @@ impl Broker {
 
     /// `Receive`, with the records as they stand in the log: for who needs them in no message.
     pub fn call_receive(&self, request: &[u8]) -> Result<(Vec<Handed>, u32)> {
-        self.receive_handed(&decode("Receive", request)?)
+        self.hand_out(&decode_request("Receive", request)?)
     }
 
     fn rpc_receive(&self, request: &v1::ReceiveRequest) -> Result<Vec<u8>> {
-        let (handed, next_due_ms) = self.receive_handed(request)?;
+        let (handed, next_due_ms) = self.hand_out(request)?;
         let mut response = Vec::new();
-        for Handed { head, chunks } in &handed {
-            put_delivery(&mut response, head, chunks)?;
+        for handed in handed {
+            response.reserve(handed.field_len());
+            handed.put(&mut response);
         }
         response.extend(v1::ReceiveResponse { deliveries: Vec::new(), next_due_ms }.encode_to_vec());
         Ok(response)
     }
 
     /// What is ready, or else the milliseconds until something may be; 0: nobody knows.
-    fn receive_handed(&self, request: &v1::ReceiveRequest) -> Result<(Vec<Handed>, u32)> {
+    pub fn hand_out(&self, request: &v1::ReceiveRequest) -> Result<(Vec<Handed>, u32)> {
         let deliveries = bounded("max_deliveries", request.max_deliveries, 1, MAX_DELIVERIES)?;
         let wish = Receive {
             topic: &request.topic,
@@ -290,6 +317,11 @@ impl Broker {
         Ok(v1::ListGroupsResponse { groups }.encode_to_vec())
     }
 
+    /// Whether a `Receive` waits for the disk: the first one of a group does where the topic is `fsync`.
+    pub fn receive_waits(&self, topic: &str, group: &str) -> bool {
+        self.produce_waits(topic) && self.topic(topic).is_ok_and(|topic| topic.group_id(group).is_none())
+    }
+
     fn known_group(&self, topic: &str, group: &str) -> Result<(Arc<Topic>, u64)> {
         let topic = self.topic(topic)?;
         match topic.group_id(group) {
@@ -317,7 +349,8 @@ impl Broker {
         Ok((v1::AckResponse { acked, stale }.encode_to_vec(), unsettled))
     }
 
-    fn rpc_nack(&self, request: v1::NackRequest) -> Result<Vec<u8>> {
+    /// [`Broker::call`] of a `Nack`.
+    pub fn nack(&self, request: v1::NackRequest) -> Result<Vec<u8>> {
         let (topic, group_id) = self.known_group(&request.topic, &request.group)?;
         let delay_ms = bounded("delay_ms", request.delay_ms, 0, MAX_VISIBILITY_TIMEOUT_MS)?;
         let due_ns = match delay_ms {
@@ -338,7 +371,8 @@ impl Broker {
         Ok(v1::NackResponse { nacked, stale }.encode_to_vec())
     }
 
-    fn rpc_extend(&self, request: v1::ExtendRequest) -> Result<Vec<u8>> {
+    /// [`Broker::call`] of an `Extend`.
+    pub fn extend(&self, request: v1::ExtendRequest) -> Result<Vec<u8>> {
         let (topic, group_id) = self.known_group(&request.topic, &request.group)?;
         let timeout_ms = match visibility_timeout(request.visibility_timeout_ms)? {
             0 => topic.config().0.visibility_timeout_ms(self.options()),
@@ -363,6 +397,7 @@ impl Broker {
     }
 
     fn rpc_read(&self, request: &v1::ReadRequest) -> Result<Vec<u8>> {
+        bounded("wait_ms", request.wait_ms, 0, MAX_WAIT_MS)?;
         let topic = self.topic(&request.topic)?;
         let partition = topic.partition(request.partition)?;
         let from = resolve(&topic, &partition, request.from.as_ref())?.ok_or_else(|| {
@@ -372,8 +407,8 @@ impl Broker {
         let (runs, next_offset) = partition.read(from, bounds(request.max_records, request.max_bytes)?)?;
         let log_id = partition.log_id().0;
         let mut response = Vec::new();
-        for chunks in &runs {
-            put_delivery(&mut response, &delivery_head(&request.topic, partition.number(), log_id, chunks), chunks)?;
+        for chunks in runs {
+            put_delivery(&mut response, delivery_head(&request.topic, partition.number(), log_id, &chunks), chunks);
         }
         let rest = v1::ReadResponse { deliveries: Vec::new(), next_offset, log_id: log_id.to_vec() };
         response.extend(rest.encode_to_vec());
@@ -486,9 +521,9 @@ impl Broker {
         let name = names::dead_letters_of(topic.name());
         let mut response = Vec::new();
         for (partition, chunk) in letters {
-            let chunks = [chunk];
+            let chunks = vec![chunk];
             let head = delivery_head(&name, partition.number(), partition.log_id().0, &chunks);
-            put_delivery(&mut response, &head, &chunks)?;
+            put_delivery(&mut response, head, chunks);
         }
         let rest = v1::ListDeadLettersResponse {
             deliveries: Vec::new(),

@@ -1,6 +1,6 @@
-//! Wake-ups: waiting consumers learn on a file descriptor that records may have become ready.
+//! Wake-ups: waiting consumers learn that records may have become ready.
 //!
-//! A subscriber drains, looks for records, and then waits for its descriptor. A change behind the drain makes the
+//! A [`Subscription`] says so on a file descriptor. Its subscriber drains, looks for records, and then waits for its descriptor. A change behind the drain makes the
 //! descriptor readable, so none is missed; a descriptor may be readable without records, so looking again is its part.
 
 use std::collections::BTreeSet;
@@ -34,8 +34,16 @@ impl Subscription {
         let _ = rustix::io::read(&self.fd, &mut counter);
         std::mem::take(&mut *changed).into_iter().collect()
     }
+}
 
-    fn signal(&self, topic: &Arc<str>) {
+/// Who is told of every change. Called by whoever made it, under no lock of the broker's: it must be quick.
+pub trait Listener: Send + Sync {
+    /// Records of the topic may have become ready.
+    fn changed(&self, topic: &Arc<str>);
+}
+
+impl Listener for Subscription {
+    fn changed(&self, topic: &Arc<str>) {
         if self.topic.as_deref().is_some_and(|only| only != &**topic) {
             return;
         }
@@ -47,10 +55,10 @@ impl Subscription {
     }
 }
 
-/// All subscribers of a broker.
+/// All listeners of a broker.
 #[derive(Default)]
 pub struct Wakeups {
-    subscribers: Mutex<Vec<Weak<Subscription>>>,
+    listeners: Mutex<Vec<Weak<dyn Listener>>>,
 }
 
 impl Wakeups {
@@ -59,17 +67,23 @@ impl Wakeups {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|err| Error::io("make a wake-up descriptor near", Path::new("/proc/self/fd"), &err.into()))?;
         let subscription = Arc::new(Subscription { fd, topic, changed: Mutex::default() });
-        let mut subscribers = self.subscribers.lock();
-        subscribers.retain(|other| other.strong_count() > 0);
-        subscribers.push(Arc::downgrade(&subscription));
+        let listener: Arc<dyn Listener> = subscription.clone();
+        self.listen(&listener);
         Ok(subscription)
     }
 
-    /// Tells every subscriber that a topic changed.
+    /// Tells `listener` of every change, until it is dropped.
+    pub fn listen(&self, listener: &Arc<dyn Listener>) {
+        let mut listeners = self.listeners.lock();
+        listeners.retain(|other| other.strong_count() > 0);
+        listeners.push(Arc::downgrade(listener));
+    }
+
+    /// Tells every listener that a topic changed.
     pub fn signal(&self, topic: &Arc<str>) {
-        for subscriber in self.subscribers.lock().iter() {
-            if let Some(subscriber) = subscriber.upgrade() {
-                subscriber.signal(topic);
+        for listener in self.listeners.lock().iter() {
+            if let Some(listener) = listener.upgrade() {
+                listener.changed(topic);
             }
         }
     }

@@ -14,13 +14,13 @@ const YIELD_BYTES: usize = 64 << 10;
 /// A message that knows its bytes.
 pub trait Outgoing: Send + 'static {
     /// How many they are.
-    fn len(&self) -> usize;
+    fn size(&self) -> usize;
     /// Appends them.
     fn put(self, out: &mut impl BufMut);
 }
 
 impl Outgoing for Bytes {
-    fn len(&self) -> usize {
+    fn size(&self) -> usize {
         self.len()
     }
 
@@ -58,7 +58,7 @@ impl<T: Outgoing> Encoder for RawCodec<T> {
     type Error = Status;
 
     fn encode(&mut self, item: T, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.reserve(item.len());
+        out.reserve(item.size());
         item.put(out);
         Ok(())
     }

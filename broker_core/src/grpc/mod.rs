@@ -1,6 +1,8 @@
 //! gRPC over HTTP/2: messages are bytes here, and stay what they are on the wire.
 
 pub mod codec;
+pub mod server;
+pub mod status;
 
 /// Bytes of a message, at most, in either direction: a request or an answer is at most 8 MiB of records and their frame.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;

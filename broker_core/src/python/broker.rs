@@ -86,13 +86,13 @@ impl PyUnsettled {
 
 #[pyclass(name = "Broker", module = "telemetry_broker._core", frozen)]
 pub struct PyBroker {
-    broker: Broker,
+    broker: Arc<Broker>,
     process: u32,
 }
 
 impl PyBroker {
     /// The broker, unless this is a fork of the process that opened it.
-    fn mine(&self) -> Result<&Broker> {
+    pub(super) fn mine(&self) -> Result<&Arc<Broker>> {
         if std::process::id() == self.process {
             return Ok(&self.broker);
         }
@@ -107,7 +107,7 @@ impl PyBroker {
     }
 
     fn run<T: Send>(&self, py: Python<'_>, act: impl FnOnce(&Broker) -> Result<T> + Send) -> PyResult<T> {
-        py.detach(|| self.mine().and_then(act)).map_err(|err| to_py_err(&err))
+        py.detach(|| self.mine().and_then(|broker| act(broker))).map_err(|err| to_py_err(&err))
     }
 }
 
@@ -158,7 +158,7 @@ impl PyBroker {
             }
         };
         let broker = py.detach(open).map_err(|err| to_py_err(&err))?;
-        Ok(Self { broker, process: std::process::id() })
+        Ok(Self { broker: Arc::new(broker), process: std::process::id() })
     }
 
     fn call<'py>(&self, py: Python<'py>, method: &str, request: Request) -> PyResult<Bound<'py, PyBytes>> {

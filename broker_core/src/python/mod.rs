@@ -12,18 +12,22 @@ mod errors;
 mod inspect;
 mod producer;
 mod ring;
+mod server;
 mod telemetry;
+
+use std::collections::BTreeMap;
 
 use pyo3::prelude::*;
 
 use crate::error::Code;
+use crate::grpc::status::status_code;
 use crate::partitioner;
 
 use self::bytes::Input;
 
 #[pyfunction]
-fn error_codes() -> Vec<&'static str> {
-    Code::ALL.iter().map(|code| code.as_str()).collect()
+fn error_codes() -> BTreeMap<&'static str, i32> {
+    Code::ALL.iter().map(|code| (code.as_str(), status_code(*code) as i32)).collect()
 }
 
 #[pyfunction]
@@ -44,6 +48,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<broker::PySubscription>()?;
     m.add_class::<broker::PyUnsettled>()?;
     m.add_class::<broker::PyBroker>()?;
+    m.add_class::<server::PyGrpcServer>()?;
     m.add_class::<producer::PyProducerBuffer>()?;
     m.add_class::<producer::PyBufferedSend>()?;
     m.add_class::<encoded::PyEncodedBatch>()?;

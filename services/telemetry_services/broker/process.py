@@ -13,11 +13,10 @@ from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_services.broker.compat import CompatibilityEndpoints
+from telemetry_services.broker.grpc_front import GrpcFront
 from telemetry_services.broker.metering import read_partitions
-from telemetry_services.broker.servicer import SERVICE, BrokerServicer
 from telemetry_services.config import BrokerSettings
 from telemetry_services.observability.metrics import BrokerMetrics
-from telemetry_services.serving.grpc_server import GrpcServer
 from telemetry_services.serving.http_server import Health, HttpServer, side_port_routes
 from telemetry_services.serving.sockets import listen
 
@@ -84,7 +83,7 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
     core = await asyncio.to_thread(open_core, settings)
     waiters, core_calls = Waiters(core), CoreCalls(core)
     try:
-        grpc_server = GrpcServer([BrokerServicer(core, core_calls, waiters).handler()], [SERVICE])
+        grpc_server = GrpcFront(core)
         addresses = [grpc_server.listen_unix(settings.listen)] if settings.listen else []
         if "grpc_port" in given:
             addresses.append(grpc_server.listen(settings.host, settings.grpc_port))
@@ -92,7 +91,7 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
             "broker",
             details=lambda: describe_broker(core),
             ready=lambda: why_unready(core),
-            refresh=BrokerMetrics("broker", lambda: read_partitions(core)).refresh,
+            refresh=BrokerMetrics("broker", lambda: read_partitions(core), lambda: grpc_server.active).refresh,
         )
         endpoints = CompatibilityEndpoints(core, core_calls, waiters, partitions=settings.partitions_per_topic)
         app = endpoints.in_front_of(Starlette(routes=side_port_routes(health)))

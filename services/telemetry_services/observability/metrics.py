@@ -101,15 +101,24 @@ class BrokerMetrics:
 
     Args:
         read: gives the partitions as they are now.
+        active: gives the gRPC calls that the core answers now.
     """
 
-    def __init__(self, service: str, read: Callable[[], Iterable[PartitionMetrics]]) -> None:
+    def __init__(
+        self, service: str, read: Callable[[], Iterable[PartitionMetrics]], active: Callable[[], int]
+    ) -> None:
         self._service = service
         self._read = read
+        self._active = active
+        self._carried_active = 0
         self._carried: dict[tuple[str, int], tuple[int, int]] = {}
 
     def refresh(self) -> None:
         """Brings gauges and counters up to now."""
+        active = self._active()
+        # Those that are answered over HTTP count themselves.
+        ACTIVE_CONNECTIONS.labels(self._service).inc(active - self._carried_active)
+        self._carried_active = active
         QUEUE_SIZE.clear()
         QUEUE_BYTES.clear()
         for now in self._read():

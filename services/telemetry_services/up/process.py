@@ -18,17 +18,15 @@ from telemetry_services.api.keys import obtain_key
 from telemetry_services.api.process import why_unreadable
 from telemetry_services.api.publishing import Publisher
 from telemetry_services.broker.compat import CompatibilityEndpoints
+from telemetry_services.broker.grpc_front import GrpcFront
 from telemetry_services.broker.metering import read_partitions
 from telemetry_services.broker.process import describe_broker, open_core, why_unready
-from telemetry_services.broker.servicer import SERVICE as BROKER_SERVICE
-from telemetry_services.broker.servicer import BrokerServicer
 from telemetry_services.collector.process import shown_url
 from telemetry_services.collector.servicer import SERVICE as COLLECTOR_SERVICE
 from telemetry_services.collector.servicer import CollectorServicer
 from telemetry_services.config import UpSettings
 from telemetry_services.errors import SourceError
 from telemetry_services.observability.metrics import BrokerMetrics
-from telemetry_services.serving.grpc_server import GrpcServer
 from telemetry_services.serving.http_server import Health, HttpServer
 from telemetry_services.serving.sockets import listen, listen_nearby
 from telemetry_services.store import Store, open_store
@@ -60,11 +58,12 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         pipeline = Pipeline(broker, store, settings, csv)
         await asyncio.to_thread(pipeline.prepare)
         key = obtain_key(settings)
+        grpc_server = GrpcFront(core, [COLLECTOR_SERVICE])
         health = Health(
             "up",
             details=lambda: {**describe_broker(core), "services": ["broker", "streamer", "collector", "api"]},
             ready=lambda: why_unready(core) or why_unreadable(store),
-            refresh=BrokerMetrics("broker", lambda: read_partitions(core)).refresh,
+            refresh=BrokerMetrics("broker", lambda: read_partitions(core), lambda: grpc_server.active).refresh,
         )
         publisher = Publisher(lambda: broker, store, settings.msg_queue_topic, settings.partitions_per_topic)
         waiters, core_calls = Waiters(core), CoreCalls(core)
@@ -72,9 +71,8 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         stack.callback(core_calls.close)
         endpoints = CompatibilityEndpoints(core, core_calls, waiters, partitions=settings.partitions_per_topic)
         http = HttpServer(endpoints.in_front_of(build_app(store, publisher, key, health)), listener)
-        servicer = BrokerServicer(core, core_calls, waiters)
         grpc_address = await stack.enter_async_context(
-            _serving(settings, servicer, waiters, pipeline, http, health, grpc_port)
+            _serving(settings, grpc_server, waiters, pipeline, http, health, grpc_port)
         )
         display = stack.enter_context(Display())
         shown_key, header = (key, key) if settings.api_key is None else ("as in API_KEY", "$API_KEY")
@@ -120,7 +118,7 @@ def _free_grpc_port(settings: UpSettings) -> int:
 @contextlib.asynccontextmanager
 async def _serving(
     settings: UpSettings,
-    servicer: BrokerServicer,
+    server: GrpcFront,
     waiters: Waiters,
     pipeline: Pipeline,
     http: HttpServer,
@@ -128,7 +126,6 @@ async def _serving(
     grpc_port: int,
 ) -> AsyncIterator[str]:
     """Serves gRPC and HTTP inside the block; gives the gRPC address."""
-    server = GrpcServer([servicer.handler()], [BROKER_SERVICE, COLLECTOR_SERVICE])
     collector_pb2_grpc.add_CollectorServiceServicer_to_server(
         CollectorServicer(pipeline.collector, shown_url(settings.store_url)), server.server
     )

@@ -1,0 +1,206 @@
+//! The unary calls: what is quick at once, what waits for the disk in threads of its own, what waits for records by
+//! wake-up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes};
+use prost::Message;
+use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
+
+use super::changes::Changes;
+use super::consume::ConsumeStreams;
+use super::settling::Settling;
+use super::stopped;
+use crate::broker::{Broker, Handed, Listener, decode_request};
+use crate::error::{Code, Error, Result};
+use crate::grpc::codec::Outgoing;
+use crate::wire::v1;
+
+/// Field 1 of `ReceiveResponse` and `ReadResponse`, which the core writes first.
+const DELIVERIES: u8 = 1 << 3 | 2;
+
+/// A message of the broker.
+pub enum Answer {
+    /// Encoded.
+    Message(Vec<u8>),
+    /// A `ConsumeResponse` with one delivery, whose records are still where the log has them.
+    Delivery(Box<Handed>),
+}
+
+impl Outgoing for Answer {
+    fn size(&self) -> usize {
+        match self {
+            Self::Message(message) => message.len(),
+            Self::Delivery(handed) => handed.field_len(),
+        }
+    }
+
+    fn put(self, out: &mut impl BufMut) {
+        match self {
+            Self::Message(message) => out.put_slice(&message),
+            Self::Delivery(handed) => handed.put(out),
+        }
+    }
+}
+
+/// What all calls of a server share.
+pub(super) struct Calls {
+    pub broker: Arc<Broker>,
+    pub changes: Arc<Changes>,
+    pub settling: Settling,
+    pub consume_streams: ConsumeStreams,
+    /// True once the server stops.
+    pub stopping: watch::Receiver<bool>,
+}
+
+impl Calls {
+    pub fn new(broker: Arc<Broker>, stopping: watch::Receiver<bool>) -> Self {
+        let changes = Arc::new(Changes::default());
+        let listener: Arc<dyn Listener> = changes.clone();
+        broker.wakeups().listen(&listener);
+        let settling = Settling::new(broker.clone());
+        Self { broker, changes, settling, consume_streams: ConsumeStreams::default(), stopping }
+    }
+
+    /// Runs one call: an encoded request in, the encoded response out.
+    pub async fn unary(&self, method: &str, request: Bytes) -> Result<Vec<u8>> {
+        match method {
+            "Receive" => self.receive(&request).await,
+            "Read" => self.read(&request).await,
+            "Produce" | "Ack" => {
+                let (answer, unsettled) = self.broker.call_unsettled(method, &request)?;
+                match unsettled {
+                    Some(unsettled) => settled(self.settling.settle(unsettled)).await.map(|()| answer),
+                    None => Ok(answer),
+                }
+            }
+            "Nack" => {
+                let request: v1::NackRequest = decode_request(method, &request)?;
+                self.nack(request).await
+            }
+            // Microseconds: a thread would take longer.
+            "OpenProducer" | "Extend" | "ListTopics" | "DescribeTopic" | "ListGroups" | "DescribeGroup"
+            | "DescribeBroker" => self.broker.call(method, &request),
+            _ => {
+                let method = method.to_owned();
+                self.blocking(move |broker| broker.call(&method, &request)).await
+            }
+        }
+    }
+
+    /// Gives records back, in a thread where that waits for the disk.
+    pub async fn nack(&self, request: v1::NackRequest) -> Result<Vec<u8>> {
+        if self.broker.produce_waits(&request.topic) {
+            self.blocking(move |broker| broker.nack(request)).await
+        } else {
+            self.broker.nack(request)
+        }
+    }
+
+    /// Runs what may wait for the disk.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Broker) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let broker = self.broker.clone();
+        spawn_blocking(move || act(&broker)).await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// A broker that stops ends waits with an error: an empty answer would be asked for again at once.
+    pub fn refuse_when_stopping(&self) -> Result<()> {
+        if !self.is_stopping() {
+            return Ok(());
+        }
+        let message = "the broker is stopping; ask another one, or this one again later";
+        Err(Error::new(Code::BrokerDraining, message).retry_after_ms(1000))
+    }
+
+    async fn receive(&self, request: &Bytes) -> Result<Vec<u8>> {
+        let asked: v1::ReceiveRequest = decode_request("Receive", request)?;
+        let wait = Duration::from_millis(u64::from(asked.wait_ms));
+        if self.broker.receive_waits(&asked.topic, &asked.group) {
+            let request = request.clone();
+            let answer = self.blocking(move |broker| broker.call("Receive", &request)).await?;
+            if has_deliveries(&answer) {
+                return Ok(answer);
+            }
+        }
+        self.poll(&asked.topic, wait, || {
+            let answer = self.broker.call("Receive", request)?;
+            let due_ms = if has_deliveries(&answer) { 0 } else { next_due_ms(&answer) };
+            Ok((answer, due_ms))
+        })
+        .await
+    }
+
+    async fn read(&self, request: &Bytes) -> Result<Vec<u8>> {
+        let answer = self.broker.call("Read", request)?;
+        if has_deliveries(&answer) {
+            return Ok(answer);
+        }
+        let mut asked: v1::ReadRequest = decode_request("Read", request)?;
+        // From here on by position: what "the end" and a time mean moves with every record that comes.
+        let at: v1::ReadResponse = decode_request("Read", &answer)?;
+        asked.from = Some(v1::Position { at: Some(v1::position::At::Offset(at.next_offset)), log_id: at.log_id });
+        let request = asked.encode_to_vec();
+        let wait = Duration::from_millis(u64::from(asked.wait_ms));
+        self.poll(&asked.topic, wait, || Ok((self.broker.call("Read", &request)?, 0))).await
+    }
+
+    /// Looks until there is something or the wait is over. `look` also says after how many milliseconds it is to be called
+    /// again without a change; 0: never.
+    async fn poll(&self, topic: &str, wait: Duration, look: impl Fn() -> Result<(Vec<u8>, u32)>) -> Result<Vec<u8>> {
+        if wait.is_zero() {
+            return Ok(look()?.0);
+        }
+        let end = Instant::now() + wait;
+        let mut changes = self.changes.of(topic);
+        let mut stopping = self.stopping.clone();
+        loop {
+            changes.mark_unchanged();
+            let (answer, due_ms) = look()?;
+            let now = Instant::now();
+            if has_deliveries(&answer) || now >= end {
+                return Ok(answer);
+            }
+            self.refuse_when_stopping()?;
+            let until = match due_ms {
+                0 => end,
+                due_ms => end.min(now + Duration::from_millis(u64::from(due_ms))),
+            };
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = sleep_until(until) => {}
+                () = stopped(&mut stopping) => {}
+            }
+        }
+    }
+}
+
+/// What a wait for a sync gives.
+type Told = std::result::Result<Result<()>, oneshot::error::RecvError>;
+
+/// The outcome of a wait for a sync.
+pub(super) async fn settled(told: impl Future<Output = Told>) -> Result<()> {
+    told.await.unwrap_or_else(|_| Err(gone()))
+}
+
+/// Why a thread that waited for the disk did not answer.
+fn gone() -> Error {
+    Error::new(Code::Internal, "a call ended without an outcome: the server is stopping, or this is a fault of it")
+}
+
+fn has_deliveries(answer: &[u8]) -> bool {
+    answer.first() == Some(&DELIVERIES)
+}
+
+fn next_due_ms(answer: &[u8]) -> u32 {
+    v1::ReceiveResponse::decode(answer).map_or(0, |answer| answer.next_due_ms)
+}

@@ -1,0 +1,164 @@
+//! `BrokerService` over HTTP/2. What it does not know is passed on to another server of the process.
+//!
+//! Everything runs on the threads of one runtime. A call that waits for the disk does so in a thread of its own, and one
+//! that waits for records sleeps until the core says that its topic changed.
+
+mod calls;
+mod changes;
+mod connection;
+mod consume;
+mod forward;
+mod produce;
+mod service;
+mod settling;
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{mpsc, watch};
+use tonic::{Code, Status, Streaming};
+
+use self::calls::Calls;
+use self::connection::{Accepting, Listening};
+use self::forward::Forward;
+use self::service::Service;
+use crate::broker::Broker;
+
+/// Threads that answer calls. They wait for nothing, so that more than processors are no use; past these, the partitions'
+/// locks are what they would wait for.
+const MAX_WORKERS: usize = 4;
+/// Threads that wait for the disk: so many partitions and rare calls can do that at once; more wait for those.
+const BLOCKING_THREADS: usize = 64;
+/// What a thread that waits for the disk has left to end, once nobody waits for it.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// A server of one broker.
+pub struct Server {
+    /// None once stopped.
+    runtime: Mutex<Option<Runtime>>,
+    handle: Handle,
+    service: Arc<Service>,
+    listeners: Mutex<Vec<Listening>>,
+    stop: watch::Sender<bool>,
+    active: Arc<AtomicUsize>,
+    /// Open while something is served: each connection has a copy.
+    serving: Mutex<(Option<mpsc::Sender<()>>, mpsc::Receiver<()>)>,
+}
+
+impl Server {
+    /// A server that listens nowhere yet; `forward_to` is the Unix socket of a server for all other services.
+    pub fn new(broker: Arc<Broker>, forward_to: Option<PathBuf>) -> io::Result<Self> {
+        let workers = std::thread::available_parallelism().map_or(1, |processors| processors.get().min(MAX_WORKERS));
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(workers)
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_name("grpc")
+            .enable_all()
+            .build()?;
+        let (stop, stopping) = watch::channel(false);
+        let active = Arc::new(AtomicUsize::new(0));
+        let service = Service {
+            calls: Arc::new(Calls::new(broker, stopping)),
+            forward: forward_to.map(Forward::new),
+            active: active.clone(),
+        };
+        let (serving, served) = mpsc::channel(1);
+        Ok(Self {
+            handle: runtime.handle().clone(),
+            runtime: Mutex::new(Some(runtime)),
+            service: Arc::new(service),
+            listeners: Mutex::default(),
+            stop,
+            active,
+            serving: Mutex::new((Some(serving), served)),
+        })
+    }
+
+    /// Binds a port of all addresses of a host, 0 for a free one, and returns the first of them.
+    pub fn listen(&self, host: &str, port: u16) -> io::Result<SocketAddr> {
+        let mut bound: Option<SocketAddr> = None;
+        for mut address in (host, port).to_socket_addrs()? {
+            address.set_port(bound.map_or(port, |bound| bound.port()));
+            let listener = match std::net::TcpListener::bind(address) {
+                Ok(listener) => listener,
+                // `localhost` may have an address that is not there.
+                Err(_) if bound.is_some() => continue,
+                Err(err) => return Err(err),
+            };
+            listener.set_nonblocking(true)?;
+            bound = bound.or(Some(listener.local_addr()?));
+            let _inside = self.handle.enter();
+            self.listeners.lock().push(Listening::Tcp(TcpListener::from_std(listener)?));
+        }
+        bound.ok_or_else(|| io::Error::new(io::ErrorKind::AddrNotAvailable, format!("{host} has no address")))
+    }
+
+    /// Binds a Unix socket, which must not be there.
+    pub fn listen_unix(&self, path: &Path) -> io::Result<()> {
+        let _inside = self.handle.enter();
+        self.listeners.lock().push(Listening::Unix(UnixListener::bind(path)?, path.to_owned()));
+        Ok(())
+    }
+
+    /// Takes calls from here on, unless stopped.
+    pub fn start(&self) {
+        let Some(serving) = self.serving.lock().0.clone() else { return };
+        for listener in self.listeners.lock().drain(..) {
+            let accepting =
+                Accepting { service: self.service.clone(), stopping: self.stop.subscribe(), _serving: serving.clone() };
+            self.handle.spawn(accepting.run(listener));
+        }
+    }
+
+    /// Takes no new call, lets those under way finish for so long, and ends. Repeating it is fine.
+    pub fn stop(&self, grace: Duration) {
+        self.stop.send_replace(true);
+        let Some(runtime) = self.runtime.lock().take() else { return };
+        let mut serving = self.serving.lock();
+        serving.0 = None;
+        runtime.block_on(async {
+            // Ends by itself once the last connection has.
+            let _ = tokio::time::timeout(grace, serving.1.recv()).await;
+        });
+        self.listeners.lock().clear();
+        runtime.shutdown_timeout(LAST_WAIT);
+    }
+
+    /// Calls of `BrokerService` under way.
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.lock().take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Returns once the server stops.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await; // a server that is gone has stopped
+}
+
+/// What becomes of a call, or of a message of it.
+type Reply<T> = Result<T, Status>;
+
+/// The next message of a client; None: it sends no more.
+async fn message(requests: &mut Streaming<Bytes>) -> Reply<Option<Bytes>> {
+    requests.message().await.map_err(|status| match status.code() {
+        // What other servers answer, and what clients know not to try again.
+        Code::OutOfRange => Status::resource_exhausted(status.message()),
+        _ => status,
+    })
+}

@@ -1,0 +1,157 @@
+//! The `ProduceStream`: several requests under way, answers in their order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use prost::Message;
+use prost::encoding::encode_varint;
+use tokio::sync::{oneshot, watch};
+use tonic::{Status, Streaming};
+
+use super::calls::{Answer, Calls, settled};
+use super::{Reply, message, stopped};
+use crate::error::{Code, Error, Result};
+use crate::wire::cursor::{Cursor, Value};
+use crate::wire::v1;
+
+/// Requests of one stream that are not answered yet; behind them, the client's next ones wait in its connection.
+const IN_FLIGHT: usize = 16;
+/// Field of `ProduceStreamRequest`.
+const PRODUCE: u32 = 1;
+/// Fields of `ProduceStreamResponse`.
+const PRODUCED: u8 = 1;
+const ERROR: u8 = 2;
+
+/// Runs one stream. Once the server stops it answers what it has read and ends: a client that is connected and has nothing
+/// to say must not hold up the end.
+pub(super) fn produce_stream(
+    calls: Arc<Calls>,
+    requests: Streaming<Bytes>,
+) -> impl Stream<Item = Reply<Answer>> + Send {
+    let stopping = calls.stopping.clone();
+    let stream = ProduceStream { calls, requests, stopping, ended: false, failure: None, unanswered: VecDeque::new() };
+    unfold(stream, |mut stream| async move { stream.next().await.map(|answer| (answer, stream)) })
+}
+
+struct ProduceStream {
+    calls: Arc<Calls>,
+    requests: Streaming<Bytes>,
+    stopping: watch::Receiver<bool>,
+    /// Nothing more is read.
+    ended: bool,
+    /// Why, where that is an error.
+    failure: Option<Status>,
+    unanswered: VecDeque<Unanswered>,
+}
+
+/// A request that was carried out.
+struct Unanswered {
+    answer: Result<Vec<u8>>,
+    /// Until what it wrote is durable.
+    settling: Option<oneshot::Receiver<Result<()>>>,
+}
+
+impl ProduceStream {
+    async fn next(&mut self) -> Option<Reply<Answer>> {
+        loop {
+            if self.ended && self.unanswered.is_empty() {
+                return self.failure.take().map(Err);
+            }
+            let has_room = !self.ended && self.unanswered.len() < IN_FLIGHT;
+            tokio::select! {
+                biased;
+                () = settle_first(&mut self.unanswered), if !self.unanswered.is_empty() => {
+                    let answer = self.unanswered.pop_front()?.answer;
+                    return Some(Ok(Answer::Message(in_stream(answer))));
+                }
+                request = message(&mut self.requests), if has_room => match request {
+                    Ok(Some(request)) => {
+                        let unanswered = self.produce(&request);
+                        self.unanswered.push_back(unanswered);
+                    }
+                    Ok(None) => self.ended = true,
+                    Err(status) => (self.ended, self.failure) = (true, Some(status)),
+                },
+                () = stopped(&mut self.stopping), if !self.ended => self.ended = true,
+            }
+        }
+    }
+
+    /// Writes at once, so that requests are stored in their order, and those of an `fsync` topic wait together.
+    fn produce(&self, request: &[u8]) -> Unanswered {
+        let produced = self
+            .calls
+            .refuse_when_stopping()
+            .and_then(|()| self.calls.broker.call_unsettled("Produce", produce_request(request)?));
+        match produced {
+            Ok((answer, unsettled)) => Unanswered {
+                answer: Ok(answer),
+                settling: unsettled.map(|unsettled| self.calls.settling.settle(unsettled)),
+            },
+            Err(error) => Unanswered { answer: Err(error), settling: None },
+        }
+    }
+}
+
+/// Waits until the first one can be answered. May be called again when it was cancelled.
+async fn settle_first(unanswered: &mut VecDeque<Unanswered>) {
+    let Some(first) = unanswered.front_mut() else { return };
+    if let Some(settling) = &mut first.settling {
+        let outcome = settled(settling).await;
+        first.settling = None;
+        if let Err(error) = outcome {
+            first.answer = Err(error);
+        }
+    }
+}
+
+/// The `ProduceRequest` in the message of a stream.
+fn produce_request(message: &[u8]) -> Result<&[u8]> {
+    let mut cursor = Cursor::new(message);
+    loop {
+        match cursor.next_field() {
+            Ok(Some(field)) => {
+                if let (PRODUCE, Value::Bytes(request)) = (field.number, field.value) {
+                    return Ok(request);
+                }
+            }
+            Ok(None) => return Ok(&[]),
+            Err(malformed) => {
+                let message = format!(
+                    "a message of a ProduceStream is no ProduceStreamRequest: malformed protobuf at byte {}: {}",
+                    malformed.at, malformed.what
+                );
+                return Err(Error::new(Code::InvalidArgument, message));
+            }
+        }
+    }
+}
+
+fn in_stream(answer: Result<Vec<u8>>) -> Vec<u8> {
+    match answer {
+        Ok(answer) => wrap(PRODUCED, &answer),
+        Err(error) => wrap(ERROR, &stream_error(&error).encode_to_vec()),
+    }
+}
+
+/// An error inside a stream that goes on.
+pub(super) fn stream_error(error: &Error) -> v1::Error {
+    v1::Error {
+        code: error.code().as_str().to_owned(),
+        message: error.message().to_owned(),
+        retry_after_ms: error.retry_after().unwrap_or(0),
+        field: error.wrong_field().unwrap_or_default().to_owned(),
+    }
+}
+
+/// A message as a field, below 16, of another one.
+pub(super) fn wrap(field: u8, message: &[u8]) -> Vec<u8> {
+    let mut wrapped = Vec::with_capacity(message.len() + 6);
+    wrapped.put_u8(field << 3 | 2);
+    encode_varint(message.len() as u64, &mut wrapped);
+    wrapped.put_slice(message);
+    wrapped
+}
