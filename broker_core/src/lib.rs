@@ -18,6 +18,8 @@ pub mod broker;
 pub mod clock;
 pub mod disk;
 pub mod error;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod inspect;
 pub mod log;
 pub mod partitioner;

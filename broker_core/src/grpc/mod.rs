@@ -1,5 +1,6 @@
 //! gRPC over HTTP/2: messages are bytes here, and stay what they are on the wire.
 
+pub mod client;
 pub mod codec;
 
 /// Bytes of a message, at most, in either direction: a request or an answer is at most 8 MiB of records and their frame.

@@ -6,6 +6,7 @@
 
 mod broker;
 mod bytes;
+mod channel;
 mod delivery;
 mod encoded;
 mod errors;
@@ -48,6 +49,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<producer::PyBufferedSend>()?;
     m.add_class::<encoded::PyEncodedBatch>()?;
     m.add_class::<delivery::PyDelivery>()?;
+    channel::register(m)?;
     inspect::register(m)?;
     ring::register(m)?;
     telemetry::register(m)

@@ -1,0 +1,288 @@
+//! One call: messages out, messages in, and an end.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::client::Grpc;
+use tonic::{CancellationHandle, Code, Request, Status};
+
+use super::bell::{Watcher, Woken};
+use super::failure::Failure;
+use crate::grpc::MAX_MESSAGE_BYTES;
+use crate::grpc::codec::RawCodec;
+
+/// Untaken messages, and bytes of them, from which on nothing more is read: then HTTP/2 holds the broker back.
+const MOST_MESSAGES: usize = 256;
+const MOST_BYTES: usize = 4 << 20;
+
+/// What is there for whoever asks.
+#[derive(Debug)]
+pub enum Taken {
+    /// Messages, at least one.
+    Messages(VecDeque<Bytes>),
+    /// Nothing yet.
+    Nothing,
+    /// The end, with or without a failure; every message was taken.
+    End(Result<(), Failure>),
+}
+
+#[derive(Default)]
+struct Inbox {
+    messages: VecDeque<Bytes>,
+    bytes: usize,
+    end: Option<Result<(), Failure>>,
+    /// The watcher was told since something was taken last.
+    told: bool,
+}
+
+/// What the task of a call and its owner have in common. The lock is held for moments and nothing is called under it.
+struct Shared {
+    inbox: Mutex<Inbox>,
+    room: Notify,
+    watcher: Watcher,
+    /// One answer is expected: the watcher is told of the end alone.
+    unary: bool,
+}
+
+impl Shared {
+    fn push(&self, message: Bytes) {
+        let mut inbox = self.inbox.lock();
+        inbox.bytes += message.len();
+        inbox.messages.push_back(message);
+        let news = !self.unary && !std::mem::replace(&mut inbox.told, true);
+        drop(inbox);
+        if news {
+            self.watcher.tell();
+        }
+    }
+
+    /// The first end holds.
+    fn end(&self, end: Result<(), Failure>) {
+        let mut inbox = self.inbox.lock();
+        if inbox.end.is_some() {
+            return;
+        }
+        inbox.end = Some(end);
+        let news = !std::mem::replace(&mut inbox.told, true);
+        drop(inbox);
+        if news {
+            self.watcher.tell();
+        }
+    }
+
+    fn take(&self) -> Taken {
+        let mut inbox = self.inbox.lock();
+        inbox.told = false;
+        match &inbox.end {
+            None if self.unary || inbox.messages.is_empty() => return Taken::Nothing,
+            Some(end) if inbox.messages.is_empty() || (self.unary && end.is_err()) => return Taken::End(end.clone()),
+            _ => {}
+        }
+        let was_full = inbox.is_full();
+        inbox.bytes = 0;
+        // The end is news of its own to who takes one by one.
+        inbox.told = inbox.end.is_some();
+        let ended = inbox.end.is_some() && !self.unary;
+        let messages = std::mem::take(&mut inbox.messages);
+        drop(inbox);
+        if was_full {
+            self.room.notify_one();
+        }
+        if ended {
+            self.watcher.tell();
+        }
+        Taken::Messages(messages)
+    }
+
+    async fn has_room(&self) {
+        while self.inbox.lock().is_full() {
+            self.room.notified().await;
+        }
+    }
+}
+
+impl Inbox {
+    fn is_full(&self) -> bool {
+        self.messages.len() >= MOST_MESSAGES || self.bytes >= MOST_BYTES
+    }
+}
+
+/// Ends a call whose task ends, whatever ends that.
+struct Ending {
+    shared: Arc<Shared>,
+    requests: Option<CancellationHandle>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.shared.end(Err(Failure::here(Code::Cancelled, "the connection was closed", true)));
+        if let Some(requests) = self.requests.take() {
+            requests.cancel(); // else the stream would stay open for requests
+        }
+    }
+}
+
+/// What a call is.
+pub struct Call {
+    /// Its path.
+    pub path: PathAndQuery,
+    /// After so long it has failed; the broker is told, too.
+    pub timeout: Option<Duration>,
+    /// Who is told of news.
+    pub watcher: Watcher,
+    /// One request, one answer, which is there to be taken once the call has ended.
+    pub unary: bool,
+}
+
+/// One call under way. It is cancelled when it is dropped.
+pub struct Exchange {
+    shared: Arc<Shared>,
+    requests: Mutex<Option<mpsc::UnboundedSender<Bytes>>>,
+    task: Option<AbortHandle>,
+    process: u32,
+}
+
+impl Exchange {
+    /// Begins a call.
+    pub(super) fn begin(handle: &Handle, grpc: Grpc<tonic::transport::Channel>, call: Call) -> Self {
+        let Call { path, timeout, watcher, unary } = call;
+        let shared = Arc::new(Shared { inbox: Mutex::default(), room: Notify::new(), watcher, unary });
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut request = Request::new(UnboundedReceiverStream::new(receiver));
+        if let Some(timeout) = timeout {
+            request.set_timeout(timeout);
+        }
+        let ending = Ending { shared: shared.clone(), requests: Some(request.cancellation_handle()) };
+        let task = handle.spawn(async move {
+            let Ending { shared, .. } = &ending;
+            let driven = drive(shared, grpc, path, request);
+            let end = match timeout {
+                None => driven.await,
+                Some(timeout) => tokio::time::timeout(timeout, driven)
+                    .await
+                    .unwrap_or_else(|_| Err(Failure::here(Code::DeadlineExceeded, "Deadline Exceeded", true))),
+            };
+            shared.end(end);
+        });
+        Self {
+            shared,
+            requests: Mutex::new(Some(sender)),
+            task: Some(task.abort_handle()),
+            process: std::process::id(),
+        }
+    }
+
+    /// A call that failed before it began.
+    pub(super) fn failed(call: Call, failure: Failure) -> Self {
+        let Call { watcher, unary, .. } = call;
+        let shared = Arc::new(Shared { inbox: Mutex::default(), room: Notify::new(), watcher, unary });
+        shared.end(Err(failure));
+        Self { shared, requests: Mutex::new(None), task: None, process: std::process::id() }
+    }
+
+    /// Puts a message on its way, behind those before; never waits. Nothing leaves behind `finish`, or the end.
+    pub fn send(&self, message: Bytes) {
+        if self.is_forked() {
+            return;
+        }
+        if message.len() > MAX_MESSAGE_BYTES {
+            let text = format!("a message of {} bytes: at most {MAX_MESSAGE_BYTES} can be sent", message.len());
+            self.end(Failure::here(Code::ResourceExhausted, text, false));
+            return;
+        }
+        if let Some(requests) = &*self.requests.lock() {
+            // It fails once the call has ended, of which its owner hears otherwise.
+            let _ = requests.send(message);
+        }
+    }
+
+    /// No more is sent; what comes is still taken.
+    pub fn finish(&self) {
+        if !self.is_forked() {
+            self.requests.lock().take();
+        }
+    }
+
+    /// Ends the call, if it has not ended.
+    pub fn cancel(&self) {
+        self.end(Failure::here(Code::Cancelled, "the call was cancelled", true));
+    }
+
+    /// What came since it was asked last.
+    pub fn take(&self) -> Taken {
+        self.shared.take()
+    }
+
+    /// As `take`, but sleeps until there is something; None: a signal came. Only with a bell, and one thread at a time.
+    pub fn wait(&self, until: Option<Instant>) -> Option<Taken> {
+        let Watcher::Bell(bell) = &self.shared.watcher else { return Some(self.take()) };
+        loop {
+            match self.take() {
+                Taken::Nothing => {}
+                taken => return Some(taken),
+            }
+            match bell.wait(until) {
+                Woken::Rung => {}
+                Woken::Late => return Some(self.take()),
+                Woken::Interrupted => return None,
+            }
+        }
+    }
+
+    /// Who is told of its news.
+    pub fn watcher(&self) -> &Watcher {
+        &self.shared.watcher
+    }
+
+    fn end(&self, failure: Failure) {
+        self.shared.end(Err(failure));
+        if !self.is_forked()
+            && let Some(task) = &self.task
+        {
+            task.abort();
+        }
+    }
+
+    /// The task is in another process, whose locks may be held here for ever.
+    fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.is_forked() {
+            // Letting go of the queue would wake the task.
+            std::mem::forget(self.requests.get_mut().take());
+        } else {
+            self.cancel();
+        }
+    }
+}
+
+async fn drive(
+    shared: &Shared,
+    mut grpc: Grpc<tonic::transport::Channel>,
+    path: PathAndQuery,
+    request: Request<UnboundedReceiverStream<Bytes>>,
+) -> Result<(), Failure> {
+    let failed = |status: Status| Failure::of(&status);
+    grpc.ready().await.map_err(|error| Failure::of_connection(&error))?;
+    let answer = grpc.streaming(request, path, RawCodec::<Bytes>::default()).await.map_err(failed)?;
+    let mut messages = answer.into_inner();
+    loop {
+        shared.has_room().await;
+        match messages.message().await.map_err(failed)? {
+            Some(message) => shared.push(message),
+            None => return Ok(()),
+        }
+    }
+}
