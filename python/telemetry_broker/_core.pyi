@@ -620,9 +620,7 @@ class Exchange:
     @property
     def number(self) -> int:
         """What its notifier calls it, 1 or more; 0 without a notifier."""
-    def send(
-        self, message: Buffer | EncodedBatch, waiting: deque[_W] | None = None, who: _W | None = None
-    ) -> None:
+    def send(self, message: Buffer | EncodedBatch, waiting: deque[_W] | None = None, who: _W | None = None) -> None:
         """Puts a message on its way behind those before, never waits. Once the call has ended it does nothing.
 
         Args:

@@ -163,11 +163,11 @@ class RemoteReceiver:
         self._transport = transport
         self._lock = threading.Lock()
         self._waits: set[_core.Exchange] = set()
-        self._closed = False
+        self._closed = threading.Event()
 
     def receive(self, request: bytes, wait: float | None) -> list[_core.Delivery]:
         """See Receiver."""
-        if self._closed:
+        if self._closed.is_set():
             return []
         # First without a wait: that is the cheaper call, and while there are records the only one.
         deliveries = _core.Delivery.parse(self._transport.call("Receive", request))
@@ -180,7 +180,7 @@ class RemoteReceiver:
             template.wait_ms = min(left_ms, MAX_WAIT_MS)
             asked = time.monotonic()
             deliveries = self._wait(template.SerializeToString(), template.wait_ms / 1000 + CALL_TIMEOUT)
-            if deliveries or self._closed or left_ms == template.wait_ms < MAX_WAIT_MS:
+            if deliveries or self._closed.is_set() or left_ms == template.wait_ms < MAX_WAIT_MS:
                 return deliveries
             if time.monotonic() - asked < template.wait_ms / 2000:
                 raise UnavailableError(f"{self._transport.url} ended a wait before its time: it is stopping")
@@ -189,13 +189,13 @@ class RemoteReceiver:
         call: _core.Exchange | None = None
         try:
             with self._lock:
-                if self._closed:
+                if self._closed.is_set():
                     return []
                 call = self._transport.ask("Receive", request, timeout)
                 self._waits.add(call)
             return _core.Delivery.parse(call.answer())
         except _core.CallError as error:
-            if self._closed:
+            if self._closed.is_set():
                 return []
             raise self._transport.broker_error("Receive", error) from error
         finally:
@@ -207,7 +207,7 @@ class RemoteReceiver:
     def close(self) -> None:
         """See Receiver."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             waits = list(self._waits)
         for call in waits:
             call.cancel()

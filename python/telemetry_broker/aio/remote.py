@@ -69,10 +69,10 @@ class RemoteTransport:
         """Runs a call."""
         self._refuse()
         call = self._channel.ask(method, request, timeout, self._news.notifier)
-        ended = self._home.loop.create_future()
-        self._news.watch(call, lambda: ended.done() or ended.set_result(None))
+        ended = asyncio.Event()
+        self._news.watch(call, ended.set)
         try:
-            await ended
+            await ended.wait()
             return call.answer()
         except _core.CallError as error:
             raise self.broker_error(method, error) from error
