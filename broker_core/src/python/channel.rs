@@ -104,7 +104,7 @@ impl PyExchange {
     }
 }
 
-fn messages<'py>(py: Python<'py>, taken: Taken) -> PyResult<Option<Bound<'py, PyList>>> {
+fn messages(py: Python<'_>, taken: Taken) -> PyResult<Option<Bound<'_, PyList>>> {
     match taken {
         Taken::Messages(messages) => {
             PyList::new(py, messages.iter().map(|message| PyBytes::new(py, message))).map(Some)
@@ -186,10 +186,9 @@ impl PyChannel {
         let begin = || {
             let watcher = match notifier {
                 None => Watcher::Bell(Bell::new()?),
-                Some(notifier) => Watcher::Notifier(
-                    notifier.notifier.clone(),
-                    notifier.numbers.fetch_add(1, Ordering::Relaxed) + 1,
-                ),
+                Some(notifier) => {
+                    Watcher::Notifier(notifier.notifier.clone(), notifier.numbers.fetch_add(1, Ordering::Relaxed) + 1)
+                }
             };
             self.0.exchange(method, timeout, watcher, unary)
         };
@@ -270,14 +269,16 @@ impl PyChannel {
     }
 }
 
-fn answer<'py>(py: Python<'py>, taken: Taken) -> PyResult<Bound<'py, PyBytes>> {
+/// The only answer of a unary call.
+fn answer(py: Python<'_>, taken: Taken) -> PyResult<Bound<'_, PyBytes>> {
+    if let Taken::Messages(messages) = &taken
+        && let Some(message) = messages.front()
+    {
+        return Ok(PyBytes::new(py, message));
+    }
     let failure = match taken {
-        Taken::Messages(messages) => match messages.front() {
-            Some(message) if messages.len() == 1 => return Ok(PyBytes::new(py, message)),
-            _ => Failure::here(tonic::Code::Internal, "several answers came to one request", true),
-        },
         Taken::End(Err(failure)) => failure,
-        Taken::End(Ok(())) | Taken::Nothing => Failure::here(tonic::Code::Internal, "no answer came", true),
+        _ => Failure::here(tonic::Code::Internal, "no answer came", true),
     };
     Err(call_error(py, &failure))
 }

@@ -52,7 +52,7 @@ impl PyEncodedBatch {
         broker.call_produce(&head, &mut self.body.lock(), self.count)
     }
 
-    /// As an encoded ProduceStreamRequest; it may be sent again.
+    /// As an encoded `ProduceStreamRequest`; it may be sent again.
     pub fn framed(&self) -> PyResult<Bytes> {
         let mut body = self.body.lock();
         let mut prefix = Vec::with_capacity(MOST_STREAM_BYTES + self.head.len());

@@ -102,10 +102,18 @@ impl Shared {
         Taken::Messages(messages)
     }
 
-    async fn has_room(&self) {
+    /// Waits until another message may come. An only answer is taken behind the end, which must not wait for that.
+    async fn has_room(&self) -> Result<(), Failure> {
+        if self.unary {
+            return match self.inbox.lock().messages.len() {
+                0 | 1 => Ok(()),
+                _ => Err(Failure::here(Code::Internal, "several answers came to one request", true)),
+            };
+        }
         while self.inbox.lock().is_full() {
             self.room.notified().await;
         }
+        Ok(())
     }
 }
 
@@ -279,7 +287,7 @@ async fn drive(
     let answer = grpc.streaming(request, path, RawCodec::<Bytes>::default()).await.map_err(failed)?;
     let mut messages = answer.into_inner();
     loop {
-        shared.has_room().await;
+        shared.has_room().await?;
         match messages.message().await.map_err(failed)? {
             Some(message) => shared.push(message),
             None => return Ok(()),

@@ -47,7 +47,7 @@ pub struct Channel {
 enum State {
     /// No call was made yet.
     Fresh,
-    Running(Running),
+    Running(Box<Running>),
     Closed,
 }
 
@@ -64,14 +64,19 @@ struct Running {
 impl Channel {
     /// One to `host:port`, `[v6]:port` or `unix:/path`.
     pub fn new(target: &str) -> Result<Self> {
-        let invalid = |err: &dyn std::fmt::Display| {
-            Error::new(ErrorCode::InvalidArgument, format!("{target:?} is no address of a broker: {err}"))
+        let invalid = |why: &dyn std::fmt::Display| {
+            Error::new(ErrorCode::InvalidArgument, format!("{target:?} is no address of a broker: {why}"))
         };
         let endpoint = if let Some(path) = target.strip_prefix("unix:") {
             // The host is what other gRPC clients say on a socket.
-            Endpoint::from_shared(format!("unix://{path}")).map(|endpoint| endpoint.origin(Uri::from_static("http://localhost")))
+            let host = Uri::from_static("http://localhost");
+            Endpoint::from_shared(format!("unix://{path}")).map(|endpoint| endpoint.origin(host))
         } else {
-            Endpoint::from_shared(format!("http://{target}"))
+            let uri = Uri::try_from(format!("http://{target}")).map_err(|err| invalid(&err))?;
+            if uri.port().is_none() || uri.host().is_none_or(str::is_empty) {
+                return Err(invalid(&"it does not have a host and a port"));
+            }
+            Ok(Endpoint::from(uri))
         };
         let endpoint = endpoint
             .and_then(|endpoint| endpoint.user_agent(USER_AGENT))
@@ -98,7 +103,7 @@ impl Channel {
         }
         let mut state = self.state.lock();
         if matches!(*state, State::Fresh) {
-            *state = State::Running(Running::start(&self.endpoint)?);
+            *state = State::Running(Box::new(Running::start(&self.endpoint)?));
         }
         Ok(())
     }
@@ -126,7 +131,8 @@ impl Channel {
             return;
         }
         let state = std::mem::replace(&mut *self.state.lock(), State::Closed);
-        if let State::Running(Running { stop, gone, .. }) = state {
+        if let State::Running(running) = state {
+            let Running { stop, gone, .. } = *running;
             // It fails only where the thread has ended.
             let _ = stop.send(());
             let until = Instant::now() + CLOSE_TIMEOUT;
