@@ -429,6 +429,7 @@ def test_a_forked_child_is_refused_lets_go_in_peace_and_can_connect_anew(server:
             signal.alarm(20)
             assert "forked" in failure(lambda: channel.call("Answer", b"")).message
             stream.send(b"nothing")
+            assert "forked" in failure(lambda: stream.receive(TIMEOUT)).message
             stream.cancel()
             del stream
             channel.close()

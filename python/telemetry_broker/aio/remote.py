@@ -121,7 +121,8 @@ class RemoteTransport:
         if not self._closed:
             self._closed = True
             self._channel.close()
-            self._news.close()
+            if not self._home.forked:  # else the descriptors are the parent's, too
+                self._news.close()
 
 
 class RemoteStream:

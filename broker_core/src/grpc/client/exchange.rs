@@ -226,6 +226,13 @@ impl Exchange {
 
     /// What came since it was asked last.
     pub fn take(&self) -> Taken {
+        if self.is_forked() {
+            return Taken::End(Err(Failure::here(
+                Code::Cancelled,
+                "the call was begun before this process was forked",
+                true,
+            )));
+        }
         self.shared.take()
     }
 
@@ -251,15 +258,16 @@ impl Exchange {
     }
 
     fn end(&self, failure: Failure) {
+        if self.is_forked() {
+            return;
+        }
         self.shared.end(Err(failure));
-        if !self.is_forked()
-            && let Some(task) = &self.task
-        {
+        if let Some(task) = &self.task {
             task.abort();
         }
     }
 
-    /// The task is in another process, whose locks may be held here for ever.
+    /// The task is in another process: its locks may be held here for ever, and the watcher's descriptor is its, too.
     fn is_forked(&self) -> bool {
         self.process != std::process::id()
     }
