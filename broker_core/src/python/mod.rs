@@ -1,6 +1,7 @@
 //! `telemetry_broker._core`: the bindings. They convert, let go of the GIL, and do nothing else.
 //!
-//! Everything is documented in `_core.pyi`. No lock of the core is ever taken while attached to the interpreter.
+//! Everything is documented in `_core.pyi`. No lock of the core is ever taken while attached to the interpreter,
+//! but those of `channel`, which says why.
 
 #![expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
 
