@@ -81,8 +81,7 @@ class ProduceStream:
             with self._lock:
                 self._used = True
                 if self._stream is None or not self._stream.put(sent):
-                    self._stream = _Stream(self._transport)
-                    self._stream.put(sent)
+                    self._stream = _Stream(self._transport, sent)
                 return self._stream
         except BrokerError as error:  # it was closed meanwhile
             sent.settle(error)
@@ -121,7 +120,8 @@ class _Sent:
 class _Stream:
     """One call, read by a thread, which nothing can interrupt."""
 
-    def __init__(self, transport: RemoteTransport) -> None:
+    def __init__(self, transport: RemoteTransport, first: _Sent) -> None:
+        """Sends a first request, before the thread can end for want of a broker."""
         self._transport = transport
         self._exchange = transport.exchange(_METHOD)
         self._unanswered: deque[_Sent] = deque()  # the core appends to it, the thread takes from it
@@ -129,6 +129,7 @@ class _Stream:
         self._lock = threading.Lock()
         self._cancelled: BrokerError | None = None
         self._ended: BrokerError | None = None  # why no more is answered
+        self._exchange.send(in_stream(first.request), self._unanswered, first)
         try:
             threading.Thread(target=self._run, name=f"produce stream to {transport.url}", daemon=True).start()
         except BaseException:
@@ -178,6 +179,5 @@ class _Stream:
             if self._cancelled is not None:
                 error = UnansweredError(self._cancelled)
             self._ended = error
-        # Nothing is put any more.
-        for sent in self._unanswered:
-            sent.settle(error)
+        while self._unanswered:  # nothing is put any more
+            self._unanswered.popleft().settle(error)

@@ -128,6 +128,7 @@ impl PyExchange {
     #[pyo3(signature = (message, waiting = None, who = None))]
     fn send(
         &self,
+        py: Python<'_>,
         message: Message,
         waiting: Option<&Bound<'_, PyAny>>,
         who: Option<&Bound<'_, PyAny>>,
@@ -138,15 +139,16 @@ impl PyExchange {
             waiting.call_method1("append", (who,))?;
         }
         self.0.send(message);
+        py.detach(|| self.0.flush());
         Ok(())
     }
 
-    fn finish(&self) {
-        self.0.finish();
+    fn finish(&self, py: Python<'_>) {
+        py.detach(|| self.0.finish());
     }
 
-    fn cancel(&self) {
-        self.0.cancel();
+    fn cancel(&self, py: Python<'_>) {
+        py.detach(|| self.0.cancel());
     }
 
     #[pyo3(signature = (timeout = None))]
@@ -177,12 +179,13 @@ impl PyChannel {
         method: &str,
         timeout: Option<f64>,
         notifier: Option<&PyNotifier>,
-        unary: bool,
+        request: Option<&Input>,
     ) -> PyResult<PyExchange> {
         let timeout = seconds(timeout)?;
         if self.0.is_fresh() {
             self.start(py)?;
         }
+        let request = request.map(|request| Bytes::copy_from_slice(request.as_slice()));
         let begin = || {
             let watcher = match notifier {
                 None => Watcher::Bell(Bell::new()?),
@@ -190,9 +193,9 @@ impl PyChannel {
                     Watcher::Notifier(notifier.notifier.clone(), notifier.numbers.fetch_add(1, Ordering::Relaxed) + 1)
                 }
             };
-            self.0.exchange(method, timeout, watcher, unary)
+            self.0.exchange(method, timeout, watcher, request)
         };
-        begin().map(PyExchange).map_err(|err| to_py_err(&err))
+        py.detach(begin).map(PyExchange).map_err(|err| to_py_err(&err))
     }
 
     /// Starts the thread with every signal blocked: one that it took would interrupt no wait of the main thread.
@@ -204,20 +207,6 @@ impl PyChannel {
         let started = self.0.start().map_err(|err| to_py_err(&err));
         mask.call1((signal.getattr("SIG_SETMASK")?, before))?;
         started
-    }
-
-    fn begin_unary(
-        &self,
-        py: Python<'_>,
-        method: &str,
-        request: &Input,
-        timeout: Option<f64>,
-        notifier: Option<&PyNotifier>,
-    ) -> PyResult<PyExchange> {
-        let exchange = self.begin(py, method, timeout, notifier, true)?;
-        exchange.0.send(Bytes::copy_from_slice(request.as_slice()));
-        exchange.0.finish();
-        Ok(exchange)
     }
 }
 
@@ -237,7 +226,7 @@ impl PyChannel {
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         // Dropped by an interrupt, which cancels it.
-        let exchange = self.begin_unary(py, method, &request, timeout, None)?;
+        let exchange = self.begin(py, method, timeout, None, Some(&request))?;
         answer(py, exchange.wait(py, None)?)
     }
 
@@ -250,7 +239,7 @@ impl PyChannel {
         timeout: Option<f64>,
         notifier: Option<&PyNotifier>,
     ) -> PyResult<PyExchange> {
-        self.begin_unary(py, method, &request, timeout, notifier)
+        self.begin(py, method, timeout, notifier, Some(&request))
     }
 
     #[pyo3(signature = (method, timeout = None, notifier = None))]
@@ -261,7 +250,7 @@ impl PyChannel {
         timeout: Option<f64>,
         notifier: Option<&PyNotifier>,
     ) -> PyResult<PyExchange> {
-        self.begin(py, method, timeout, notifier, false)
+        self.begin(py, method, timeout, notifier, None)
     }
 
     fn close(&self, py: Python<'_>) {

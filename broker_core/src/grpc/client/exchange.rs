@@ -1,16 +1,19 @@
 //! One call: messages out, messages in, and an end.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::task::AtomicWaker;
 use http::uri::PathAndQuery;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::client::Grpc;
 use tonic::{CancellationHandle, Code, Request, Status};
 
@@ -123,6 +126,52 @@ impl Inbox {
     }
 }
 
+/// What is to be sent.
+#[derive(Default)]
+struct Outbox {
+    queue: Mutex<Queue>,
+    sender: AtomicWaker,
+}
+
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<Bytes>,
+    finished: bool,
+}
+
+impl Outbox {
+    fn pop(&self) -> Poll<Option<Bytes>> {
+        let mut queue = self.queue.lock();
+        match queue.messages.pop_front() {
+            None if !queue.finished => Poll::Pending,
+            message => Poll::Ready(message),
+        }
+    }
+}
+
+/// The end of an outbox that HTTP/2 takes from.
+struct Requests(Arc<Outbox>);
+
+impl Stream for Requests {
+    type Item = Bytes;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Poll::Ready(message) = self.0.pop() {
+            return Poll::Ready(message);
+        }
+        self.0.sender.register(cx.waker());
+        self.0.pop() // something may have come before the waker was there
+    }
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue.lock();
+        queue.finished = true;
+        queue.messages = VecDeque::new();
+    }
+}
+
 /// Ends a call whose task ends, whatever ends that.
 struct Ending {
     shared: Arc<Shared>,
@@ -146,14 +195,14 @@ pub struct Call {
     pub timeout: Option<Duration>,
     /// Who is told of news.
     pub watcher: Watcher,
-    /// One request, one answer, which is there to be taken once the call has ended.
-    pub unary: bool,
+    /// The only request of a unary call, whose answer is there to be taken once the call has ended; None: a stream.
+    pub request: Option<Bytes>,
 }
 
 /// One call under way. It is cancelled when it is dropped.
 pub struct Exchange {
     shared: Arc<Shared>,
-    requests: Mutex<Option<mpsc::UnboundedSender<Bytes>>>,
+    outbox: Arc<Outbox>,
     task: Option<AbortHandle>,
     process: u32,
 }
@@ -161,10 +210,14 @@ pub struct Exchange {
 impl Exchange {
     /// Begins a call.
     pub(super) fn begin(handle: &Handle, grpc: Grpc<tonic::transport::Channel>, call: Call) -> Self {
-        let Call { path, timeout, watcher, unary } = call;
+        let Call { path, timeout, watcher, request } = call;
+        let unary = request.is_some();
         let shared = Arc::new(Shared { inbox: Mutex::default(), room: Notify::new(), watcher, unary });
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let mut request = Request::new(UnboundedReceiverStream::new(receiver));
+        let outbox = Arc::new(Outbox {
+            queue: Mutex::new(Queue { messages: request.into_iter().collect(), finished: unary }),
+            sender: AtomicWaker::new(),
+        });
+        let mut request = Request::new(Requests(outbox.clone()));
         if let Some(timeout) = timeout {
             request.set_timeout(timeout);
         }
@@ -180,42 +233,47 @@ impl Exchange {
             };
             shared.end(end);
         });
-        Self {
-            shared,
-            requests: Mutex::new(Some(sender)),
-            task: Some(task.abort_handle()),
-            process: std::process::id(),
-        }
+        Self { shared, outbox, task: Some(task.abort_handle()), process: std::process::id() }
     }
 
     /// A call that failed before it began.
     pub(super) fn failed(call: Call, failure: Failure) -> Self {
-        let Call { watcher, unary, .. } = call;
+        let Call { watcher, request, .. } = call;
+        let unary = request.is_some();
         let shared = Arc::new(Shared { inbox: Mutex::default(), room: Notify::new(), watcher, unary });
         shared.end(Err(failure));
-        Self { shared, requests: Mutex::new(None), task: None, process: std::process::id() }
+        let outbox = Arc::new(Outbox::default());
+        outbox.queue.lock().finished = true;
+        Self { shared, outbox, task: None, process: std::process::id() }
     }
 
-    /// Puts a message on its way, behind those before; never waits. Nothing leaves behind `finish`, or the end.
+    /// Puts a message behind those before; never waits. Nothing leaves behind `finish`, or the end. `flush` must follow.
     pub fn send(&self, message: Bytes) {
         if self.is_forked() {
             return;
         }
         if message.len() > MAX_MESSAGE_BYTES {
-            let text = format!("a message of {} bytes: at most {MAX_MESSAGE_BYTES} can be sent", message.len());
-            self.end(Failure::here(Code::ResourceExhausted, text, false));
+            self.end(too_large(&message));
             return;
         }
-        if let Some(requests) = &*self.requests.lock() {
-            // It fails once the call has ended, of which its owner hears otherwise.
-            let _ = requests.send(message);
+        let mut queue = self.outbox.queue.lock();
+        if !queue.finished {
+            queue.messages.push_back(message);
+        }
+    }
+
+    /// Puts on their way what was sent. It wakes another thread, which may take this one's place for a while.
+    pub fn flush(&self) {
+        if !self.is_forked() {
+            self.outbox.sender.wake();
         }
     }
 
     /// No more is sent; what comes is still taken.
     pub fn finish(&self) {
         if !self.is_forked() {
-            self.requests.lock().take();
+            self.outbox.queue.lock().finished = true;
+            self.flush();
         }
     }
 
@@ -275,20 +333,21 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if self.is_forked() {
-            // Letting go of the queue would wake the task.
-            std::mem::forget(self.requests.get_mut().take());
-        } else {
-            self.cancel();
-        }
+        self.cancel();
     }
+}
+
+/// Why a message is not sent.
+pub(super) fn too_large(message: &Bytes) -> Failure {
+    let text = format!("a message of {} bytes: at most {MAX_MESSAGE_BYTES} can be sent", message.len());
+    Failure::here(Code::ResourceExhausted, text, false)
 }
 
 async fn drive(
     shared: &Shared,
     mut grpc: Grpc<tonic::transport::Channel>,
     path: PathAndQuery,
-    request: Request<UnboundedReceiverStream<Bytes>>,
+    request: Request<Requests>,
 ) -> Result<(), Failure> {
     let failed = |status: Status| Failure::of(&status);
     grpc.ready().await.map_err(|error| Failure::of_connection(&error))?;

@@ -10,6 +10,7 @@ mod failure;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::uri::{PathAndQuery, Uri};
 use parking_lot::Mutex;
 use tokio::runtime::{self, Handle};
@@ -108,12 +109,22 @@ impl Channel {
         Ok(())
     }
 
-    /// Begins a call of `BrokerService`; on a closed channel it has failed. `timeout` bounds all of it, and `unary` says
-    /// that there is one answer, which is taken when the call has ended.
-    pub fn exchange(&self, method: &str, timeout: Option<Duration>, watcher: Watcher, unary: bool) -> Result<Exchange> {
+    /// Begins a call of `BrokerService`; on a closed channel it has failed. `timeout` bounds all of it. With a
+    /// request it is unary: its answer is taken when the call has ended.
+    pub fn exchange(
+        &self,
+        method: &str,
+        timeout: Option<Duration>,
+        watcher: Watcher,
+        request: Option<Bytes>,
+    ) -> Result<Exchange> {
         let path = PathAndQuery::try_from(format!("{SERVICE}{method}"))
             .map_err(|_| Error::new(ErrorCode::InvalidArgument, format!("{method:?} is no method")))?;
-        let call = exchange::Call { path, timeout, watcher, unary };
+        let too_large = request.as_ref().filter(|request| request.len() > MAX_MESSAGE_BYTES).map(exchange::too_large);
+        let call = exchange::Call { path, timeout, watcher, request };
+        if let Some(failure) = too_large {
+            return Ok(Exchange::failed(call, failure));
+        }
         let failed = |call, why| Ok(Exchange::failed(call, Failure::here(Code::Cancelled, why, false)));
         if self.is_forked() {
             return failed(call, "the connection was opened before this process was forked");
