@@ -6,13 +6,16 @@ error is a ``telemetry_broker.BrokerError``.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self, final
+from typing import Self, TypeVar, final
 
 from typing_extensions import Buffer
 
 from telemetry_broker.errors import BrokerError
+
+_W = TypeVar("_W")
 
 __version__: str
 
@@ -216,7 +219,7 @@ class EncodedBatch:
 
     def __bytes__(self) -> bytes: ...
     def in_stream(self) -> bytes:
-        """As an encoded ProduceStreamRequest."""
+        """As an encoded ProduceStreamRequest, which is what ``Exchange.send`` makes of it."""
     def __len__(self) -> int: ...
 
 @final
@@ -608,6 +611,101 @@ def encode_point(measurement: str, tags: Mapping[str, str], fields: Mapping[str,
     Raises:
         InvalidArgumentError: no field, an empty name, or a field that is NaN or infinite.
     """
+
+class CallError(Exception):
+    """A call that failed."""
+
+    status: int
+    """gRPC's number for why."""
+    message: str
+    """The broker's words, or those of what broke on the way."""
+    code: str | None
+    """The broker's code; None: it was not the broker that failed the call."""
+    retry_after: float | None
+    """Seconds after which the same call may succeed; only with a code."""
+    field: str | None
+    """What of the request is wrong; only with a code."""
+    sent: bool
+    """Whether the request can have reached the broker."""
+
+@final
+class Notifier:
+    """Tells an event loop of the news of many exchanges, over one descriptor."""
+
+    def __new__(cls) -> Self: ...
+    def fileno(self) -> int:
+        """An eventfd, readable while there are news. It is closed with this object, which it does not keep alive."""
+    def drain(self) -> list[int]:
+        """Takes the numbers of the exchanges with news since the last time, in the order of these."""
+
+@final
+class Exchange:
+    """One call under way; cancelled when it is dropped. Thread-safe, but one thread at a time takes what comes.
+
+    What comes and is not taken is bounded: behind 256 messages or 4 MiB nothing more is read, which holds back the broker.
+    In the child of a fork it does nothing.
+    """
+
+    @property
+    def number(self) -> int:
+        """What its notifier calls it, 1 or more; 0 without a notifier."""
+    def send(self, message: Buffer | EncodedBatch, waiting: deque[_W] | None = None, who: _W | None = None) -> None:
+        """Puts a message on its way behind those before, never waits. Once the call has ended it does nothing.
+
+        Args:
+            message: at most 16 MiB, else the call fails; a batch leaves as a ProduceStreamRequest, as often as it is sent.
+            waiting: gets ``who`` appended. No signal and no other thread comes between that and the message, so its order
+                is that of the messages.
+        """
+    def finish(self) -> None:
+        """Sends no more; what comes is still taken."""
+    def cancel(self) -> None:
+        """Ends the call at once, if it has not ended, with the status CANCELLED."""
+    def receive(self, timeout: float | None = None) -> list[bytes] | None:
+        """What came, in order; sleeps for a first message, up to ``timeout`` seconds. Releases the GIL.
+
+        Returns an empty list when the time is over, and None when the call has ended and everything was taken. Ctrl-C ends
+        it without a loss. Not with a notifier (ValueError).
+
+        Raises:
+            CallError: the call failed; what came before that was taken.
+        """
+    def drain(self) -> list[bytes] | None:
+        """As ``receive``, without waiting."""
+    def answer(self) -> bytes:
+        """The answer to ``Channel.ask``; waits for it, unless there is a notifier, which tells when it is there.
+
+        Raises:
+            CallError: the call failed, or has no answer.
+        """
+
+@final
+class Channel:
+    """A connection to a broker elsewhere, on a thread of its own. Thread-safe.
+
+    The first call connects, and so does the first one after a break. In the child of a fork every call fails.
+    """
+
+    def __new__(cls, target: str) -> Self:
+        """``target``: ``host:port``, ``[v6]:port`` or ``unix:/path``.
+
+        Raises:
+            InvalidArgumentError: not such an address.
+        """
+    def call(self, method: str, request: Buffer, timeout: float | None = None) -> bytes:
+        """Runs a unary call of BrokerService, for ``timeout`` seconds at most. Releases the GIL; Ctrl-C cancels the call.
+
+        Raises:
+            CallError: it failed.
+        """
+    def ask(
+        self, method: str, request: Buffer, timeout: float | None = None, notifier: Notifier | None = None
+    ) -> Exchange:
+        """Begins a unary call; its news are that it has ended. Once closed, the exchange has failed: CANCELLED."""
+    def exchange(self, method: str, timeout: float | None = None, notifier: Notifier | None = None) -> Exchange:
+        """Begins a stream; its news are messages and the end. Once closed, the exchange has failed: CANCELLED."""
+    def close(self) -> None:
+        """Ends every call with CANCELLED and lets go of the connection. Repeating it is fine."""
 
 @final
 class LogFinding:

@@ -91,21 +91,18 @@ class Ahead:
         """
         message = in_consume(method, request)
         ask = _Ask()
-        with self._changed:
-            stream = self._stream if message is not None else None
-            if stream is not None and message is not None:
-                self._asks.add(ask)
-                stream.send(message, partial(self._leaving, ask))
-        answer = ask.wait() if stream is not None else None
+        asked = False
+        if message is not None:
+            with self._changed:
+                asked = self._inflow.ask(message, partial(self._answered, ask))
+                if asked:
+                    self._asks.add(ask)
+        answer = ask.wait() if asked else None
         if answer is None:
             return self._transport.call(method, request)
         if isinstance(answer, BrokerError):
             raise answer
         return answer
-
-    def _leaving(self, ask: _Ask) -> None:
-        with self._changed:
-            self._inflow.asked(partial(self._answered, ask))
 
     def _answered(self, ask: _Ask, answer: bytes | BrokerError) -> None:
         self._asks.discard(ask)
@@ -191,15 +188,14 @@ class Ahead:
     def _run(self) -> None:
         outage = Outage(None, self._reconnect_timeout)
         while True:
-            stream = self._transport.consume()
-            with self._changed:
-                if not self._inflow.needed or self._closing.is_set():
-                    self._thread = None
-                    return
-                self._stream = stream
-                self._inflow.begin(stream.send)
             error = ended_error(self._transport.url)
             try:
+                with self._changed:
+                    if not self._inflow.needed or self._closing.is_set():
+                        self._thread = None
+                        return
+                    stream = self._stream = self._transport.consume()
+                    self._inflow.begin(stream.send)
                 for message in stream:
                     with self._changed:
                         self._inflow.came(message)
@@ -207,7 +203,8 @@ class Ahead:
                     outage = Outage(None, self._reconnect_timeout)
             except BrokerError as caught:
                 error = caught
-            stream.cancel()
+            if self._stream is not None:
+                self._stream.cancel()
             pause = self._pause(outage, error)
             if pause is None or self._closing.wait(pause):
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError, UnavailableError
@@ -12,11 +12,19 @@ from telemetry_broker.leases import Lease
 from telemetry_broker.pace import FEW_DELIVERIES, Pace
 from telemetry_broker.receiving import Demand
 from telemetry_broker.stream_messages import ANSWERS, error_of
+from telemetry_broker.transport import Done
 from telemetry_broker.v1 import broker_pb2 as pb
 
 _DELIVERY_TAG: Final = b"\x0a"  # field 1 of ConsumeResponse, and of ReceiveResponse
 
 Taken = tuple[_core.Delivery, Lease]
+
+
+class Send(Protocol):
+    """``Stream.send``."""
+
+    def __call__(self, message: bytes, waiting: deque[Done] | None = None, who: Done | None = None) -> None:
+        """Puts a message on its way, in order, and neither waits nor raises."""
 
 
 class Inflow:
@@ -37,18 +45,18 @@ class Inflow:
         self._demand = demand
         self._add = add
         self._pace = Pace(demand.max_bytes)
-        self._send: Callable[[bytes], None] | None = None  # None: there is no stream
+        self._send: Send | None = None  # None: there is no stream
         self._ahead = 0  # deliveries to have ahead of the handler
         self._most_ahead = 0  # and to leave there: no credit is taken back because one delivery was small
         self._waiting = 0  # callers without a delivery
         self._credit = 0  # deliveries that may come
         self._unsettled = 0  # credits taken back, and not answered yet
-        self._asked: deque[Callable[[bytes | BrokerError], None]] = deque()
+        self._asked: deque[Done] = deque()
 
     # The stream.
 
-    def begin(self, send: Callable[[bytes], None]) -> None:
-        """A new stream: sends its start. ``send`` puts a message on its way, in order, and neither waits nor raises."""
+    def begin(self, send: Send) -> None:
+        """A new stream: sends its start."""
         self._credit = max(1, self._target())  # 0 is no credit to begin with
         self._send = send
         send(self._demand.encode_start(self._credit))
@@ -73,9 +81,12 @@ class Inflow:
                     raise answer if isinstance(answer, BrokerError) else BrokerError(f"{kind} that nobody asked for")
                 self._asked.popleft()(answer)
 
-    def asked(self, settle: Callable[[bytes | BrokerError], None]) -> None:
-        """An ack, nack or extend is about to be sent over the stream; ``settle`` gets its answer."""
-        self._asked.append(settle)
+    def ask(self, message: bytes, settle: Done) -> bool:
+        """Sends an ack, nack or extend over the stream, if there is one; ``settle`` gets its answer."""
+        if self._send is None:
+            return False
+        self._send(message, self._asked, settle)
+        return True
 
     def ended(self) -> list[Lease]:
         """The stream is no more. Returns the leases of what came and nobody has: the broker gives it out again.

@@ -5,12 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
-import grpc
-
+from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError, TimedOutError, UnavailableError
 from telemetry_broker.stream_messages import answer_of, ended_error, in_stream
 from telemetry_broker.transport import Done, Request, UnansweredError
@@ -71,7 +69,7 @@ class ProduceStream:
         with self._lock:
             stream, self._stream = self._stream, None
         if stream is not None:
-            stream.put(None)
+            stream.finish()
 
     def _send(self, sent: _Sent) -> _Stream | None:
         """Sends a request over the stream that it returns, or settles it."""
@@ -83,9 +81,11 @@ class ProduceStream:
             with self._lock:
                 self._used = True
                 if self._stream is None or not self._stream.put(sent):
-                    self._stream = _Stream(self._transport)
-                    self._stream.put(sent)
+                    self._stream = _Stream(self._transport, sent)
                 return self._stream
+        except BrokerError as error:  # it was closed meanwhile
+            sent.settle(error)
+            return None
         except BaseException:
             # Ctrl-C came between. It may be on its way all the same, but nobody will be told that.
             sent.settle(UnansweredError(UnavailableError("the call was interrupted")))
@@ -118,89 +118,66 @@ class _Sent:
 
 
 class _Stream:
-    """One call. A thread reads it; gRPC's own takes the requests, and nothing can interrupt either of them."""
+    """One call, read by a thread, which nothing can interrupt."""
 
-    def __init__(self, transport: RemoteTransport) -> None:
+    def __init__(self, transport: RemoteTransport, first: _Sent) -> None:
+        """Sends a first request, before the thread can end for want of a broker."""
         self._transport = transport
-        self._requests: SimpleQueue[_Sent | None] = SimpleQueue()
+        self._exchange = transport.exchange(_METHOD)
+        self._unanswered: deque[_Sent] = deque()  # the core appends to it, the thread takes from it
         # What follows is guarded by the lock.
         self._lock = threading.Lock()
-        self._unanswered: deque[_Sent] = deque()
-        self._coming = 0  # requests that were put and are not there yet
-        self._last_deadline = 0.0
-        self._call: grpc._CallIterator[bytes] | None = None
         self._cancelled: BrokerError | None = None
         self._ended: BrokerError | None = None  # why no more is answered
-        threading.Thread(target=self._run, name=f"produce stream to {transport.url}", daemon=True).start()
+        self._exchange.send(in_stream(first.request), self._unanswered, first)
+        try:
+            threading.Thread(target=self._run, name=f"produce stream to {transport.url}", daemon=True).start()
+        except BaseException:
+            self._exchange.cancel()  # Ctrl-C came: it may run or not
+            raise
 
-    def put(self, sent: _Sent | None) -> bool:
-        """Takes a request, or None as the last one; False once the stream has ended."""
+    def put(self, sent: _Sent) -> bool:
+        """Takes a request; False once the stream has ended."""
         with self._lock:
             if self._ended is None:
-                if sent is not None:
-                    self._coming += 1
-                    self._last_deadline = sent.deadline
-                self._requests.put(sent)
+                self._exchange.send(in_stream(sent.request), self._unanswered, sent)
             return self._ended is None
+
+    def finish(self) -> None:
+        """Sends no more; what is on its way is still answered."""
+        self._exchange.finish()
 
     def deadline(self) -> float | None:
         """Of the oldest request that has no answer."""
-        with self._lock:
-            if self._unanswered:
-                return self._unanswered[0].deadline
-            return self._last_deadline if self._coming else None
+        try:
+            return self._unanswered[0].deadline
+        except IndexError:
+            return None
 
     def cancel(self, error: BrokerError) -> None:
         """Ends it with this error."""
         with self._lock:
-            self._cancelled = error
-            call = self._call
-        if call is not None:
-            call.cancel()
+            self._cancelled = self._cancelled or error
+        self._exchange.cancel()
 
     def _run(self) -> None:
         error: BrokerError = UnansweredError(ended_error(self._transport.url))
         try:
-            call = self._transport.stream(_METHOD, self._sent())
-            with self._lock:
-                self._call = call
-                cancelled = self._cancelled is not None
-            if cancelled:
-                call.cancel()
-            for message in call:
-                with self._lock:
-                    sent = self._unanswered.popleft()
-                sent.settle(answer_of(message))
-        except grpc.RpcError as caught:
+            while (messages := self._exchange.receive()) is not None:
+                for message in messages:
+                    self._unanswered.popleft().settle(answer_of(message))
+        except _core.CallError as caught:
             error = self._transport.broker_error(_METHOD, caught, maybe_done=True)
-        except BrokerError as caught:
-            error = caught
         except IndexError:
             error = UnansweredError(UnavailableError(f"{self._transport.url} answered what nobody had asked"))
         finally:
             self._end(error)
 
-    def _sent(self) -> Iterator[bytes]:
-        while (sent := self._requests.get()) is not None:
-            with self._lock:
-                ended = self._ended
-                if ended is None:
-                    self._coming -= 1
-                    self._unanswered.append(sent)
-            if ended is not None:
-                sent.settle(ended)
-                return
-            yield in_stream(sent.request)
-
     def _end(self, error: BrokerError) -> None:
+        self._exchange.cancel()
         with self._lock:
             if self._cancelled is not None:
                 error = UnansweredError(self._cancelled)
             self._ended = error
-            left = list(self._unanswered)
-            while not self._requests.empty():
-                if (sent := self._requests.get()) is not None:
-                    left.append(sent)
-            self._requests.put(None)  # ends the thread that sends for gRPC
-        for sent in left:
-            sent.settle(error)
+        while self._unanswered:  # nothing is put any more
+            self._unanswered.popleft().settle(error)

@@ -20,11 +20,9 @@ ANSWERS: Final = {"acked", "nacked", "extended", "error"}
 """The fields of ConsumeResponse that answer those, each in its turn."""
 
 
-def in_stream(request: Request) -> bytes:
-    """A ProduceRequest as the message of a stream."""
-    if isinstance(request, _core.EncodedBatch):
-        return request.in_stream()
-    return wrap(_PRODUCE, request)
+def in_stream(request: Request) -> Request:
+    """A ProduceRequest as the message of a stream; the core frames a batch when it is sent."""
+    return request if isinstance(request, _core.EncodedBatch) else wrap(_PRODUCE, request)
 
 
 def answer_of(message: bytes) -> bytes | BrokerError:

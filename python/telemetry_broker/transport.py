@@ -1,11 +1,12 @@
 """What a broker must be able to do for the library: the one seam between this process's broker and a remote one.
 
 Requests and answers are the encoded messages of ``telemetry_broker/v1/broker.proto``. There are two implementations:
-``embedded`` drives the Rust core, ``remote`` a gRPC channel.
+``embedded`` drives the Rust core, ``remote`` the core's gRPC channel.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
@@ -51,10 +52,11 @@ class Receiver(Protocol):
 class Stream(Protocol):
     """One Consume stream; iterating gives the broker's messages until its end, or raises a BrokerError."""
 
-    def send(self, message: bytes, leaving: Callable[[], None] | None = None) -> None:
+    def send(self, message: bytes, waiting: deque[Done] | None = None, who: Done | None = None) -> None:
         """Puts an encoded ConsumeRequest on its way; neither waits nor raises. Thread-safe.
 
-        ``leaving`` is called in another thread just before the message leaves, in the order of the messages.
+        ``who`` is put at the end of ``waiting`` in the same step, so that its order is that of the messages whatever
+        interrupts the thread.
         """
 
     def __iter__(self) -> Iterator[bytes]:
@@ -111,7 +113,7 @@ class Transport(Protocol):
         """Whether asking ahead pays: each call is a round trip."""
 
     def consume(self) -> Stream:
-        """A Consume stream, which begins once it is read; only where ``prefetches``."""
+        """Begins a Consume stream; only where ``prefetches``. Does not wait."""
 
     def close(self, *, flush: bool = True) -> None:
         """Lets go of the broker; every later call raises ClosedError. Repeating it is fine."""

@@ -45,7 +45,7 @@ class CreditMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.alive = True
         self.credit = 0
-        self.inflow.begin(self.to_broker.append)
+        self.inflow.begin(lambda message, *_: self.to_broker.append(message))
 
     @precondition(lambda self: self.alive)
     @rule()

@@ -87,8 +87,10 @@ def test_a_batch_is_the_same_request_for_a_call_and_for_a_stream() -> None:
     request = pb.ProduceRequest.FromString(bytes(batch.request))
     assert (request.topic, request.partition, request.producer, request.sequence) == ("t", 2, "p", 1)
     assert [record.value for record in request.records] == [b"value", b"x" * 300]
-    assert pb.ProduceStreamRequest.FromString(in_stream(batch.request)).produce == request
-    assert pb.ProduceStreamRequest.FromString(in_stream(bytes(batch.request))).produce == request
+    assert isinstance(batch.request, _core.EncodedBatch)
+    for message in (batch.request.in_stream(), in_stream(bytes(batch.request))):
+        assert isinstance(message, bytes)
+        assert pb.ProduceStreamRequest.FromString(message).produce == request
     assert bytes(batch.request) == request.SerializeToString()
 
 

@@ -1,5 +1,6 @@
 //! gRPC over HTTP/2: messages are bytes here, and stay what they are on the wire.
 
+pub mod client;
 pub mod codec;
 pub mod server;
 pub mod status;

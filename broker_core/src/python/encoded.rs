@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -50,6 +51,16 @@ impl PyEncodedBatch {
         };
         broker.call_produce(&head, &mut self.body.lock(), self.count)
     }
+
+    /// As an encoded `ProduceStreamRequest`; it may be sent again.
+    pub fn framed(&self) -> PyResult<Bytes> {
+        let mut body = self.body.lock();
+        let mut prefix = Vec::with_capacity(MOST_STREAM_BYTES + self.head.len());
+        prefix.push(1 << 3 | 2);
+        put_varint(&mut prefix, (self.head.len() + body.records().len()) as u64);
+        prefix.extend_from_slice(&self.head);
+        body.behind(&prefix).map(Bytes::copy_from_slice).ok_or_else(gone)
+    }
 }
 
 fn gone() -> PyErr {
@@ -63,13 +74,7 @@ impl PyEncodedBatch {
     }
 
     fn in_stream<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let mut body = self.body.lock();
-        let mut prefix = Vec::with_capacity(MOST_STREAM_BYTES + self.head.len());
-        prefix.push(1 << 3 | 2);
-        put_varint(&mut prefix, (self.head.len() + body.records().len()) as u64);
-        prefix.extend_from_slice(&self.head);
-        let message = body.behind(&prefix).ok_or_else(gone)?;
-        Ok(PyBytes::new(py, message))
+        Ok(PyBytes::new(py, &self.framed()?))
     }
 
     fn __bytes__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {

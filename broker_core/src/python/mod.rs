@@ -1,11 +1,13 @@
 //! `telemetry_broker._core`: the bindings. They convert, let go of the GIL, and do nothing else.
 //!
-//! Everything is documented in `_core.pyi`. No lock of the core is ever taken while attached to the interpreter.
+//! Everything is documented in `_core.pyi`. No lock of the core is ever taken while attached to the interpreter,
+//! but those of `channel`, which says why.
 
 #![expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
 
 mod broker;
 mod bytes;
+mod channel;
 mod delivery;
 mod encoded;
 mod errors;
@@ -53,6 +55,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<producer::PyBufferedSend>()?;
     m.add_class::<encoded::PyEncodedBatch>()?;
     m.add_class::<delivery::PyDelivery>()?;
+    channel::register(m)?;
     inspect::register(m)?;
     ring::register(m)?;
     telemetry::register(m)

@@ -51,12 +51,10 @@ class Ahead:
         What a stream left without an answer is asked again by itself: each of these calls may be repeated.
         """
         message = in_consume(method, request)
-        if message is None or self._stream is None:
-            return await self._transport.call(method, request, topic)
         answer: asyncio.Future[bytes | BrokerError | None] = asyncio.get_running_loop().create_future()
+        if message is None or not self._inflow.ask(message, partial(_settle, answer)):
+            return await self._transport.call(method, request, topic)
         self._asks.add(answer)
-        self._inflow.asked(partial(_settle, answer))
-        self._stream.send(message)
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT):
                 answered = await answer

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
-import grpc
-
+from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError, TimedOutError, UnavailableError
 from telemetry_broker.stream_messages import answer_of, ended_error, in_stream
 from telemetry_broker.transport import Request, UnansweredError
@@ -54,64 +52,49 @@ class ProduceStream:
 
 
 class _Stream:
-    """One call, read by a task."""
+    """One call. What comes is taken as the event loop hears of it, by no task."""
 
     def __init__(self, transport: RemoteTransport) -> None:
         self.ended = False
         self._transport = transport
-        self._requests: asyncio.Queue[Request | None] = asyncio.Queue()
         self._unanswered: deque[asyncio.Future[bytes | BrokerError]] = deque()
-        self._cancelled: BrokerError | None = None
-        self._call = transport.stream(_METHOD, self._sent())
-        self._reader = asyncio.get_running_loop().create_task(self._run())
+        self._exchange = transport.exchange(_METHOD, self._came)
 
     async def ask(self, request: Request) -> bytes | BrokerError:
         """Sends a request and waits for its answer, whose place is kept when the caller is cancelled."""
         answer: asyncio.Future[bytes | BrokerError] = asyncio.get_running_loop().create_future()
-        self._unanswered.append(answer)
-        self._requests.put_nowait(request)
+        self._exchange.send(in_stream(request), self._unanswered, answer)
         return await answer
 
     def finish(self) -> None:
         """Sends no more; what is on its way is still answered."""
-        self._requests.put_nowait(None)
+        self._exchange.finish()
 
     def cancel(self, error: BrokerError) -> None:
-        """Ends it with this error."""
-        self.ended = True
-        self._cancelled = self._cancelled or error
-        self._call.cancel()
+        """Ends it with this error, unless it has ended."""
+        self._end(UnansweredError(error))
 
-    async def _sent(self) -> AsyncIterator[bytes]:
-        while (request := await self._requests.get()) is not None:
-            yield in_stream(request)
-
-    async def _run(self) -> None:
-        error: BrokerError = UnansweredError(ended_error(self._transport.url))
+    def _came(self) -> None:
+        if self.ended:
+            return
         try:
-            async for message in self._call:
+            messages = self._exchange.drain()
+            if messages is None:
+                self._end(UnansweredError(ended_error(self._transport.url)))
+                return
+            for message in messages:
                 answer = self._unanswered.popleft()
                 if not answer.done():  # else nobody waits any more
                     answer.set_result(answer_of(message))
-        except grpc.RpcError as caught:
-            error = self._transport.produce_error(_METHOD, caught)
+        except _core.CallError as error:
+            self._end(self._transport.broker_error(_METHOD, error, maybe_done=True))
         except IndexError:
-            error = UnansweredError(UnavailableError(f"{self._transport.url} answered what nobody had asked"))
-        except (asyncio.CancelledError, grpc.aio.UsageError):
-            # A channel that closes cancels its calls, and so does a timeout; an event loop that ends cancels the task.
-            error = UnansweredError(self._transport.refused() or ended_error(self._transport.url))
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-        finally:
-            self._end(error)
+            self._end(UnansweredError(UnavailableError(f"{self._transport.url} answered what nobody had asked")))
 
     def _end(self, error: BrokerError) -> None:
         self.ended = True
-        if self._cancelled is not None:
-            error = UnansweredError(self._cancelled)
-        self.finish()  # ends the task that sends for gRPC
-        for answer in self._unanswered:
+        self._transport.forget(self._exchange)
+        while self._unanswered:
+            answer = self._unanswered.popleft()
             if not answer.done():
                 answer.set_result(error)
-        self._unanswered.clear()

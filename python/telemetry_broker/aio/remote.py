@@ -4,74 +4,105 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from typing import Final
-
-import grpc
 
 from telemetry_broker import _core
 from telemetry_broker.aio.home import Home
 from telemetry_broker.aio.produce_stream import ProduceStream
 from telemetry_broker.errors import BrokerError, ClosedError, UnavailableError
-from telemetry_broker.remote import CALL_TIMEOUT, OPTIONS, SERVICE, broker_error, closed_error
-from telemetry_broker.transport import MAX_WAIT_MS, UnansweredError
+from telemetry_broker.remote import CALL_TIMEOUT, broker_error, closed_error
+from telemetry_broker.transport import MAX_WAIT_MS, Done
 from telemetry_broker.v1 import broker_pb2 as pb
 
 
+class _News:
+    """Passes on the news of a connection's exchanges; the event loop watches one descriptor for all of them."""
+
+    def __init__(self) -> None:
+        self.notifier = _core.Notifier()
+        self._told: dict[int, Callable[[], None]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def watch(self, exchange: _core.Exchange, told: Callable[[], None]) -> None:
+        """Has ``told`` called after each turn of the loop in which the exchange had news, until ``forget``."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self.notifier.fileno(), self.pass_on)
+        self._told[exchange.number] = told
+
+    def forget(self, exchange: _core.Exchange) -> None:
+        """Nobody wants to be told of it any more."""
+        self._told.pop(exchange.number, None)
+
+    def pass_on(self) -> None:
+        """Tells of what is new."""
+        for number in self.notifier.drain():
+            if (told := self._told.get(number)) is not None:
+                told()
+
+    def close(self) -> None:
+        """Nothing new comes any more."""
+        self.pass_on()
+        if self._loop is not None:
+            self._loop.remove_reader(self.notifier.fileno())
+
+
 class RemoteTransport:
-    """Drives a ``grpc.aio`` channel; it connects at the first call and again after every break."""
+    """Drives a channel of the core; it connects at the first call and again after every break."""
 
     prefetches: Final = True
 
     def __init__(self, url: str, target: str) -> None:
         self.url = url
         self._home = Home(f"the connection to {url}")
-        self._channel = grpc.aio.insecure_channel(target, options=OPTIONS)
-        self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self._channel = _core.Channel(target)
+        self._news = _News()
         self._closed = False
 
     async def call(self, method: str, request: bytes, topic: str = "") -> bytes:  # noqa: ARG002
         """See Transport; gives up after ``CALL_TIMEOUT`` seconds."""
         return await self.ask(method, request, CALL_TIMEOUT)
 
-    async def ask(self, method: str, request: bytes, timeout: float, *, maybe_done: bool = False) -> bytes:  # noqa: ASYNC109
-        """Runs a call; ``maybe_done``: raises UnansweredError where the broker may have done the work all the same."""
-        self._home.check()
-        if (refused := self.refused()) is not None:
-            raise refused
-        known = self._methods.get(method)
-        if known is None:
-            known = self._methods[method] = self._channel.unary_unary(SERVICE + method)
+    async def ask(self, method: str, request: bytes, timeout: float) -> bytes:  # noqa: ASYNC109
+        """Runs a call."""
+        self._refuse()
+        call = self._channel.ask(method, request, timeout, self._news.notifier)
+        ended = asyncio.Event()
+        self._news.watch(call, ended.set)
         try:
-            return await known(request, timeout=timeout)
-        except grpc.RpcError as error:
-            raise broker_error(self.url, method, error, self.refused(), maybe_done) from error
-        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
-            # A channel that closes cancels its calls, which must not look as if somebody had cancelled the caller.
-            task = asyncio.current_task()
-            if (refused := self.refused()) is None or (task is not None and task.cancelling()):
-                raise
-            raise (UnansweredError(refused) if maybe_done else refused) from error
+            await ended.wait()
+            return call.answer()
+        except _core.CallError as error:
+            raise self.broker_error(method, error) from error
+        finally:
+            self._news.forget(call)
+            call.cancel()
 
-    def stream(self, method: str, requests: AsyncIterator[bytes]) -> grpc.aio.StreamStreamCall[bytes, bytes]:
-        """Begins a stream."""
-        self._home.check()
-        if (refused := self.refused()) is not None:
-            raise refused
-        known: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(SERVICE + method)
-        return known(requests)
+    def exchange(self, method: str, told: Callable[[], None]) -> _core.Exchange:
+        """Begins a stream; ``told`` is called when it has news, until ``forget``."""
+        self._refuse()
+        exchange = self._channel.exchange(method, notifier=self._news.notifier)
+        self._news.watch(exchange, told)
+        return exchange
 
-    def stream_error(self, method: str, error: grpc.RpcError) -> BrokerError:
-        """What ended a stream."""
-        return broker_error(self.url, method, error, self.refused(), maybe_done=False)
+    def forget(self, exchange: _core.Exchange) -> None:
+        """Ends a stream, if it has not ended."""
+        exchange.cancel()
+        self._news.forget(exchange)
 
-    def produce_error(self, method: str, error: grpc.RpcError) -> BrokerError:
-        """What ended a stream of requests that may have been carried out all the same."""
-        return broker_error(self.url, method, error, self.refused(), maybe_done=True)
+    def broker_error(self, method: str, error: _core.CallError, *, maybe_done: bool = False) -> BrokerError:
+        """See ``telemetry_broker.remote``."""
+        return broker_error(self.url, method, error, self._refused(), maybe_done)
 
-    def refused(self) -> ClosedError | None:
-        """Why no call can be made, if so."""
+    def _refused(self) -> ClosedError | None:
         return closed_error(self.url) if self._closed else None
+
+    def _refuse(self) -> None:
+        self._home.check()
+        if (refused := self._refused()) is not None:
+            raise refused
 
     def producing(self) -> ProduceStream:
         """See Transport."""
@@ -89,7 +120,9 @@ class RemoteTransport:
         """See Transport."""
         if not self._closed:
             self._closed = True
-            await self._channel.close()
+            self._channel.close()
+            if not self._home.forked:  # else the descriptors are the parent's, too
+                self._news.close()
 
 
 class RemoteStream:
@@ -97,30 +130,28 @@ class RemoteStream:
 
     def __init__(self, transport: RemoteTransport) -> None:
         self._transport = transport
-        self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._call: grpc.aio.StreamStreamCall[bytes, bytes] | None = None
+        self._came = asyncio.Event()
+        self._exchange = transport.exchange("Consume", self._came.set)
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: bytes, waiting: deque[Done] | None = None, who: Done | None = None) -> None:
         """See Stream."""
-        self._requests.put_nowait(message)
+        self._exchange.send(message, waiting, who)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            self._call = self._transport.stream("Consume", self._sent())
-            async for message in self._call:
-                yield message
-        except grpc.RpcError as error:
-            raise self._transport.stream_error("Consume", error) from error
+            while (messages := self._exchange.drain()) is not None:
+                for message in messages:
+                    yield message
+                if not messages:
+                    self._came.clear()
+                    await self._came.wait()
+        except _core.CallError as error:
+            raise self._transport.broker_error("Consume", error) from error
 
     def cancel(self) -> None:
         """See Stream."""
-        self._requests.put_nowait(None)  # ends the task that sends for gRPC
-        if self._call is not None:
-            self._call.cancel()
-
-    async def _sent(self) -> AsyncIterator[bytes]:
-        while (message := await self._requests.get()) is not None:
-            yield message
+        self._transport.forget(self._exchange)
+        self._came.set()
 
 
 class RemoteReceiver:

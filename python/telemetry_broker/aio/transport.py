@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Protocol
 
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.steps import Steps, T
-from telemetry_broker.transport import Request
+from telemetry_broker.transport import Done, Request
 
 
 class Receiver(Protocol):
@@ -28,8 +29,8 @@ class Receiver(Protocol):
 class Stream(Protocol):
     """One Consume stream; iterating gives the broker's messages until its end, or raises a BrokerError."""
 
-    def send(self, message: bytes) -> None:
-        """Puts an encoded ConsumeRequest on its way; neither waits nor raises."""
+    def send(self, message: bytes, waiting: deque[Done] | None = None, who: Done | None = None) -> None:
+        """Puts an encoded ConsumeRequest on its way, and ``who`` into ``waiting``; neither waits nor raises."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """To be used once."""
@@ -82,7 +83,7 @@ class Transport(Protocol):
         """Whether a receive is a round trip: then asking ahead pays, and a cancelled one may have leased records."""
 
     def consume(self) -> Stream:
-        """A Consume stream, which begins once it is read; only where ``prefetches``."""
+        """Begins a Consume stream; only where ``prefetches``."""
 
     async def close(self, *, flush: bool = True) -> None:
         """Lets go of the broker; every later call raises ClosedError. Repeating it is fine."""

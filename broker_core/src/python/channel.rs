@@ -1,0 +1,282 @@
+//! `Channel`, `Exchange`, `Notifier` and `CallError`: calls of a broker elsewhere.
+//!
+//! The locks of an exchange are taken while attached: its task holds them for moments, and never needs the interpreter.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ::bytes::Bytes;
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+use super::bytes::Input;
+use super::encoded::PyEncodedBatch;
+use super::errors::to_py_err;
+use crate::grpc::client::bell::{Bell, Notifier, Watcher};
+use crate::grpc::client::{Channel, Exchange, Failure, Taken};
+
+create_exception!(telemetry_broker._core, CallError, PyException);
+
+fn call_error(py: Python<'_>, failure: &Failure) -> PyErr {
+    let error = CallError::new_err(failure.message.clone());
+    let value = error.value(py);
+    let filled = value
+        .setattr("status", i32::from(failure.status))
+        .and_then(|()| value.setattr("message", &failure.message))
+        .and_then(|()| value.setattr("code", failure.code.as_deref()))
+        .and_then(|()| value.setattr("retry_after", failure.retry_after))
+        .and_then(|()| value.setattr("field", failure.field.as_deref()))
+        .and_then(|()| value.setattr("sent", failure.sent));
+    filled.err().unwrap_or(error)
+}
+
+/// A time so far away that no clock can say it is none.
+fn seconds(timeout: Option<f64>) -> PyResult<Option<Duration>> {
+    match timeout {
+        None => Ok(None),
+        Some(seconds) if seconds >= 0.0 => Ok(Duration::try_from_secs_f64(seconds).ok()),
+        Some(seconds) => Err(PyValueError::new_err(format!("a timeout is 0 s or more, not {seconds}"))),
+    }
+}
+
+fn until(timeout: Option<Duration>) -> Option<Instant> {
+    timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+}
+
+/// What is sent.
+#[derive(FromPyObject)]
+pub enum Message {
+    /// A batch of this process, framed for a stream.
+    Batch(Py<PyEncodedBatch>),
+    /// An encoded message.
+    Encoded(Input),
+}
+
+impl Message {
+    fn to_bytes(&self) -> PyResult<Bytes> {
+        match self {
+            Self::Batch(batch) => batch.get().framed(),
+            Self::Encoded(message) => Ok(Bytes::copy_from_slice(message.as_slice())),
+        }
+    }
+}
+
+#[pyclass(name = "Notifier", module = "telemetry_broker._core", frozen)]
+pub struct PyNotifier {
+    notifier: Arc<Notifier>,
+    numbers: AtomicU64,
+}
+
+#[pymethods]
+impl PyNotifier {
+    #[new]
+    fn new() -> PyResult<Self> {
+        let notifier = Notifier::new().map_err(|err| to_py_err(&err))?;
+        Ok(Self { notifier: Arc::new(notifier), numbers: AtomicU64::new(0) })
+    }
+
+    fn fileno(&self) -> i32 {
+        self.notifier.fd().as_raw_fd()
+    }
+
+    fn drain(&self) -> Vec<u64> {
+        self.notifier.drain()
+    }
+}
+
+#[pyclass(name = "Exchange", module = "telemetry_broker._core", frozen)]
+pub struct PyExchange(Exchange);
+
+impl PyExchange {
+    /// Sleeps until there is something to take, or the time is over; Ctrl-C ends that.
+    fn wait(&self, py: Python<'_>, until: Option<Instant>) -> PyResult<Taken> {
+        loop {
+            // What came before the sleep does not interrupt it.
+            py.check_signals()?;
+            if let Some(taken) = py.detach(|| self.0.wait(until)) {
+                return Ok(taken);
+            }
+        }
+    }
+}
+
+fn messages(py: Python<'_>, taken: Taken) -> PyResult<Option<Bound<'_, PyList>>> {
+    match taken {
+        Taken::Messages(messages) => {
+            PyList::new(py, messages.iter().map(|message| PyBytes::new(py, message))).map(Some)
+        }
+        Taken::Nothing => Ok(Some(PyList::empty(py))),
+        Taken::End(Ok(())) => Ok(None),
+        Taken::End(Err(failure)) => Err(call_error(py, &failure)),
+    }
+}
+
+#[pymethods]
+impl PyExchange {
+    #[getter]
+    fn number(&self) -> u64 {
+        match self.0.watcher() {
+            Watcher::Notifier(_, number) => *number,
+            Watcher::Bell(_) => 0,
+        }
+    }
+
+    #[pyo3(signature = (message, waiting = None, who = None))]
+    fn send(
+        &self,
+        py: Python<'_>,
+        message: Message,
+        waiting: Option<&Bound<'_, PyAny>>,
+        who: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let message = message.to_bytes()?;
+        if let Some(waiting) = waiting {
+            // A deque runs no bytecode for this, so neither a signal nor another thread comes between it and the rest.
+            waiting.call_method1("append", (who,))?;
+        }
+        self.0.send(message);
+        py.detach(|| self.0.flush());
+        Ok(())
+    }
+
+    fn finish(&self, py: Python<'_>) {
+        py.detach(|| self.0.finish());
+    }
+
+    fn cancel(&self, py: Python<'_>) {
+        py.detach(|| self.0.cancel());
+    }
+
+    #[pyo3(signature = (timeout = None))]
+    fn receive<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Option<Bound<'py, PyList>>> {
+        if matches!(self.0.watcher(), Watcher::Notifier(..)) {
+            return Err(PyValueError::new_err("this exchange tells a notifier of its news: drain it"));
+        }
+        let taken = self.wait(py, until(seconds(timeout)?))?;
+        messages(py, taken)
+    }
+
+    fn drain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        messages(py, self.0.take())
+    }
+
+    fn answer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        answer(py, self.wait(py, None)?)
+    }
+}
+
+#[pyclass(name = "Channel", module = "telemetry_broker._core", frozen)]
+pub struct PyChannel(Channel);
+
+impl PyChannel {
+    fn begin(
+        &self,
+        py: Python<'_>,
+        method: &str,
+        timeout: Option<f64>,
+        notifier: Option<&PyNotifier>,
+        request: Option<&Input>,
+    ) -> PyResult<PyExchange> {
+        let timeout = seconds(timeout)?;
+        if self.0.is_fresh() {
+            self.start(py)?;
+        }
+        let request = request.map(|request| Bytes::copy_from_slice(request.as_slice()));
+        let begin = || {
+            let watcher = match notifier {
+                None => Watcher::Bell(Bell::new()?),
+                Some(notifier) => {
+                    Watcher::Notifier(notifier.notifier.clone(), notifier.numbers.fetch_add(1, Ordering::Relaxed) + 1)
+                }
+            };
+            self.0.exchange(method, timeout, watcher, request)
+        };
+        py.detach(begin).map(PyExchange).map_err(|err| to_py_err(&err))
+    }
+
+    /// Starts the thread with every signal blocked: one that it took would interrupt no wait of the main thread.
+    fn start(&self, py: Python<'_>) -> PyResult<()> {
+        let signal = py.import("signal")?;
+        let mask = signal.getattr("pthread_sigmask")?;
+        let all = signal.call_method0("valid_signals")?;
+        let before = mask.call1((signal.getattr("SIG_BLOCK")?, all))?;
+        let started = self.0.start().map_err(|err| to_py_err(&err));
+        mask.call1((signal.getattr("SIG_SETMASK")?, before))?;
+        started
+    }
+}
+
+#[pymethods]
+impl PyChannel {
+    #[new]
+    fn new(target: &str) -> PyResult<Self> {
+        Channel::new(target).map(Self).map_err(|err| to_py_err(&err))
+    }
+
+    #[pyo3(signature = (method, request, timeout = None))]
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        method: &str,
+        request: Input,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        // Dropped by an interrupt, which cancels it.
+        let exchange = self.begin(py, method, timeout, None, Some(&request))?;
+        answer(py, exchange.wait(py, None)?)
+    }
+
+    #[pyo3(signature = (method, request, timeout = None, notifier = None))]
+    fn ask(
+        &self,
+        py: Python<'_>,
+        method: &str,
+        request: Input,
+        timeout: Option<f64>,
+        notifier: Option<&PyNotifier>,
+    ) -> PyResult<PyExchange> {
+        self.begin(py, method, timeout, notifier, Some(&request))
+    }
+
+    #[pyo3(signature = (method, timeout = None, notifier = None))]
+    fn exchange(
+        &self,
+        py: Python<'_>,
+        method: &str,
+        timeout: Option<f64>,
+        notifier: Option<&PyNotifier>,
+    ) -> PyResult<PyExchange> {
+        self.begin(py, method, timeout, notifier, None)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.0.close());
+    }
+}
+
+/// The only answer of a unary call.
+fn answer(py: Python<'_>, taken: Taken) -> PyResult<Bound<'_, PyBytes>> {
+    if let Taken::Messages(messages) = &taken
+        && let Some(message) = messages.front()
+    {
+        return Ok(PyBytes::new(py, message));
+    }
+    let failure = match taken {
+        Taken::End(Err(failure)) => failure,
+        _ => Failure::here(tonic::Code::Internal, "no answer came", true),
+    };
+    Err(call_error(py, &failure))
+}
+
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    let error = m.py().get_type::<CallError>();
+    error.setattr("__doc__", "A call that failed; see `_core.pyi`.")?;
+    m.add("CallError", error)?;
+    m.add_class::<PyNotifier>()?;
+    m.add_class::<PyExchange>()?;
+    m.add_class::<PyChannel>()
+}
