@@ -10,7 +10,6 @@
 //! | [`wire`] | the protobuf messages, and the walk over record bytes |
 //! | `grpc` | `BrokerService` over HTTP/2, both ends (feature `grpc`) |
 //! | [`inspect`] | verify, repair and dump of a folder that no broker has open |
-//! | `grpc` | `BrokerService` over HTTP/2 (feature `grpc`) |
 //! | [`disk`], [`clock`] | the file system and the time, injected |
 //!
 //! Nothing outside `python` knows Python; `cargo test` needs no interpreter.
