@@ -123,7 +123,7 @@ class Broker:
 class GrpcServer:
     """BrokerService of a core over gRPC, on threads of its own."""
 
-    def __new__(cls, broker: Broker, *, forward_to: str | None = None) -> Self:  # noqa: PYI054
+    def __new__(cls, broker: Broker, *, forward_to: str | None = None) -> Self:
         """A server that listens nowhere yet.
 
         Args:

@@ -296,7 +296,7 @@ async def test_a_consume_stream_sends_while_credit_lasts_and_gives_back_when_it_
     stream.cancel()
     # The call may overtake the news of the stream's death: then it gets what nobody had.
     request = pb.ReceiveRequest(topic="t", group="g", consumer="d", wait_ms=10_000, max_records=2)
-    attempts = {}
+    attempts: dict[bytes, int] = {}
     for _ in range(3):
         (delivery,) = (await stub.Receive(request)).deliveries
         attempts |= {record.value: delivery.attempt for record in delivery.records}

@@ -1,4 +1,4 @@
-"""The gRPC side of a process with a broker: BrokerService by the core, everything else by a grpc.aio server behind it."""
+"""The gRPC side of a process with a broker: the core serves BrokerService, a grpc.aio server behind it the rest."""
 
 import asyncio
 import os
@@ -20,8 +20,10 @@ _VARIABLE: Final = {"variable": "GRPC_PORT", "flag": "--grpc-port"}
 
 
 class GrpcFront:
-    """Listens for gRPC. The core answers BrokerService without the interpreter; calls of all other services, health and
-    reflection among them, go on to a server that listens on a private Unix socket.
+    """Listens for gRPC.
+
+    The core answers BrokerService without the interpreter; calls of all other services, health and reflection among
+    them, go on to a server that listens on a private Unix socket.
 
     Args:
         services: full names of those that are added to `server`.
@@ -30,8 +32,8 @@ class GrpcFront:
     def __init__(self, core: _core.Broker, services: Sequence[str] = ()) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="telemetry-", ignore_cleanup_errors=True)
         path = Path(self._folder.name) / "grpc.sock"
-        self._others = GrpcServer([], [SERVICE, *services])
-        self._others.listen_unix(f"unix:{path}")
+        self._others = GrpcServer([SERVICE, *services])
+        self._others.listen_unix(path)
         self._core = _core.GrpcServer(core, forward_to=str(path))
 
     @property

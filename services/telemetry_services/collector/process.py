@@ -63,7 +63,7 @@ async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
         await asyncio.to_thread(store.positions, ())  # a store that cannot be written says so now
         broker = stack.enter_context(tb.connect(settings.broker))
         collector = make_collector(broker, store, settings)
-        grpc_server = GrpcServer([], [SERVICE])
+        grpc_server = GrpcServer([SERVICE])
         collector_pb2_grpc.add_CollectorServiceServicer_to_server(
             CollectorServicer(collector, shown_url(settings.store_url)), grpc_server.server
         )

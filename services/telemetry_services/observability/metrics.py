@@ -104,9 +104,7 @@ class BrokerMetrics:
         active: gives the gRPC calls that the core answers now.
     """
 
-    def __init__(
-        self, service: str, read: Callable[[], Iterable[PartitionMetrics]], active: Callable[[], int]
-    ) -> None:
+    def __init__(self, service: str, read: Callable[[], Iterable[PartitionMetrics]], active: Callable[[], int]) -> None:
         self._service = service
         self._read = read
         self._active = active

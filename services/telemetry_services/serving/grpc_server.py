@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -15,10 +14,9 @@ from telemetry_broker.errors import BrokerError
 from telemetry_broker.status_details import DETAILS_KEY
 from telemetry_services.codes import status_of
 from telemetry_services.serving.error_details import details_of
-from telemetry_services.serving.sockets import claim_socket, listen, port_in_use, socket_unusable
+from telemetry_services.serving.sockets import listen, port_in_use
 
 MAX_MESSAGE_BYTES: Final = 16 << 20
-COMPRESS_KEY: Final = "telemetry-compress"
 MAX_STREAMS: Final = 10_000
 _OPTIONS: Final = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -57,9 +55,8 @@ class GrpcServer:
         services: full names, for health and reflection.
     """
 
-    def __init__(self, handlers: Sequence[grpc.GenericRpcHandler], services: Sequence[str]) -> None:
+    def __init__(self, services: Sequence[str]) -> None:
         self._server = grpc.aio.server(options=_OPTIONS)
-        self._server.add_generic_rpc_handlers(tuple(handlers))
         self._health = health.aio.HealthServicer()
         self._services = ("", *services)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -87,24 +84,9 @@ class GrpcServer:
             raise port_in_use(host, port, variable="GRPC_PORT", flag="--grpc-port")
         return f"{shown}:{bound}"
 
-    def listen_unix(self, address: str) -> str:
-        """Binds a socket, ``unix:/path``, which only this user may open, and returns the address.
-
-        A socket that a killed process left behind is replaced.
-
-        Raises:
-            PortInUseError: a process listens on it.
-            AddressError: there is something else of that name, or the folder is missing.
-        """
-        claim_socket(Path(address.removeprefix("unix:")))
-        before = os.umask(0o177)
-        try:
-            self._server.add_insecure_port(address)
-        except RuntimeError as err:
-            raise socket_unusable(address, str(err)) from err
-        finally:
-            os.umask(before)
-        return address
+    def listen_unix(self, path: Path) -> None:
+        """Binds a socket in a folder that only this user may open."""
+        self._server.add_insecure_port(f"unix:{path}")
 
     async def start(self) -> None:
         """Takes calls from here on, and says so to health checks."""
@@ -118,18 +100,6 @@ class GrpcServer:
 
     async def _set_health(self, status: int) -> None:
         await asyncio.gather(*(self._health.set(service, status) for service in self._services))
-
-
-async def compress_if_asked(context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    """Compresses the answers of a call whose metadata say `telemetry-compress: gzip`.
-
-    All gRPC libraries say that they accept gzip, wanted or not, so that alone is no wish for it.
-    """
-    for key, value in context.invocation_metadata() or ():
-        if key == COMPRESS_KEY and value == "gzip":
-            # What `set_compression` stands for; that has no effect in grpc.aio (grpc/grpc issue 34690).
-            await context.send_initial_metadata((("grpc-internal-encoding-request", "gzip"),))
-            return
 
 
 async def abort_with(context: grpc.aio.ServicerContext[Any, Any], error: BrokerError) -> NoReturn:
