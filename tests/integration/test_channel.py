@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -20,7 +21,8 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from telemetry_broker import _core
-from telemetry_broker.errors import InvalidArgumentError
+from telemetry_broker.errors import BrokerError, InvalidArgumentError, UnavailableError
+from telemetry_broker.remote import RemoteTransport
 
 TIMEOUT = 30.0
 UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED = 14, 1, 4
@@ -301,6 +303,20 @@ def test_without_a_server_the_request_was_never_sent() -> None:
     assert channel.call("Answer", b"now", TIMEOUT) == b"now"
     running.stop(0).wait()
     channel.close()
+
+
+def test_each_request_of_a_producer_is_answered_though_streams_fail_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    transport = RemoteTransport(f"grpc://127.0.0.1:{port}", f"127.0.0.1:{port}")
+    producing = transport.producing()
+    answers: SimpleQueue[bytes | BrokerError] = SimpleQueue()
+    for _ in range(300):
+        producing.start(b"", TIMEOUT, answers.put)
+    for _ in range(300):
+        answer = answers.get(timeout=TIMEOUT)
+        assert isinstance(answer, UnavailableError), "it was never sent, so it is no UnansweredError"
+    transport.close()
 
 
 def test_a_connection_that_breaks_leaves_open_what_was_sent(server: Server) -> None:
