@@ -672,6 +672,14 @@ class Exchange:
         """
     def drain(self) -> list[bytes] | None:
         """As ``receive``, without waiting."""
+    def receive_consume(self, timeout: float | None = None) -> list[bytes | Delivery] | None:
+        """As ``receive``, of a Consume stream: what is a delivery comes as that, and its records are not copied.
+
+        Raises:
+            InvalidArgumentError: a delivery that is none; all that was taken with it is lost.
+        """
+    def drain_consume(self) -> list[bytes | Delivery] | None:
+        """As ``receive_consume``, without waiting."""
     def answer(self) -> bytes:
         """The answer to ``Channel.ask``; waits for it, unless there is a notifier, which tells when it is there.
 

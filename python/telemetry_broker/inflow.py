@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError, UnavailableError
@@ -12,10 +12,8 @@ from telemetry_broker.leases import Lease
 from telemetry_broker.pace import FEW_DELIVERIES, Pace
 from telemetry_broker.receiving import Demand
 from telemetry_broker.stream_messages import ANSWERS, error_of
-from telemetry_broker.transport import Done
+from telemetry_broker.transport import Done, Streamed
 from telemetry_broker.v1 import broker_pb2 as pb
-
-_DELIVERY_TAG: Final = b"\x0a"  # field 1 of ConsumeResponse, and of ReceiveResponse
 
 Taken = tuple[_core.Delivery, Lease]
 
@@ -61,10 +59,10 @@ class Inflow:
         self._send = send
         send(self._demand.encode_start(self._credit))
 
-    def came(self, message: bytes) -> None:
+    def came(self, message: Streamed) -> None:
         """Takes a message of the broker's; raises what it says of a failure."""
-        if message.startswith(_DELIVERY_TAG):
-            self.ready.extend((delivery, self._add(delivery)) for delivery in _core.Delivery.parse(message))
+        if isinstance(message, _core.Delivery):
+            self.ready.append((message, self._add(message)))
             if not self._unsettled:  # else it was sent on the credit that was taken back
                 self._credit -= 1
             return

@@ -17,7 +17,7 @@ import grpc
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError, ClosedError, UnavailableError, error_from_code
 from telemetry_broker.produce_stream import ProduceStream
-from telemetry_broker.transport import MAX_WAIT_MS, Done, UnansweredError
+from telemetry_broker.transport import MAX_WAIT_MS, Done, Streamed, UnansweredError
 from telemetry_broker.v1 import broker_pb2 as pb
 
 CALL_TIMEOUT: Final = 30.0
@@ -144,9 +144,9 @@ class RemoteStream:
         """See Stream."""
         self._exchange.send(message, waiting, who)
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Streamed]:
         try:
-            while (messages := self._exchange.receive()) is not None:
+            while (messages := self._exchange.receive_consume()) is not None:
                 yield from messages
         except _core.CallError as error:
             raise self._transport.broker_error("Consume", error) from error

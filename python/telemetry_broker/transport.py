@@ -33,6 +33,9 @@ def forked_error(what: str) -> UnavailableError:
 Request = bytes | _core.EncodedBatch
 """An encoded request."""
 
+Streamed = bytes | _core.Delivery
+"""A message of a Consume stream: a delivery, or any other one, encoded."""
+
 Done = Callable[[bytes | BrokerError], None]
 
 
@@ -59,7 +62,7 @@ class Stream(Protocol):
         interrupts the thread.
         """
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Streamed]:
         """To be used once."""
 
     def cancel(self) -> None:

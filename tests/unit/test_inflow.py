@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from telemetry_broker import _core
 from telemetry_broker.inflow import Inflow, Taken
 from telemetry_broker.leases import LeaseBook
 from telemetry_broker.pace import MOST_DELIVERIES
@@ -87,7 +88,9 @@ class CreditMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.to_client)
     @rule()
     def client_reads(self) -> None:
-        self.inflow.came(self.to_client.popleft())
+        message = self.to_client.popleft()
+        deliveries = _core.Delivery.parse(message) if message.startswith(b"\x0a") else []
+        self.inflow.came(deliveries[0] if deliveries else message)
 
     @rule()
     def enter(self) -> None:

@@ -9,3 +9,5 @@ pub mod status;
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// Prefix of the paths of `BrokerService`'s methods.
 pub const SERVICE: &str = "/telemetry_broker.v1.BrokerService/";
+/// Bytes of an HTTP/2 frame, at most: each of them is written by itself.
+const FRAME_BYTES: u32 = 256 << 10;

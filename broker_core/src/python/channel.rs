@@ -2,6 +2,7 @@
 //!
 //! The locks of an exchange are taken while attached: its task holds them for moments, and never needs the interpreter.
 
+use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +15,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use super::bytes::Input;
+use super::delivery::Streamed;
 use super::encoded::PyEncodedBatch;
 use super::errors::to_py_err;
+use crate::error::Result;
 use crate::grpc::client::bell::{Bell, Notifier, Watcher};
 use crate::grpc::client::{Channel, Exchange, Failure, Taken};
 
@@ -102,17 +105,46 @@ impl PyExchange {
             }
         }
     }
+
+    fn wait_long(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Taken> {
+        if matches!(self.0.watcher(), Watcher::Notifier(..)) {
+            return Err(PyValueError::new_err("this exchange tells a notifier of its news: drain it"));
+        }
+        self.wait(py, until(seconds(timeout)?))
+    }
 }
 
-fn messages(py: Python<'_>, taken: Taken) -> PyResult<Option<Bound<'_, PyList>>> {
+/// What was taken, as a list of what `convert` makes of it.
+fn list<'py>(
+    py: Python<'py>,
+    taken: Taken,
+    convert: impl FnOnce(VecDeque<Bytes>) -> PyResult<Bound<'py, PyList>>,
+) -> PyResult<Option<Bound<'py, PyList>>> {
     match taken {
-        Taken::Messages(messages) => {
-            PyList::new(py, messages.iter().map(|message| PyBytes::new(py, message))).map(Some)
-        }
+        Taken::Messages(messages) => convert(messages).map(Some),
         Taken::Nothing => Ok(Some(PyList::empty(py))),
         Taken::End(Ok(())) => Ok(None),
         Taken::End(Err(failure)) => Err(call_error(py, &failure)),
     }
+}
+
+fn messages(py: Python<'_>, taken: Taken) -> PyResult<Option<Bound<'_, PyList>>> {
+    list(py, taken, |messages| PyList::new(py, messages.iter().map(|message| PyBytes::new(py, message))))
+}
+
+/// The same, of a Consume stream.
+fn streamed(py: Python<'_>, taken: Taken) -> PyResult<Option<Bound<'_, PyList>>> {
+    list(py, taken, |messages| {
+        let found = py.detach(|| messages.into_iter().map(Streamed::of).collect::<Result<Vec<_>>>());
+        let list = PyList::empty(py);
+        for message in found.map_err(|err| to_py_err(&err))? {
+            match message {
+                Streamed::Delivery(delivery) => list.append(*delivery)?,
+                Streamed::Message(message) => list.append(PyBytes::new(py, &message))?,
+            }
+        }
+        Ok(list)
+    })
 }
 
 #[pymethods]
@@ -153,15 +185,20 @@ impl PyExchange {
 
     #[pyo3(signature = (timeout = None))]
     fn receive<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Option<Bound<'py, PyList>>> {
-        if matches!(self.0.watcher(), Watcher::Notifier(..)) {
-            return Err(PyValueError::new_err("this exchange tells a notifier of its news: drain it"));
-        }
-        let taken = self.wait(py, until(seconds(timeout)?))?;
-        messages(py, taken)
+        messages(py, self.wait_long(py, timeout)?)
     }
 
     fn drain<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
         messages(py, self.0.take())
+    }
+
+    #[pyo3(signature = (timeout = None))]
+    fn receive_consume<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Option<Bound<'py, PyList>>> {
+        streamed(py, self.wait_long(py, timeout)?)
+    }
+
+    fn drain_consume<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        streamed(py, self.0.take())
     }
 
     fn answer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use ::bytes::Bytes;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::sync::PyOnceLock;
@@ -9,25 +10,56 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyMemoryView, PySlice};
 
 use super::errors::to_py_err;
 use crate::broker::{Chunk, Handed};
+use crate::error::Result;
 use crate::wire::delivery::parse_deliveries;
 use crate::wire::{RecordView, record_entries, v1};
 
+/// Field 1 of `ConsumeResponse`.
+const DELIVERY: u8 = 1 << 3 | 2;
 /// Bytes of memory that a delivery may keep of the log for each of its own; what would keep more is copied.
 const MOST_KEPT: usize = 4;
+
+/// A message of a stream below so many bytes is copied: it may stand in a buffer with far larger ones.
+const SMALL_MESSAGE: usize = 64 << 10;
 
 /// Where the records of a delivery are.
 enum Records {
     /// In a response of a broker.
     Response { bytes: PyBackedBytes, range: Range<usize> },
-    /// In the log of this process; `joined` are their bytes side by side, once somebody has asked for views of them.
-    Log { chunks: Vec<Chunk>, joined: PyOnceLock<PyBackedBytes> },
+    /// In a message of a broker's stream.
+    Message(Bytes),
+    /// In the log of this process.
+    Log(Vec<Chunk>),
 }
 
 #[pyclass(name = "Delivery", module = "telemetry_broker._core", frozen)]
 pub struct PyDelivery {
     records: Records,
+    /// The records side by side in the interpreter, once somebody has asked for views of them.
+    joined: PyOnceLock<PyBackedBytes>,
     count: usize,
     head: v1::Delivery,
+}
+
+/// What a message of a Consume stream holds.
+pub enum Streamed {
+    /// A delivery.
+    Delivery(Box<PyDelivery>),
+    /// Anything else.
+    Message(Bytes),
+}
+
+impl Streamed {
+    /// Takes a `ConsumeResponse` apart.
+    pub fn of(message: Bytes) -> Result<Self> {
+        if message.first() != Some(&DELIVERY) {
+            return Ok(Self::Message(message));
+        }
+        let Some(view) = parse_deliveries(&message)?.pop() else { return Ok(Self::Message(message)) };
+        let records = message.slice(view.records);
+        let records = if message.len() < SMALL_MESSAGE { Bytes::copy_from_slice(&records) } else { records };
+        Ok(Self::Delivery(Box::new(PyDelivery::new(Records::Message(records), view.count, view.head))))
+    }
 }
 
 impl PyDelivery {
@@ -43,16 +75,21 @@ impl PyDelivery {
             let range = 0..bytes.len();
             Records::Response { bytes, range }
         } else {
-            Records::Log { chunks, joined: PyOnceLock::new() }
+            Records::Log(chunks)
         };
-        Self { records, count: usize::try_from(count).unwrap_or(usize::MAX), head }
+        Self::new(records, usize::try_from(count).unwrap_or(usize::MAX), head)
+    }
+
+    fn new(records: Records, count: usize, head: v1::Delivery) -> Self {
+        Self { records, joined: PyOnceLock::new(), count, head }
     }
 
     /// The runs of entries, in order.
     fn runs(&self) -> impl Iterator<Item = &[u8]> {
         let (response, chunks) = match &self.records {
             Records::Response { bytes, range } => (Some(&bytes[range.clone()]), &[][..]),
-            Records::Log { chunks, .. } => (None, &chunks[..]),
+            Records::Message(bytes) => (Some(&bytes[..]), &[][..]),
+            Records::Log(chunks) => (None, &chunks[..]),
         };
         response.into_iter().chain(chunks.iter().map(Chunk::entries))
     }
@@ -71,13 +108,12 @@ impl PyDelivery {
 
     /// The entries side by side, and what keeps them: to be sliced without a copy.
     fn contiguous(&self, py: Python<'_>) -> (&PyBackedBytes, Range<usize>) {
-        match &self.records {
-            Records::Response { bytes, range } => (bytes, range.clone()),
-            Records::Log { chunks, joined: joined_once } => {
-                let bytes = joined_once.get_or_init(py, || joined(py, chunks));
-                (bytes, 0..bytes.len())
-            }
-        }
+        let bytes = match &self.records {
+            Records::Response { bytes, range } => return (bytes, range.clone()),
+            Records::Message(bytes) => self.joined.get_or_init(py, || PyBackedBytes::from(PyBytes::new(py, bytes))),
+            Records::Log(chunks) => self.joined.get_or_init(py, || joined(py, chunks)),
+        };
+        (bytes, 0..bytes.len())
     }
 
     /// A view of each record's part; who holds one holds all the records.
@@ -114,10 +150,9 @@ impl PyDelivery {
     #[staticmethod]
     fn parse(response: &Bound<'_, PyBytes>) -> PyResult<Vec<Self>> {
         let found = parse_deliveries(response.as_bytes()).map_err(|err| to_py_err(&err))?;
-        let deliveries = found.into_iter().map(|view| Self {
-            records: Records::Response { bytes: PyBackedBytes::from(response.clone()), range: view.records },
-            count: view.count,
-            head: view.head,
+        let deliveries = found.into_iter().map(|view| {
+            let records = Records::Response { bytes: PyBackedBytes::from(response.clone()), range: view.records };
+            Self::new(records, view.count, view.head)
         });
         Ok(deliveries.collect())
     }

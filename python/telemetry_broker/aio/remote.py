@@ -13,7 +13,7 @@ from telemetry_broker.aio.home import Home
 from telemetry_broker.aio.produce_stream import ProduceStream
 from telemetry_broker.errors import BrokerError, ClosedError, UnavailableError
 from telemetry_broker.remote import CALL_TIMEOUT, broker_error, closed_error
-from telemetry_broker.transport import MAX_WAIT_MS, Done
+from telemetry_broker.transport import MAX_WAIT_MS, Done, Streamed
 from telemetry_broker.v1 import broker_pb2 as pb
 
 
@@ -137,9 +137,9 @@ class RemoteStream:
         """See Stream."""
         self._exchange.send(message, waiting, who)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[Streamed]:
         try:
-            while (messages := self._exchange.drain()) is not None:
+            while (messages := self._exchange.drain_consume()) is not None:
                 for message in messages:
                     yield message
                 if not messages:

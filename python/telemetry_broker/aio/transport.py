@@ -9,7 +9,7 @@ from typing import Protocol
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.steps import Steps, T
-from telemetry_broker.transport import Done, Request
+from telemetry_broker.transport import Done, Request, Streamed
 
 
 class Receiver(Protocol):
@@ -32,7 +32,7 @@ class Stream(Protocol):
     def send(self, message: bytes, waiting: deque[Done] | None = None, who: Done | None = None) -> None:
         """Puts an encoded ConsumeRequest on its way, and ``who`` into ``waiting``; neither waits nor raises."""
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[Streamed]:
         """To be used once."""
 
     def cancel(self) -> None:

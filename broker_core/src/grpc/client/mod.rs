@@ -20,7 +20,7 @@ use tonic::client::Grpc;
 use tonic::transport::Endpoint;
 
 use self::bell::{Bell, Watcher};
-use super::{MAX_MESSAGE_BYTES, SERVICE};
+use super::{FRAME_BYTES, MAX_MESSAGE_BYTES, SERVICE};
 use crate::error::{Code as ErrorCode, Error, Result};
 
 pub use self::exchange::{Exchange, Taken};
@@ -88,7 +88,8 @@ impl Channel {
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME_BYTES);
         Ok(Self { endpoint, state: Mutex::new(State::Fresh), process: std::process::id() })
     }
 

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 
 use super::service::Service;
 use super::stopped;
+use crate::grpc::FRAME_BYTES;
 
 /// Streams of one connection.
 const MAX_STREAMS: u32 = 10_000;
@@ -26,8 +27,6 @@ const MAX_HEADERS: u32 = 16 << 10;
 /// Bytes that a client may have sent on a stream, and on all of its streams, before they are taken up.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// Bytes of a frame: fewer of them for a large batch.
-const FRAME: u32 = 256 << 10;
 /// Bytes of a stream's answers that wait for the client.
 const SEND_BUFFER: usize = 1 << 20;
 /// A client that is gone without a word is noticed after 30 s, and what it leased is given back.
@@ -105,7 +104,7 @@ impl Accepting {
             .max_header_list_size(MAX_HEADERS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(FRAME)
+            .max_frame_size(FRAME_BYTES)
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
