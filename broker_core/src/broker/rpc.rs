@@ -317,9 +317,9 @@ impl Broker {
         Ok(v1::ListGroupsResponse { groups }.encode_to_vec())
     }
 
-    /// Whether a `Receive` waits for the disk: the first one of a group does where the topic is `fsync`.
+    /// Whether a `Receive` waits for the disk: the first one of a group does, for it makes the group.
     pub fn receive_waits(&self, topic: &str, group: &str) -> bool {
-        self.produce_waits(topic) && self.topic(topic).is_ok_and(|topic| topic.group_id(group).is_none())
+        self.topic(topic).is_ok_and(|topic| topic.group_id(group).is_none())
     }
 
     fn known_group(&self, topic: &str, group: &str) -> Result<(Arc<Topic>, u64)> {

@@ -15,10 +15,10 @@ class Waiters:
     """
 
     def __init__(self, core: _core.Broker) -> None:
-        self._subscription = core.subscribe()
+        self._core = core
+        self._subscription: _core.Subscription | None = None  # none while nobody waits: each change costs a turn
         self._by_topic: dict[str, set[asyncio.Event]] = {}
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._subscription.fileno(), self._wake_changed)
         self.closed = False
         self._end = asyncio.Event()
 
@@ -26,6 +26,9 @@ class Waiters:
     def waiting(self, topic: str) -> Iterator[asyncio.Event]:
         """An event that is set when the topic changes; clear it before each look."""
         event = asyncio.Event()
+        if self._subscription is None and not self.closed:
+            self._subscription = self._core.subscribe()
+            self._loop.add_reader(self._subscription.fileno(), self._wake_changed)
         self._by_topic.setdefault(topic, set()).add(event)
         try:
             yield event
@@ -64,13 +67,23 @@ class Waiters:
             return
         self.closed = True
         self._end.set()
-        self._loop.remove_reader(self._subscription.fileno())
-        self._subscription.close()
+        self._unsubscribe()
         for events in self._by_topic.values():
             for event in events:
                 event.set()
 
+    def _unsubscribe(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            self._loop.remove_reader(subscription.fileno())
+            subscription.close()
+
     def _wake_changed(self) -> None:
+        if self._subscription is None:
+            return
+        if not self._by_topic:
+            self._unsubscribe()  # not sooner: who waits often need not subscribe as often
+            return
         for topic in self._subscription.drain():
             for event in self._by_topic.get(topic, ()):
                 event.set()

@@ -32,7 +32,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a broker may send ahead of its reader: half a message on a stream, and one over all of them.
-const STREAM_WINDOW: u32 = 4 << 20;
+const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// How long `close` waits for the thread, which has nothing to do but to let go.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
