@@ -29,7 +29,7 @@ run: build ## stream the sample dump end to end and answer over REST: make run A
 test: test-rust test-python ## run every test; the ten slowest are listed at the end
 
 test-rust: $(VENV)/.made ## run the tests of the core alone
-	cargo test --quiet $(CARGO_LOCKED) --package broker_core
+	cargo test --quiet $(CARGO_LOCKED) --package broker_core --features grpc
 
 test-python: build ## run the Python tests alone: make test-python ARGS="-k lease"
 	$(BIN)/python -m pytest $(ARGS)

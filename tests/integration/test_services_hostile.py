@@ -61,6 +61,12 @@ def memory(broker: BrokerProcess) -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
 
 
+def cpu_seconds(broker: BrokerProcess) -> float:
+    """Processor time that it has used."""
+    fields = Path(f"/proc/{broker.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
 def at_most(broker: BrokerProcess, mebibytes: int) -> Iterator[None]:
     """The broker's memory grows by less than that."""
@@ -177,7 +183,9 @@ def test_a_consumer_that_never_reads(broker: BrokerProcess) -> None:
         for _ in range(10):
             client_ = stack.enter_context(RawHttp2(broker.grpc, reads=False))
             client_.send(client_.open("Consume"), framed(start.SerializeToString()))
-        time.sleep(1)  # while which the broker may send what it likes
+        before = cpu_seconds(broker)
+        time.sleep(12)  # while which the broker may send what it likes, heartbeats too
+        assert cpu_seconds(broker) - before < 2
         assert_others_are_served(broker)
     with tb.connect(broker.url) as client, client.consumer("t", "g") as consumer:
         taken = 0

@@ -235,7 +235,11 @@ impl ConsumeStream {
             (self.ready, self.due) = (true, None);
         }
         if self.heartbeat <= now {
-            self.answers.push_back(encoded(Response::Heartbeat(v1::Heartbeat {})));
+            // A client that does not read is sent nothing: what waits for it says as much.
+            if self.answers.is_empty() {
+                self.answers.push_back(encoded(Response::Heartbeat(v1::Heartbeat {})));
+            }
+            self.heartbeat = now + HEARTBEAT;
             self.ready = true; // a hold of an ordered group may have moved
         }
     }
