@@ -27,11 +27,6 @@ use crate::partitioner;
 
 use self::bytes::Input;
 
-/// Batches of a megabyte are taken and freed by several threads all the time. The C library gives each of them back to the
-/// system, which has to find and clear the memory anew.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[pyfunction]
 fn error_codes() -> BTreeMap<&'static str, i32> {
     Code::ALL.iter().map(|code| (code.as_str(), status_code(*code) as i32)).collect()
