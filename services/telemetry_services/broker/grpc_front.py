@@ -1,10 +1,10 @@
 """The gRPC side of a process with a broker: the core serves BrokerService, a grpc.aio server behind it the rest."""
 
 import asyncio
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from telemetry_services.serving.grpc_server import GrpcServer
 from telemetry_services.serving.sockets import claim_socket, port_in_use, socket_unusable
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["BrokerService"].full_name
+_LONGEST_SOCKET: Final = 107  # bytes of the path, by unix(7)
 _VARIABLE: Final = {"variable": "GRPC_PORT", "flag": "--grpc-port"}
 
 
@@ -26,14 +27,20 @@ class GrpcFront:
     them, go on to a server that listens on a private Unix socket.
 
     Args:
+        folder: the core's, where the socket is; it is this process's alone.
         services: full names of those that are added to `server`.
     """
 
-    def __init__(self, core: _core.Broker, services: Sequence[str] = ()) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="telemetry-", ignore_cleanup_errors=True)
-        path = Path(self._folder.name) / "grpc.sock"
+    def __init__(self, core: _core.Broker, folder: Path, services: Sequence[str] = ()) -> None:
+        self._ending = contextlib.ExitStack()
         self._others = GrpcServer([SERVICE, *services])
-        self._others.listen_unix(path)
+        path = folder.absolute() / ".grpc.sock"
+        if len(os.fsencode(path)) > _LONGEST_SOCKET:
+            path = Path(self._ending.enter_context(tempfile.TemporaryDirectory(prefix="telemetry-"))) / "grpc.sock"
+        path.unlink(missing_ok=True)  # of a process that was killed
+        self._ending.callback(path.unlink, missing_ok=True)
+        with _private_files():
+            self._others.listen_unix(path)
         self._core = _core.GrpcServer(core, forward_to=str(path))
 
     @property
@@ -84,10 +91,10 @@ class GrpcFront:
     async def stop(self, grace: float) -> None:
         """Takes no new call, lets those under way finish for `grace` seconds, and ends."""
         await asyncio.gather(asyncio.to_thread(self._core.stop, grace), self._others.stop(grace))
-        self._folder.cleanup()
+        self._ending.close()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _private_files() -> Iterator[None]:
     before = os.umask(0o177)
     try:

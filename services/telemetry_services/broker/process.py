@@ -83,7 +83,7 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
     core = await asyncio.to_thread(open_core, settings)
     waiters, core_calls = Waiters(core), CoreCalls(core)
     try:
-        grpc_server = GrpcFront(core)
+        grpc_server = GrpcFront(core, settings.data_dir)
         addresses = [grpc_server.listen_unix(settings.listen)] if settings.listen else []
         if "grpc_port" in given:
             addresses.append(grpc_server.listen(settings.host, settings.grpc_port))

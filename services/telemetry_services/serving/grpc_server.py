@@ -85,7 +85,7 @@ class GrpcServer:
         return f"{shown}:{bound}"
 
     def listen_unix(self, path: Path) -> None:
-        """Binds a socket in a folder that only this user may open."""
+        """Binds a Unix socket, which must not be there."""
         self._server.add_insecure_port(f"unix:{path}")
 
     async def start(self) -> None:

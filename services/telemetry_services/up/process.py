@@ -58,7 +58,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         pipeline = Pipeline(broker, store, settings, csv)
         await asyncio.to_thread(pipeline.prepare)
         key = obtain_key(settings)
-        grpc_server = GrpcFront(core, [COLLECTOR_SERVICE])
+        grpc_server = GrpcFront(core, settings.data_dir, [COLLECTOR_SERVICE])
         health = Health(
             "up",
             details=lambda: {**describe_broker(core), "services": ["broker", "streamer", "collector", "api"]},
