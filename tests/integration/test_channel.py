@@ -23,6 +23,7 @@ from google.rpc import error_details_pb2, status_pb2
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError, InvalidArgumentError, UnavailableError
 from telemetry_broker.remote import RemoteTransport
+from tests.integration.ctrl_c import ctrl_c_after
 
 TIMEOUT = 30.0
 UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED = 14, 1, 4
@@ -224,17 +225,8 @@ def test_ctrl_c_ends_a_call_and_cancels_it(server: Server, channel: _core.Channe
         return server.wait_for_the_end(request, context)
 
     server.calls["Wait"] = wait
-    main = threading.get_ident()
-
-    def interrupt() -> None:
-        begun.wait(TIMEOUT)
-        signal.pthread_kill(main, signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    with ctrl_c_after(begun, TIMEOUT), pytest.raises(KeyboardInterrupt):
         channel.call("Wait", b"")
-    thread.join(TIMEOUT)
     assert server.ended.wait(TIMEOUT)
     assert channel.call("Answer", b"a", TIMEOUT) == b"a"
 

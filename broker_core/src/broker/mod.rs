@@ -36,7 +36,7 @@ use self::flusher::{Flusher, MAX_UNSYNCED_BYTES};
 use self::folder::Identity;
 pub use self::info::{GroupInfo, PartitionInfo};
 pub use self::partition::Partition;
-pub use self::rpc::{Handed, decode_request};
+pub use self::rpc::{DEFAULT_RECORDS, Handed, decode_request, received};
 use self::space::Space;
 use self::topic::Context;
 pub use self::topic::Topic;

@@ -20,12 +20,14 @@ use crate::log::Appended;
 use crate::log::frame::FrameBody;
 use crate::queue::lease::LeaseId;
 use crate::queue::{Mode, Settled};
+use crate::wire::delivery::DELIVERY_TAG;
 use crate::wire::record::MAX_BATCH_BYTES;
 use crate::wire::{ProduceHead, v1};
 
 /// Records of one answer, at most.
 const MAX_RECORDS: u32 = 65_536;
-const DEFAULT_RECORDS: u32 = 500;
+/// Records of a delivery whose request asks for none, at most.
+pub const DEFAULT_RECORDS: u32 = 500;
 const DEFAULT_BYTES: u32 = 1 << 20;
 /// Bytes of all deliveries of one answer whose request asks for none, at most, beyond a last record of at most 1 MiB: with
 /// that one it stays under the 2 MiB that are promised.
@@ -128,7 +130,7 @@ impl Handed {
     /// Appends field 1 of a message, as `ReceiveResponse`, `ReadResponse` and `ConsumeResponse` have it: a delivery whose
     /// records are copied from the log as they are. `out` must have room for [`Handed::field_len`] bytes.
     pub fn put(&self, out: &mut impl BufMut) {
-        out.put_u8(1 << 3 | 2);
+        out.put_u8(DELIVERY_TAG);
         encode_varint(self.delivery_len() as u64, out);
         self.head.encode_raw(out);
         for chunk in &self.chunks {
@@ -137,10 +139,19 @@ impl Handed {
     }
 }
 
-fn put_delivery(out: &mut Vec<u8>, head: v1::Delivery, chunks: Vec<Chunk>) {
-    let handed = Handed { head, chunks };
-    out.reserve(handed.field_len());
-    handed.put(out);
+fn put_delivery(out: &mut Vec<u8>, delivery: &Handed) {
+    out.reserve(delivery.field_len());
+    delivery.put(out);
+}
+
+/// The answer to a `Receive` that found this.
+pub fn received(handed: &[Handed], next_due_ms: u32) -> Vec<u8> {
+    let mut response = Vec::new();
+    for delivery in handed {
+        put_delivery(&mut response, delivery);
+    }
+    response.extend(v1::ReceiveResponse { deliveries: Vec::new(), next_due_ms }.encode_to_vec());
+    response
 }
 
 /// As many as an answer holds, and at most `max` (0: any number); and whether there are more.
@@ -267,13 +278,7 @@ impl Broker {
 
     fn rpc_receive(&self, request: &v1::ReceiveRequest) -> Result<Vec<u8>> {
         let (handed, next_due_ms) = self.hand_out(request)?;
-        let mut response = Vec::new();
-        for handed in handed {
-            response.reserve(handed.field_len());
-            handed.put(&mut response);
-        }
-        response.extend(v1::ReceiveResponse { deliveries: Vec::new(), next_due_ms }.encode_to_vec());
-        Ok(response)
+        Ok(received(&handed, next_due_ms))
     }
 
     /// What is ready, or else the milliseconds until something may be; 0: nobody knows.
@@ -408,7 +413,8 @@ impl Broker {
         let log_id = partition.log_id().0;
         let mut response = Vec::new();
         for chunks in runs {
-            put_delivery(&mut response, delivery_head(&request.topic, partition.number(), log_id, &chunks), chunks);
+            let head = delivery_head(&request.topic, partition.number(), log_id, &chunks);
+            put_delivery(&mut response, &Handed { head, chunks });
         }
         let rest = v1::ReadResponse { deliveries: Vec::new(), next_offset, log_id: log_id.to_vec() };
         response.extend(rest.encode_to_vec());
@@ -523,7 +529,7 @@ impl Broker {
         for (partition, chunk) in letters {
             let chunks = vec![chunk];
             let head = delivery_head(&name, partition.number(), partition.log_id().0, &chunks);
-            put_delivery(&mut response, head, chunks);
+            put_delivery(&mut response, &Handed { head, chunks });
         }
         let rest = v1::ListDeadLettersResponse {
             deliveries: Vec::new(),

@@ -11,11 +11,9 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyMemoryView, PySlice};
 use super::errors::to_py_err;
 use crate::broker::{Chunk, Handed};
 use crate::error::Result;
-use crate::wire::delivery::parse_deliveries;
+use crate::wire::delivery::{DELIVERY_TAG, parse_deliveries};
 use crate::wire::{RecordView, record_entries, v1};
 
-/// Field 1 of `ConsumeResponse`.
-const DELIVERY: u8 = 1 << 3 | 2;
 /// Bytes of memory that a delivery may keep of the log for each of its own; what would keep more is copied.
 const MOST_KEPT: usize = 4;
 
@@ -52,7 +50,7 @@ pub enum Streamed {
 impl Streamed {
     /// Takes a `ConsumeResponse` apart.
     pub fn of(message: Bytes) -> Result<Self> {
-        if message.first() != Some(&DELIVERY) {
+        if message.first() != Some(&DELIVERY_TAG) {
             return Ok(Self::Message(message));
         }
         let Some(view) = parse_deliveries(&message)?.pop() else { return Ok(Self::Message(message)) };
@@ -65,8 +63,8 @@ impl Streamed {
 impl PyDelivery {
     /// What the broker of this process hands out.
     pub fn of(py: Python<'_>, handed: Handed) -> Self {
+        let count = handed.records();
         let Handed { head, chunks } = handed;
-        let count: u64 = chunks.iter().map(|chunk| chunk.to - chunk.from).sum();
         let (kept, needed) = chunks
             .iter()
             .fold((0, 0), |(kept, needed), chunk| (kept + chunk.kept_bytes(), needed + chunk.entries().len()));

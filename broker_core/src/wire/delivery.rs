@@ -8,6 +8,9 @@ use super::cursor::{Cursor, Malformed, Value};
 use super::v1;
 use crate::error::{Code, Error, Result};
 
+/// What stands in front of a delivery in `ReceiveResponse`, `ReadResponse` and `ConsumeResponse`: field 1, with a length.
+pub const DELIVERY_TAG: u8 = 1 << 3 | 2;
+
 /// A delivery: its fields, and where in the response its records stand, as entries.
 #[derive(Debug)]
 pub struct DeliveryView {

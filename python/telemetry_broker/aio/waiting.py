@@ -20,7 +20,6 @@ class Waiters:
         self._by_topic: dict[str, set[asyncio.Event]] = {}
         self._loop = asyncio.get_running_loop()
         self.closed = False
-        self._end = asyncio.Event()
 
     @contextmanager
     def waiting(self, topic: str) -> Iterator[asyncio.Event]:
@@ -57,16 +56,11 @@ class Waiters:
                 retry_after=1.0,
             )
 
-    async def until_closed(self) -> None:
-        """Waits for the end of all waiting."""
-        await self._end.wait()
-
     def close(self) -> None:
         """Ends every wait, now and later."""
         if self.closed:
             return
         self.closed = True
-        self._end.set()
         self._unsubscribe()
         for events in self._by_topic.values():
             for event in events:

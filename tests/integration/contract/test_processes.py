@@ -3,7 +3,6 @@
 import gc
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ import pytest
 
 import telemetry_broker as tb
 from tests.integration.contract.engines import TIMEOUT, Engine
+from tests.integration.ctrl_c import ctrl_c_after
 
 
 def in_child(work: Callable[[], object]) -> str:
@@ -140,19 +140,10 @@ def test_a_program_that_ends_with_everything_open_ends_at_once_and_in_silence(
 def test_ctrl_c_ends_a_wait(engine: Engine) -> None:
     engine.broker.create_topic("t")
     started = threading.Event()
-    main = threading.get_ident()
-
-    def interrupt() -> None:
-        started.wait(TIMEOUT)
-        signal.pthread_kill(main, signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with engine.broker.consumer("t", "g") as consumer:
+    with ctrl_c_after(started, TIMEOUT), engine.broker.consumer("t", "g") as consumer:
         started.set()
         with pytest.raises(KeyboardInterrupt):
             consumer.receive(wait=None)
-    thread.join(TIMEOUT)
 
 
 def counting_rate(work: Callable[[], object]) -> float:

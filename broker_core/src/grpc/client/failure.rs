@@ -5,8 +5,7 @@ use std::error::Error as StdError;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// Whose codes the reasons in the details are.
-const DOMAIN: &str = "telemetry-broker";
+use crate::grpc::status::DOMAIN;
 
 /// A failed call.
 #[derive(Clone, Debug, PartialEq)]

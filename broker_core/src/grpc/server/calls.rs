@@ -14,13 +14,11 @@ use super::changes::Changes;
 use super::consume::ConsumeStreams;
 use super::settling::Settling;
 use super::stopped;
-use crate::broker::{Broker, Handed, Listener, decode_request};
+use crate::broker::{Broker, Handed, Listener, decode_request, received};
 use crate::error::{Code, Error, Result};
 use crate::grpc::codec::Outgoing;
+use crate::wire::delivery::DELIVERY_TAG;
 use crate::wire::v1;
-
-/// Field 1 of `ReceiveResponse` and `ReadResponse`, which the core writes first.
-const DELIVERIES: u8 = 1 << 3 | 2;
 
 /// A message of the broker.
 pub enum Answer {
@@ -126,16 +124,15 @@ impl Calls {
         let asked: v1::ReceiveRequest = decode_request("Receive", request)?;
         let wait = Duration::from_millis(u64::from(asked.wait_ms));
         if self.broker.receive_waits(&asked.topic, &asked.group) {
-            let request = request.clone();
-            let answer = self.blocking(move |broker| broker.call("Receive", &request)).await?;
-            if has_deliveries(&answer) {
-                return Ok(answer);
+            let asked = asked.clone();
+            let (handed, next_due_ms) = self.blocking(move |broker| broker.hand_out(&asked)).await?;
+            if !handed.is_empty() {
+                return Ok(received(&handed, next_due_ms));
             }
         }
         self.poll(&asked.topic, wait, || {
-            let answer = self.broker.call("Receive", request)?;
-            let due_ms = if has_deliveries(&answer) { 0 } else { next_due_ms(&answer) };
-            Ok((answer, due_ms))
+            let (handed, next_due_ms) = self.broker.hand_out(&asked)?;
+            Ok((received(&handed, next_due_ms), next_due_ms))
         })
         .await
     }
@@ -197,10 +194,7 @@ fn gone() -> Error {
     Error::new(Code::Internal, "a call ended without an outcome: the server is stopping, or this is a fault of it")
 }
 
+/// The core writes them first.
 fn has_deliveries(answer: &[u8]) -> bool {
-    answer.first() == Some(&DELIVERIES)
-}
-
-fn next_due_ms(answer: &[u8]) -> u32 {
-    v1::ReceiveResponse::decode(answer).map_or(0, |answer| answer.next_due_ms)
+    answer.first() == Some(&DELIVERY_TAG)
 }

@@ -16,7 +16,7 @@ use tonic::Streaming;
 use super::calls::{Answer, Calls, settled};
 use super::produce::{stream_error, wrap};
 use super::{Reply, message, stopped};
-use crate::broker::Handed;
+use crate::broker::{Broker, DEFAULT_RECORDS, Handed};
 use crate::error::{Code, Error, Result};
 use crate::wire::v1;
 use crate::wire::v1::consume_request::Request;
@@ -25,7 +25,6 @@ use crate::wire::v1::consume_response::Response;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const MAX_CREDIT: u64 = 1_000_000;
 const MAX_CREDIT_DELIVERIES: u64 = 1000;
-const DEFAULT_RECORDS: u32 = 500;
 /// Answers to acks that a client does not read; then its requests are not read either.
 const MAX_ANSWERS: usize = 1000;
 /// Fields of `ConsumeResponse`.
@@ -50,6 +49,14 @@ struct Life {
     ended: Mutex<bool>,
     replaced: Notify,
     keep_leases: AtomicBool,
+}
+
+impl Life {
+    /// What is ready, for a stream that has not ended.
+    fn hand_out(&self, broker: &Broker, receive: &v1::ReceiveRequest) -> Result<(Vec<Handed>, u32)> {
+        let ended = self.ended.lock();
+        if *ended { Ok((Vec::new(), 0)) } else { broker.hand_out(receive) }
+    }
 }
 
 /// A stream's place among those of its server. Dropping it gives back what the stream leased.
@@ -253,15 +260,9 @@ impl ConsumeStream {
         }
         let (mut handed, next_due_ms) = if self.calls.broker.receive_waits(&self.receive.topic, &self.receive.group) {
             let (life, receive) = (self.place.life.clone(), self.receive.clone());
-            self.calls
-                .blocking(move |broker| {
-                    let ended = life.ended.lock();
-                    if *ended { Ok((Vec::new(), 0)) } else { broker.hand_out(&receive) }
-                })
-                .await?
+            self.calls.blocking(move |broker| life.hand_out(broker, &receive)).await?
         } else {
-            let ended = self.place.life.ended.lock();
-            if *ended { (Vec::new(), 0) } else { self.calls.broker.hand_out(&self.receive)? }
+            self.place.life.hand_out(&self.calls.broker, &self.receive)?
         };
         let handed = handed.pop();
         match &handed {

@@ -16,7 +16,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,7 +48,6 @@ pub struct Server {
     service: Arc<Service>,
     listeners: Mutex<Vec<Listening>>,
     stop: watch::Sender<bool>,
-    active: Arc<AtomicUsize>,
     /// Open while something is served: each connection has a copy.
     serving: Mutex<(Option<mpsc::Sender<()>>, mpsc::Receiver<()>)>,
 }
@@ -64,11 +63,10 @@ impl Server {
             .enable_all()
             .build()?;
         let (stop, stopping) = watch::channel(false);
-        let active = Arc::new(AtomicUsize::new(0));
         let service = Service {
             calls: Arc::new(Calls::new(broker, stopping)),
             forward: forward_to.map(Forward::new),
-            active: active.clone(),
+            active: Arc::default(),
         };
         let (serving, served) = mpsc::channel(1);
         Ok(Self {
@@ -77,7 +75,6 @@ impl Server {
             service: Arc::new(service),
             listeners: Mutex::default(),
             stop,
-            active,
             serving: Mutex::new((Some(serving), served)),
         })
     }
@@ -134,7 +131,7 @@ impl Server {
 
     /// Calls of `BrokerService` under way.
     pub fn active(&self) -> usize {
-        self.active.load(Ordering::Relaxed)
+        self.service.active.load(Ordering::Relaxed)
     }
 }
 

@@ -3,18 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use prost::Message;
-use prost::encoding::encode_varint;
 use tokio::sync::{oneshot, watch};
 use tonic::{Status, Streaming};
 
 use super::calls::{Answer, Calls, settled};
 use super::{Reply, message, stopped};
 use crate::error::{Code, Error, Result};
-use crate::wire::cursor::{Cursor, Value};
+use crate::wire::cursor::{Cursor, Value, put_bytes};
 use crate::wire::v1;
 
 /// Requests of one stream that are not answered yet; behind them, the client's next ones wait in its connection.
@@ -150,8 +149,6 @@ pub(super) fn stream_error(error: &Error) -> v1::Error {
 /// A message as a field, below 16, of another one.
 pub(super) fn wrap(field: u8, message: &[u8]) -> Vec<u8> {
     let mut wrapped = Vec::with_capacity(message.len() + 6);
-    wrapped.put_u8(field << 3 | 2);
-    encode_varint(message.len() as u64, &mut wrapped);
-    wrapped.put_slice(message);
+    put_bytes(&mut wrapped, field, message);
     wrapped
 }

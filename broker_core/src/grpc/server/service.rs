@@ -109,7 +109,7 @@ impl StreamingService<Bytes> for Handler {
         let calls = self.calls.clone();
         let requests = request.into_inner();
         let active = self.active.take();
-        let deadline = self.deadline.map(sleep_until);
+        let deadline = self.deadline;
         let answers: Answers = match self.method.as_str() {
             "ProduceStream" => Box::pin(produce_stream(calls, requests)),
             "Consume" => {
@@ -119,7 +119,6 @@ impl StreamingService<Bytes> for Handler {
             }
             method => {
                 let answer = unary(calls, method.to_owned(), requests);
-                let deadline = self.deadline;
                 return Box::pin(async move {
                     let _active = active;
                     let answer = match deadline {
@@ -131,7 +130,11 @@ impl StreamingService<Bytes> for Handler {
                 });
             }
         };
-        let answers = UntilDeadline { answers, deadline: deadline.map(Box::pin), _active: active };
+        let answers = UntilDeadline {
+            answers,
+            deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
+            _active: active,
+        };
         Box::pin(std::future::ready(Ok(tonic::Response::new(answers.boxed()))))
     }
 }
