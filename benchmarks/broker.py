@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import telemetry_broker as tb
@@ -16,9 +17,11 @@ from benchmarks.workload import PAYLOAD_BYTES, Workload
 
 TELEMETRY = Path(sys.executable).with_name("telemetry")
 MAX_RECORDS = 2000
-GROUP = "bench"
+ACKED_AT_ONCE = 4
+"""Batches to an ack over `grpc://`, where one alone is a round trip that the client waits for."""
 FILE_TARGETS = {"produce": 3_000_000, "produce one by one": 2_000_000, "consume + ack": 2_000_000}
 GRPC_TARGETS = {"produce": 1_000_000, "consume + ack": 1_000_000}
+EACH = "consume + ack, each batch by itself"
 PART_OF_BARE = 60.0
 """Percent of what bare grpcio streams carry."""
 
@@ -33,7 +36,7 @@ def measure_file(workload: Workload) -> Iterator[Result]:
     def embedded(folder: Path) -> Iterator[str]:
         yield f"file://{folder}"
 
-    ours = list(measure_broker(workload, "file://", embedded, FILE_TARGETS))
+    ours = list(measure_broker(workload, "file://", embedded, FILE_TARGETS, {"consume + ack": 1}))
     for result in ours:
         is_produce = result.name.startswith("produce")
         yield with_limit(result, write) if is_produce else result
@@ -44,7 +47,8 @@ def measure_grpc(workload: Workload) -> Iterator[Result]:
     """`grpc://` to a `telemetry broker` of its own, durability `os`, with what bare grpcio and peers make of it."""
     bare = {result.name: result for result in measure_bare(workload)}
     yield from bare.values()
-    ours = list(measure_broker(workload, "grpc://", broker_process, GRPC_TARGETS))
+    consumers = {"consume + ack": ACKED_AT_ONCE, EACH: 1}
+    ours = list(measure_broker(workload, "grpc://", broker_process, GRPC_TARGETS, consumers))
     yield from ours
     for result in ours:
         if limit := bare.get(LIMIT_OF.get(result.name, "")):
@@ -69,25 +73,33 @@ def measure_broker(
     scheme: str,
     broker: Callable[[Path], AbstractContextManager[str]],
     targets: Mapping[str, float],
+    consumers: Mapping[str, int],
 ) -> Iterator[Result]:
-    """A new broker and topic of 4 partitions each round; every record that went in has to come out."""
+    """A new broker and topic of 4 partitions each round; every record that went in has to come out.
+
+    `consumers`: names of what is measured, and how many batches are acked at once.
+    """
     many: list[float] = []
     single: list[float] = []
-    consumed: list[float] = []
+    consumed: dict[str, list[float]] = {name: [] for name in consumers}
     for _ in range(workload.rounds):
         with workload.scratch() as folder, broker(folder) as url, tb.connect(url) as client:
             client.create_topic("many", partitions=4, durability="os")
             client.create_topic("single", partitions=4, durability="os")
             many.append(workload.timed(lambda: produce_many(client, workload)))
-            # Made once for good, with a dozen syncs of the disk that is still busy with what was produced.
-            client.create_group("many", GROUP)
-            consumed.append(workload.timed(lambda: consume(client, workload)))
+            for group, (name, acked_at_once) in enumerate(consumers.items()):
+                # Made once for good, with a dozen syncs of the disk that is still busy with what was produced.
+                client.create_group("many", f"bench-{group}")
+                work = partial(consume, client, workload, f"bench-{group}", acked_at_once)
+                consumed[name].append(workload.timed(work))
             single.append(workload.timed(lambda: produce_single(client, workload)))
     sent = workload.batches * len(workload.batch)
+    iterate = f"{scheme} iterate, up to {MAX_RECORDS} a batch, values as bytes, "
+    acks = {name: "ack each batch" if n == 1 else f"ack {n} batches at once" for name, n in consumers.items()}
     for name, client_text, seconds in (
         ("produce", f"{scheme} producer.send_many, {len(workload.batch)} values a call", many),
         ("produce one by one", f"{scheme} producer.send, one record a call", single),
-        ("consume + ack", f"{scheme} iterate, up to {MAX_RECORDS} a batch, values as bytes, ack each batch", consumed),
+        *((name, iterate + acks[name], consumed[name]) for name in consumers),
     ):
         yield Result(
             name=name,
@@ -116,17 +128,21 @@ def produce_single(client: tb.Broker, workload: Workload) -> None:
         producer.flush()
 
 
-def consume(client: tb.Broker, workload: Workload) -> None:
+def consume(client: tb.Broker, workload: Workload, group: str, acked_at_once: int) -> None:
     expected = workload.batches * len(workload.batch)
     seen = seen_bytes = 0
+    handled: list[tb.Batch] = []
     with client.consumer(
-        "many", group=GROUP, visibility_timeout=60, max_records=MAX_RECORDS, idle_timeout=10
+        "many", group=group, visibility_timeout=60, max_records=MAX_RECORDS, idle_timeout=10
     ) as consumer:
         for batch in consumer:
             values = batch.values
             seen += len(values)
             seen_bytes += sum(map(len, values))
-            batch.ack()
+            handled.append(batch)
+            if len(handled) == acked_at_once or seen == expected:
+                consumer.ack(handled)
+                handled.clear()
             if seen == expected:
                 break
     if (seen, seen_bytes) != (expected, expected * PAYLOAD_BYTES):
