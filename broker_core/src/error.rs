@@ -65,6 +65,14 @@ codes! {
     BrokerDraining = "broker.draining",
     /// The broker was closed.
     BrokerClosed = "broker.closed",
+    /// A service that answers again soon: what was asked may be asked anew.
+    Unavailable = "broker.unavailable",
+    /// No token, or one that is not valid.
+    Unauthenticated = "auth.unauthenticated",
+    /// The token's client may not do this.
+    Denied = "auth.denied",
+    /// A client has too much under way.
+    LimitExceeded = "limit.exceeded",
     /// This broker does not know the call.
     Unsupported = "unsupported",
     /// A fault of this program.

@@ -8,12 +8,15 @@
 //! | [`ring`], [`partitioner`] | which node, which partition |
 //! | [`telemetry`] | codecs: DCGM CSV to line protocol, line protocol to Arrow columns |
 //! | [`wire`] | the protobuf messages, and the walk over record bytes |
+//! | `access` | who may do what: tokens, roles on topics, what each call needs (feature `grpc`) |
 //! | `grpc` | `BrokerService` over HTTP/2, both ends (feature `grpc`) |
 //! | [`inspect`] | verify, repair and dump of a folder that no broker has open |
 //! | [`disk`], [`clock`] | the file system and the time, injected |
 //!
 //! Nothing outside `python` knows Python; `cargo test` needs no interpreter.
 
+#[cfg(feature = "grpc")]
+pub mod access;
 pub mod broker;
 pub mod clock;
 pub mod disk;

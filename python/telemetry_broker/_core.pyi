@@ -120,14 +120,75 @@ class Broker:
         """Writes and syncs what is buffered and lets go of the folder. ``flush=False`` leaves what kill -9 would."""
 
 @final
+class Access:
+    """Who may do what: the tokens that are valid, and the roles of their clients on topics. Thread-safe."""
+
+    def __new__(cls, *, max_calls_per_client: int) -> Self:
+        """One that lets nobody in yet. Streams and long polls are calls, too."""
+    def replace(
+        self, grants: Sequence[tuple[str, bytes, int | None, Sequence[str], Sequence[str], Sequence[str]]]
+    ) -> None:
+        """From here on these tokens are valid, and no others; streams of those that went away end.
+
+        Args:
+            grants: of each token its client, its SHA-256, the second since the epoch in which it expires or None, and
+                patterns of topics for the roles produce, consume and admin: a topic's name, or its beginning and a ``*``.
+
+        Raises:
+            InvalidArgumentError: a pattern that is none. Nothing was changed.
+        """
+    def enter(self, token: str | None) -> Caller:
+        """Takes up a call of whoever sends this token.
+
+        Raises:
+            UnauthenticatedError: no token, or one that is not valid.
+            UnavailableError: the client has too many calls under way (``limit.exceeded``).
+        """
+    @property
+    def refused(self) -> dict[str, int]:
+        """Calls that were refused since the start: ``unauthenticated``, ``denied`` and ``limited``."""
+
+@final
+class Caller:
+    """Who makes a call. Counts as one call of its client while it lives."""
+
+    @property
+    def client(self) -> str:
+        """The client's name."""
+    @property
+    def is_current(self) -> bool:
+        """Whether its token is valid and has the roles it had."""
+    def check(self, path: str, topic: str) -> None:
+        """Refuses a gRPC call, ``/package.Service/Method``, that the caller may not make.
+
+        Raises:
+            PermissionDeniedError: it has not the role that ``access_rules`` tells.
+        """
+    def sees(self, topic: str) -> bool:
+        """Whether it has a role on the topic."""
+
+def access_rules() -> dict[str, str]:
+    """What each gRPC call needs, by its path; one that is not among them needs every role on all topics."""
+
+@final
 class GrpcServer:
     """BrokerService of a core over gRPC, on threads of its own."""
 
-    def __new__(cls, broker: Broker, *, forward_to: str | None = None) -> Self:
+    def __new__(
+        cls,
+        broker: Broker | None,
+        *,
+        forward_to: str | None = None,
+        access: Access | None = None,
+        max_connections: int = 10_000,
+    ) -> Self:
         """A server that listens nowhere yet.
 
         Args:
+            broker: None: all calls are of other services.
             forward_to: path of a Unix socket, whose server gets the calls of all other services; None: they are refused.
+            access: who may do what over TCP; None: everybody may everything. A Unix socket lets in whom its file lets in.
+            max_connections: at the same time; further ones are closed at once.
 
         Raises:
             OSError: its threads could not be started.
@@ -136,6 +197,17 @@ class GrpcServer:
         """Binds a port of all addresses of a host, 0 for a free one, and returns it; raises OSError."""
     def listen_unix(self, path: str) -> None:
         """Binds a Unix socket, which must not be there; raises OSError. It is removed at the end."""
+    def set_tls(self, chain: bytes, key: bytes, client_ca: bytes | None = None) -> None:
+        """TCP connections from here on use TLS; those that are there stay as they are. An error changes nothing.
+
+        Args:
+            chain: PEM of the server's certificate and what it is signed by.
+            key: PEM of its private key.
+            client_ca: PEM of the authorities of which a client must have a certificate; None: it needs none.
+
+        Raises:
+            InvalidArgumentError: one of them cannot be used, or the key is not the certificate's.
+        """
     def start(self) -> None:
         """Takes calls from here on, unless stopped."""
     def stop(self, grace: float) -> None:
@@ -147,6 +219,9 @@ class GrpcServer:
     @property
     def active(self) -> int:
         """Calls of BrokerService under way, long polls and streams included."""
+    @property
+    def connections(self) -> tuple[int, int]:
+        """Connections now, and how many were refused because there were ``max_connections``."""
 
 @final
 class ProducerBuffer:
@@ -694,11 +769,26 @@ class Channel:
     The first call connects, and so does the first one after a break. In the child of a fork every call fails.
     """
 
-    def __new__(cls, target: str) -> Self:
+    def __new__(
+        cls,
+        target: str,
+        *,
+        token: str | None = None,
+        token_file: str | None = None,
+        tls: bool = False,
+        ca: bytes | None = None,
+        identity: tuple[bytes, bytes] | None = None,
+    ) -> Self:
         """``target``: ``host:port``, ``[v6]:port`` or ``unix:/path``.
 
+        Args:
+            token: sent with each call, as ``authorization: Bearer TOKEN``.
+            token_file: a file that begins with the token; read again when it has changed. ``token`` wins.
+            ca: PEM of the authorities to trust, with ``tls``; None: those of this machine.
+            identity: PEM of this client's certificate chain and of its key, with ``tls``.
+
         Raises:
-            InvalidArgumentError: not such an address.
+            InvalidArgumentError: not such an address, or a token or certificate that cannot be used.
         """
     def call(self, method: str, request: Buffer, timeout: float | None = None) -> bytes:
         """Runs a unary call of BrokerService, for ``timeout`` seconds at most. Releases the GIL; Ctrl-C cancels the call.

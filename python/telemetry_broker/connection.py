@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from telemetry_broker import _core
 from telemetry_broker.admin import Durability
 from telemetry_broker.broker import Broker
+from telemetry_broker.credentials import Credentials, FilePath
 from telemetry_broker.embedded import EmbeddedTransport
 from telemetry_broker.errors import InvalidArgumentError, UnsupportedError
 from telemetry_broker.positions import milliseconds
@@ -20,7 +21,7 @@ from telemetry_broker.remote import RemoteTransport
 
 DEFAULT_PORT: Final = 9090
 
-_ACCEPTED: Final = "mem://, mem://name, file:///path, grpc://host:port or grpc+unix:///path"
+_ACCEPTED: Final = "mem://, mem://name, file:///path, grpc://host:port, grpcs://host:port (TLS) or grpc+unix:///path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,11 @@ def connect(
     partitions: int = 4,
     durability: Durability = "os",
     clock: _core.ManualClock | None = None,
+    token: str | None = None,
+    token_file: FilePath | None = None,
+    ca_file: FilePath | None = None,
+    cert_file: FilePath | None = None,
+    key_file: FilePath | None = None,
 ) -> Broker:
     """Connects to a broker, or opens one in this process.
 
@@ -88,15 +94,24 @@ def connect(
               process, gone when all who connected have closed it.
             - ``file:///path``: a broker in a folder, which is made if there is none. For one process at a time; others
               share it through ``telemetry broker``.
-            - ``grpc://host:port`` (default port 9090) or ``grpc+unix:///path``: a broker elsewhere. The first call
-              connects, and so does the first one after a break.
+            - ``grpc://host:port`` (default port 9090), ``grpcs://host:port`` (the same over TLS) or
+              ``grpc+unix:///path``: a broker elsewhere. The first call connects, and so does the first one after a
+              break.
         queue_size: records kept in memory per partition, the bound of the buffer that ``memory`` topics live in.
         visibility_timeout: seconds of a lease where neither consumer nor topic name any, up to 12 h.
         partitions: of a topic that is made without a number.
         durability: of a topic that is made without one: ``memory``, ``os`` or ``fsync``.
         clock: a clock that only the test moves; see ``telemetry_broker.testing``.
+        token: what a broker elsewhere knows this client by.
+        token_file: a file that begins with the token, up to a line end or comma. When it changes, the next call sends
+            the new one; while it cannot be read, the last one.
+        ca_file: certificates (PEM) of the authorities that a broker's certificate may be of; default: those that this
+            machine trusts. It and the next two are for ``grpcs://``.
+        cert_file: this client's certificate (PEM, with its chain), for a broker that asks for one; with ``key_file``.
+        key_file: its private key (PEM).
 
-    Everything but the URL is for a broker in this process; a remote one has its own settings.
+    ``queue_size`` to ``clock`` are for a broker in this process, a remote one has its own settings; ``token`` to
+    ``key_file`` are for a remote one.
 
     Raises:
         InvalidArgumentError: not such a URL (``invalid.url``), or an option that it does not take.
@@ -105,33 +120,41 @@ def connect(
         StorageError, CorruptError: the folder cannot be read.
         UnsupportedError: a kind of broker that this version does not know.
     """
-    found = find(url, Options(queue_size, visibility_timeout, partitions, durability, clock))
-    if isinstance(found, str):
+    options = Options(queue_size, visibility_timeout, partitions, durability, clock)
+    found = find(url, options, Credentials(token, token_file, ca_file, cert_file, key_file))
+    if isinstance(found, _core.Channel):
         return Broker(RemoteTransport(url, found))
     return Broker(EmbeddedTransport(url, found.core, found.release))
 
 
-def find(url: str, options: Options) -> Found | str:
-    """The broker of a URL, opened in this process, or the address of a remote one; see ``connect``."""
+def find(url: str, options: Options, credentials: Credentials) -> Found | _core.Channel:
+    """The broker of a URL, opened in this process, or a channel to a remote one; see ``connect``."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
         raise _invalid(url, str(error)) from error
     if parts.query or parts.fragment:
         raise _invalid(url, "it takes no ? or #; options are arguments of connect(), and a path says %3F and %23")
+    if parts.scheme in ("mem", "file") and credentials != Credentials():
+        raise InvalidArgumentError(f"{url} is in this process: token and certificates are for a broker elsewhere")
     match parts.scheme:
         case "mem":
             return _open_memory(url, parts, options)
         case "file":
             core = options.open(_path(url, parts))
             return Found(core, core.close)
-        case "grpc" | "grpc+unix":
+        case "grpc" | "grpcs" | "grpc+unix":
             if options != Options():
                 raise InvalidArgumentError(
                     f"{url} has its own settings: queue_size, visibility_timeout, partitions, durability and clock are "
                     "for a broker in this process"
                 )
-            return _target(url, parts)
+            tls = parts.scheme == "grpcs"
+            if not tls and credentials.certificates:
+                raise InvalidArgumentError(
+                    f"{url} is without TLS, and {', '.join(credentials.certificates)} are for it: give grpcs://host:port"
+                )
+            return credentials.open_channel(_target(url, parts), tls=tls)
         case "nats":
             raise UnsupportedError(f"{url}: NATS JetStream is not supported by this version; give {_ACCEPTED}")
     raise _invalid(url, f"it begins with {parts.scheme}:" if parts.scheme else "it has no scheme")
@@ -188,7 +211,7 @@ def _target(url: str, parts: SplitResult) -> str:
     if "," in parts.netloc:
         raise UnsupportedError(f"{url}: several brokers in one URL are not supported by this version; give one of them")
     if parts.path not in ("", "/") or "@" in parts.netloc:
-        raise _invalid(url, "grpc:// takes a host and a port, nothing else")
+        raise _invalid(url, f"{parts.scheme}:// takes a host and a port, nothing else")
     try:
         host, port = parts.hostname, parts.port
     except ValueError as error:

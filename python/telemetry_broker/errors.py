@@ -111,6 +111,18 @@ class UnavailableError(BrokerError):
     default_code = "broker.unavailable"
 
 
+class UnauthenticatedError(BrokerError):
+    """The broker asks for a token, and none was sent, or one that is wrong, withdrawn or expired. Get a valid one."""
+
+    default_code = "auth.unauthenticated"
+
+
+class PermissionDeniedError(BrokerError):
+    """This client may not do this. The message names the role that it takes: ask for it."""
+
+    default_code = "auth.denied"
+
+
 class ClosedError(BrokerError):
     """The broker, producer or consumer was closed."""
 
@@ -174,6 +186,9 @@ CODES: Final[dict[str, CodeInfo]] = {
     "lease.stale": CodeInfo(StaleLeaseError, grpc.StatusCode.FAILED_PRECONDITION),
     "broker.unavailable": CodeInfo(UnavailableError, grpc.StatusCode.UNAVAILABLE),
     "broker.draining": CodeInfo(UnavailableError, grpc.StatusCode.UNAVAILABLE),
+    "auth.unauthenticated": CodeInfo(UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
+    "auth.denied": CodeInfo(PermissionDeniedError, grpc.StatusCode.PERMISSION_DENIED),
+    "limit.exceeded": CodeInfo(UnavailableError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     "broker.closed": CodeInfo(ClosedError, grpc.StatusCode.CANCELLED),
     "produce.unknown": CodeInfo(ProduceUnknownError, grpc.StatusCode.UNKNOWN),
     "timeout": CodeInfo(TimedOutError, grpc.StatusCode.DEADLINE_EXCEEDED),

@@ -34,6 +34,9 @@ _CODE_BY_STATUS: Final = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: "invalid.argument",
     grpc.StatusCode.OUT_OF_RANGE: "invalid.argument",
     grpc.StatusCode.CANCELLED: "broker.closed",
+    # A proxy on the way may ask for credentials, too.
+    grpc.StatusCode.UNAUTHENTICATED: "auth.unauthenticated",
+    grpc.StatusCode.PERMISSION_DENIED: "auth.denied",
 }
 # After these a request that carries no code of ours may have been carried out all the same.
 _MAYBE_DONE: Final = frozenset(
@@ -74,9 +77,9 @@ class RemoteTransport:
 
     prefetches: Final = True
 
-    def __init__(self, url: str, target: str) -> None:
+    def __init__(self, url: str, channel: _core.Channel) -> None:
         self.url = url
-        self._channel = _core.Channel(target)
+        self._channel = channel
         self._closed = False
         self._pid = os.getpid()
 

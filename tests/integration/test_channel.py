@@ -301,7 +301,7 @@ def test_without_a_server_the_request_was_never_sent() -> None:
 def test_each_request_of_a_producer_is_answered_though_streams_fail_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    transport = RemoteTransport(f"grpc://127.0.0.1:{port}", f"127.0.0.1:{port}")
+    transport = RemoteTransport(f"grpc://127.0.0.1:{port}", _core.Channel(f"127.0.0.1:{port}"))
     producing = transport.producing()
     answers: SimpleQueue[bytes | BrokerError] = SimpleQueue()
     for _ in range(300):

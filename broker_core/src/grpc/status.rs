@@ -34,10 +34,12 @@ pub fn status_code(code: Code) -> Grpc {
         | Code::CsvUnreadable
         | Code::CsvShrunk
         | Code::CsvRejects => Grpc::FailedPrecondition,
-        Code::LogFull => Grpc::ResourceExhausted,
+        Code::LogFull | Code::LimitExceeded => Grpc::ResourceExhausted,
         Code::LogCorrupt => Grpc::DataLoss,
         Code::LogPoisoned | Code::DataIo | Code::Internal => Grpc::Internal,
-        Code::BrokerDraining => Grpc::Unavailable,
+        Code::BrokerDraining | Code::Unavailable => Grpc::Unavailable,
+        Code::Unauthenticated => Grpc::Unauthenticated,
+        Code::Denied => Grpc::PermissionDenied,
         Code::BrokerClosed => Grpc::Cancelled,
         Code::Unsupported => Grpc::Unimplemented,
     }

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use ::bytes::Bytes;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 
 use super::bytes::Input;
@@ -20,7 +22,7 @@ use super::encoded::PyEncodedBatch;
 use super::errors::to_py_err;
 use crate::error::Result;
 use crate::grpc::client::bell::{Bell, Notifier, Watcher};
-use crate::grpc::client::{Channel, Exchange, Failure, Taken};
+use crate::grpc::client::{Channel, Exchange, Failure, Taken, Tls, Token};
 
 create_exception!(telemetry_broker._core, CallError, PyException);
 
@@ -250,8 +252,25 @@ impl PyChannel {
 #[pymethods]
 impl PyChannel {
     #[new]
-    fn new(target: &str) -> PyResult<Self> {
-        Channel::new(target).map(Self).map_err(|err| to_py_err(&err))
+    #[pyo3(signature = (target, *, token = None, token_file = None, tls = false, ca = None, identity = None))]
+    fn new(
+        target: &str,
+        token: Option<&str>,
+        token_file: Option<PathBuf>,
+        tls: bool,
+        ca: Option<PyBackedBytes>,
+        identity: Option<(PyBackedBytes, PyBackedBytes)>,
+    ) -> PyResult<Self> {
+        let token = match (token, token_file) {
+            (Some(token), _) => Some(Token::fixed(token)),
+            (None, Some(path)) => Some(Token::file(path)),
+            (None, None) => None,
+        };
+        let tls = tls.then(|| Tls {
+            ca: ca.map(|ca| ca.to_vec()),
+            identity: identity.map(|(chain, key)| (chain.to_vec(), key.to_vec())),
+        });
+        token.transpose().and_then(|token| Channel::new(target, token, tls.as_ref())).map(Self).map_err(|err| to_py_err(&err))
     }
 
     #[pyo3(signature = (method, request, timeout = None))]

@@ -5,6 +5,7 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
 
+mod access;
 mod broker;
 mod bytes;
 mod channel;
@@ -46,6 +47,9 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add_function(wrap_pyfunction!(error_codes, m)?)?;
     m.add_function(wrap_pyfunction!(partition_for_key, m)?)?;
+    m.add_function(wrap_pyfunction!(access::access_rules, m)?)?;
+    m.add_class::<access::PyAccess>()?;
+    m.add_class::<access::PyCaller>()?;
     m.add_class::<broker::PyManualClock>()?;
     m.add_class::<broker::PySubscription>()?;
     m.add_class::<broker::PyUnsettled>()?;

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
+use super::access::PyAccess;
 use super::broker::PyBroker;
 use super::errors::to_py_err;
 use crate::error::{Code, Error};
-use crate::grpc::server::Server;
+use crate::grpc::server::{Options, Server};
 
 #[pyclass(name = "GrpcServer", module = "telemetry_broker._core", frozen)]
 pub struct PyGrpcServer(Server);
@@ -16,10 +17,22 @@ pub struct PyGrpcServer(Server);
 #[pymethods]
 impl PyGrpcServer {
     #[new]
-    #[pyo3(signature = (broker, *, forward_to = None))]
-    fn new(py: Python<'_>, broker: &PyBroker, forward_to: Option<PathBuf>) -> PyResult<Self> {
-        let broker = broker.mine().map_err(|err| to_py_err(&err))?.clone();
-        Ok(Self(py.detach(|| Server::new(broker, forward_to))?))
+    #[pyo3(signature = (broker, *, forward_to = None, access = None, max_connections = 10_000))]
+    fn new(
+        py: Python<'_>,
+        broker: Option<&PyBroker>,
+        forward_to: Option<PathBuf>,
+        access: Option<&PyAccess>,
+        max_connections: usize,
+    ) -> PyResult<Self> {
+        let broker = broker.map(|broker| broker.mine().cloned()).transpose().map_err(|err| to_py_err(&err))?;
+        let options = Options { forward_to, access: access.map(|access| access.0.clone()), max_connections };
+        Ok(Self(py.detach(|| Server::new(broker, options))?))
+    }
+
+    #[pyo3(signature = (chain, key, client_ca = None))]
+    fn set_tls(&self, chain: &[u8], key: &[u8], client_ca: Option<&[u8]>) -> PyResult<()> {
+        self.0.set_tls(chain, key, client_ca).map_err(|err| to_py_err(&err))
     }
 
     fn listen(&self, py: Python<'_>, host: &str, port: u16) -> PyResult<u16> {
@@ -45,5 +58,10 @@ impl PyGrpcServer {
     #[getter]
     fn active(&self) -> usize {
         self.0.active()
+    }
+
+    #[getter]
+    fn connections(&self) -> (usize, u64) {
+        self.0.connections()
     }
 }

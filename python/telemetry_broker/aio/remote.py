@@ -54,10 +54,10 @@ class RemoteTransport:
 
     prefetches: Final = True
 
-    def __init__(self, url: str, target: str) -> None:
+    def __init__(self, url: str, channel: _core.Channel) -> None:
         self.url = url
         self._home = Home(f"the connection to {url}")
-        self._channel = _core.Channel(target)
+        self._channel = channel
         self._news = _News()
         self._closed = False
 

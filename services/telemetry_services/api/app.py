@@ -59,11 +59,11 @@ class _Reader:
         return result
 
 
-def build_app(store: Store, publisher: Publisher, key: str, health: Health, *, service: str = "api") -> FastAPI:
+def build_app(store: Store, publisher: Publisher, key: KeyCheck, health: Health, *, service: str = "api") -> FastAPI:
     """The app.
 
     Args:
-        key: what callers must send.
+        key: lets in who may call.
         health: answers for `/health`, `/ready` and `/metrics`.
         service: label of the metrics.
     """
@@ -80,7 +80,7 @@ def build_app(store: Store, publisher: Publisher, key: str, health: Health, *, s
     app.add_middleware(MeasureRequests, service=service)
     add_problem_handlers(app)
     app.include_router(_open_routes(health))
-    app.include_router(_protected_routes(_Reader(store, service), publisher, KeyCheck(key)))
+    app.include_router(_protected_routes(_Reader(store, service), publisher, key))
     return app
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from fastapi import Request
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from telemetry_broker.errors import UnauthenticatedError
 from telemetry_services.api.problems import ApiError
 from telemetry_services.config.models import RestSettings
 from telemetry_services.errors import ApiKeyError
+from telemetry_services.security import Guard
 
 api_key_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The API key.")
 bearer = HTTPBearer(auto_error=False, description="The API key.")
@@ -48,11 +50,16 @@ def _kept_key(path: Path) -> str:
 class KeyCheck:
     """Lets a request pass that carries the key as `X-API-Key: K` or `Authorization: Bearer K`."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, guard: Guard) -> None:
         self._key = key.encode()
+        self._guard = guard
 
     async def __call__(self, request: Request) -> None:
-        """Raises ApiError (401) without the key."""
+        """Raises ApiError (401) without the key, or without a certificate where one is asked for."""
+        try:
+            self._guard.require_certificate(request)
+        except UnauthenticatedError as error:
+            raise ApiError(HTTPStatus.UNAUTHORIZED, "unauthorized", error.message) from error
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         given = request.headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
         # Compared in a time that does not depend on how much of it is right.

@@ -5,9 +5,10 @@ import logging
 
 import telemetry_broker as tb
 from telemetry_services.api.app import build_app
-from telemetry_services.api.keys import obtain_key
+from telemetry_services.api.keys import KeyCheck, obtain_key
 from telemetry_services.api.publishing import Publisher
 from telemetry_services.config import ApiSettings
+from telemetry_services.security import Guard
 from telemetry_services.serving.http_server import Health, HttpServer
 from telemetry_services.serving.sockets import listen
 from telemetry_services.store import Store, StoreError, open_store
@@ -26,20 +27,30 @@ def why_unreadable(store: Store) -> str:
 
 async def serve(settings: ApiSettings, stopping: asyncio.Event) -> int:
     """Serves until `stopping` is set; returns the exit status."""
+    guard = Guard(settings)
     listener = listen(settings.host, settings.port, variable="PORT", flag="--port")
     key = obtain_key(settings)
     store = await asyncio.to_thread(open_store, settings.store_url)
     publisher = Publisher(
-        lambda: tb.connect(settings.broker), store, settings.msg_queue_topic, settings.partitions_per_topic
+        lambda: tb.connect(settings.broker, **settings.broker_credentials),
+        store,
+        settings.msg_queue_topic,
+        settings.partitions_per_topic,
     )
     health = Health("api", ready=lambda: why_unreadable(store) or publisher.why_unready())
-    http = HttpServer(build_app(store, publisher, key, health), listener)
+    http = HttpServer(
+        build_app(store, publisher, KeyCheck(key, guard), health),
+        listener,
+        tls=guard.http_tls,
+        max_connections=guard.max_connections,
+    )
     await http.start()
     log.info("Starting api", extra={"http": http.address, "store": settings.store_url, "broker": settings.broker})
     if settings.api_key is None:
         log.info("the API key was made for you", extra={"api_key": key, "file": str(settings.api_key_path)})
     try:
-        await stopping.wait()
+        async with guard.watching():
+            await stopping.wait()
         health.draining = True
     finally:
         await http.stop()

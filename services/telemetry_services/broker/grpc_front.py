@@ -12,6 +12,7 @@ import grpc
 
 from telemetry_broker import _core
 from telemetry_broker.v1 import broker_pb2 as pb
+from telemetry_services.security import Guard
 from telemetry_services.serving.grpc_server import GrpcServer
 from telemetry_services.serving.sockets import claim_socket, port_in_use, socket_unusable
 
@@ -27,21 +28,24 @@ class GrpcFront:
     them, go on to a server that listens on a private Unix socket.
 
     Args:
-        folder: the core's, where the socket is; it is this process's alone.
+        core: None: it has no broker, and serves `services` alone.
+        folder: the core's, where the socket is; it is this process's alone. None: a folder is made for it.
         services: full names of those that are added to `server`.
     """
 
-    def __init__(self, core: _core.Broker, folder: Path, services: Sequence[str] = ()) -> None:
+    def __init__(
+        self, guard: Guard, core: _core.Broker | None, folder: Path | None, services: Sequence[str] = ()
+    ) -> None:
         self._ending = contextlib.ExitStack()
-        self._others = GrpcServer([SERVICE, *services])
-        path = folder.absolute() / ".grpc.sock"
-        if len(os.fsencode(path)) > _LONGEST_SOCKET:
+        self._others = GrpcServer([SERVICE, *services] if core else services)
+        path = None if folder is None else folder.absolute() / ".grpc.sock"
+        if path is None or len(os.fsencode(path)) > _LONGEST_SOCKET:
             path = Path(self._ending.enter_context(tempfile.TemporaryDirectory(prefix="telemetry-"))) / "grpc.sock"
         path.unlink(missing_ok=True)  # of a process that was killed
         self._ending.callback(path.unlink, missing_ok=True)
         with _private_files():
             self._others.listen_unix(path)
-        self._core = _core.GrpcServer(core, forward_to=str(path))
+        self._core = guard.grpc_server(core, str(path))
 
     @property
     def server(self) -> grpc.aio.Server:

@@ -17,6 +17,7 @@ from telemetry_services.broker.grpc_front import GrpcFront
 from telemetry_services.broker.metering import read_partitions
 from telemetry_services.config import BrokerSettings
 from telemetry_services.observability.metrics import BrokerMetrics
+from telemetry_services.security import Guard
 from telemetry_services.serving.http_server import Health, HttpServer, side_port_routes
 from telemetry_services.serving.sockets import listen
 
@@ -78,12 +79,13 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
 
     With a Unix socket, ports are opened only if they were given.
     """
+    guard = Guard(settings)
     given = settings.model_fields_set if settings.listen else {"port", "grpc_port"}
     listener = listen(settings.host, settings.port, variable="PORT", flag="--port") if "port" in given else None
     core = await asyncio.to_thread(open_core, settings)
     waiters, core_calls = Waiters(core), CoreCalls(core)
     try:
-        grpc_server = GrpcFront(core, settings.data_dir)
+        grpc_server = GrpcFront(guard, core, settings.data_dir)
         addresses = [grpc_server.listen_unix(settings.listen)] if settings.listen else []
         if "grpc_port" in given:
             addresses.append(grpc_server.listen(settings.host, settings.grpc_port))
@@ -93,9 +95,17 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
             ready=lambda: why_unready(core),
             refresh=BrokerMetrics("broker", lambda: read_partitions(core), lambda: grpc_server.active).refresh,
         )
-        endpoints = CompatibilityEndpoints(core, core_calls, waiters, partitions=settings.partitions_per_topic)
+        endpoints = CompatibilityEndpoints(
+            core,
+            core_calls,
+            waiters,
+            None if settings.http_anonymous else guard,
+            partitions=settings.partitions_per_topic,
+        )
         app = endpoints.in_front_of(Starlette(routes=side_port_routes(health)))
-        http = HttpServer(app, listener) if listener else None
+        http = (
+            HttpServer(app, listener, tls=guard.http_tls, max_connections=guard.max_connections) if listener else None
+        )
         await grpc_server.start()
         if http:
             await http.start()
@@ -109,7 +119,8 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
                 "broker_index": 0,
             },
         )
-        await stopping.wait()
+        async with guard.watching():
+            await stopping.wait()
         log.info("Stopping broker", extra={"drain_seconds": DRAIN_SECONDS})
         health.draining = True
         waiters.close()

@@ -13,13 +13,14 @@ from starlette.applications import Starlette
 import telemetry_broker as tb
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import collector_pb2_grpc
+from telemetry_services.broker.grpc_front import GrpcFront
 from telemetry_services.collector import Bounds, Collector, Status
 from telemetry_services.collector.dead_letters import DeadLetters
 from telemetry_services.collector.servicer import SERVICE, CollectorServicer
 from telemetry_services.config import CollectorSettings
 from telemetry_services.config.models import CollectSettings
 from telemetry_services.observability.metrics import BROKER_HEALTH
-from telemetry_services.serving.grpc_server import GrpcServer
+from telemetry_services.security import Guard
 from telemetry_services.serving.http_server import Health, HttpServer, side_port_routes
 from telemetry_services.serving.sockets import listen
 from telemetry_services.store import Store, open_store
@@ -56,20 +57,22 @@ def shown_url(url: str) -> str:
 
 async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
     """Collects until `stopping` is set, then commits and acks what it holds; returns the exit status."""
+    guard = Guard(settings)
     listener = listen(settings.host, settings.port, variable="PORT", flag="--port")
     store = await asyncio.to_thread(open_store, settings.store_url)
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         stack.callback(store.close)
         await asyncio.to_thread(store.positions, ())  # a store that cannot be written says so now
-        broker = stack.enter_context(tb.connect(settings.broker))
+        broker = stack.enter_context(tb.connect(settings.broker, **settings.broker_credentials))
         collector = make_collector(broker, store, settings)
-        grpc_server = GrpcServer([SERVICE])
+        grpc_server = GrpcFront(guard, None, None, [SERVICE])
         collector_pb2_grpc.add_CollectorServiceServicer_to_server(
             CollectorServicer(collector, shown_url(settings.store_url)), grpc_server.server
         )
         grpc_address = grpc_server.listen(settings.host, settings.grpc_port)
         health = Health("collector", ready=lambda: _why_unready(broker, collector))
-        http = HttpServer(Starlette(routes=side_port_routes(health)), listener)
+        app = Starlette(routes=side_port_routes(health))
+        http = HttpServer(app, listener, tls=guard.http_tls, max_connections=guard.max_connections)
         await grpc_server.start()
         await http.start()
         log.info(
@@ -88,6 +91,7 @@ async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
         collecting = asyncio.create_task(asyncio.to_thread(collector.run, stop))
         ended = asyncio.create_task(stopping.wait())
         try:
+            await stack.enter_async_context(guard.watching())
             await asyncio.wait((collecting, ended), return_when=asyncio.FIRST_COMPLETED)
             health.draining = True
             stop.set()

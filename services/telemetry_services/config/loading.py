@@ -9,10 +9,14 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from telemetry_services.config.models import (
+    AccessSettings,
     ApiSettings,
     BrokerSettings,
+    CertificateSettings,
     ClientSettings,
     CollectorSettings,
+    ListenSettings,
+    RestSettings,
     ServiceSettings,
     StoreSettings,
     StreamerSettings,
@@ -30,14 +34,6 @@ _ONE_BROKER: Final = "this version runs one broker; unset it"
 _NO_INFLUX: Final = "InfluxDB is not supported by this version; unset it and use STORE=delta:///path"
 
 NOT_YET: Final[dict[str, tuple[type[ServiceSettings], str]]] = {
-    "HTTP_ANONYMOUS": (
-        BrokerSettings,
-        "this version asks for no credentials on /produce, /consume and /ack; unset it",
-    ),
-    "SERVICE_TOKEN": (
-        ServiceSettings,
-        "this version has no service tokens; unset it and listen on the loopback",
-    ),
     "BROKER_COUNT": (BrokerSettings, _ONE_BROKER),
     "BROKER_INDEX": (BrokerSettings, _ONE_BROKER),
     "BROKER_SERVICE": (BrokerSettings, _ONE_BROKER),
@@ -145,21 +141,41 @@ def _check_combination(settings: ServiceSettings) -> None:
     if isinstance(settings, UpSettings) and settings.once and (settings.csv_loop or settings.no_csv):
         other = "--loop never ends" if settings.csv_loop else "--no-csv streams nothing"
         raise ConfigError(f"--once waits for the end of a dump, and {other}: leave one of them out")
-    if is_loopback(settings.host) or settings.insecure:
-        return
-    if isinstance(settings, ApiSettings) and not isinstance(settings, UpSettings):
-        if settings.api_key is None:
-            raise ConfigError(
-                f"HOST is {settings.host!r}, which other machines can reach, and API_KEY is not set: "
-                "set API_KEY or API_KEY_FILE, or pass --insecure",
-                code="config.insecure",
-            )
-        return
-    raise ConfigError(
-        f"HOST is {settings.host!r}, which other machines can reach, and gRPC has no tokens in this version: "
-        "listen on 127.0.0.1, or pass --insecure",
-        code="config.insecure",
-    )
+    if isinstance(settings, CertificateSettings):
+        _check_tls(settings)
+    if not is_loopback(settings.host) and not settings.insecure:
+        _check_reachable(settings)
+
+
+def _check_tls(settings: CertificateSettings) -> None:
+    pair = {"TLS_CERT_FILE": settings.tls_cert_file, "TLS_KEY_FILE": settings.tls_key_file}
+    missing = [name for name, path in pair.items() if path is None]
+    if len(missing) == 1:
+        given = next(f"{name} is {str(path)!r}" for name, path in pair.items() if path is not None)
+        raise ConfigError(f"{given}, and {missing[0]} is not set: a certificate needs its key, so set both or neither")
+    if isinstance(settings, ListenSettings) and settings.tls_client_ca_file is not None and missing:
+        raise ConfigError(
+            f"TLS_CLIENT_CA_FILE is {str(settings.tls_client_ca_file)!r}, and TLS_CERT_FILE is not set: certificates "
+            "of clients are part of TLS, so set TLS_CERT_FILE and TLS_KEY_FILE, too"
+        )
+
+
+def _check_reachable(settings: ServiceSettings) -> None:
+    """Refuses ports that other machines can reach, and that let in everybody."""
+    open_to = f"HOST is {settings.host!r}, which other machines can reach"
+    if isinstance(settings, RestSettings) and settings.api_key is None:
+        raise ConfigError(
+            f"{open_to}, and API_KEY is not set: set API_KEY or API_KEY_FILE, or pass --insecure",
+            code="config.insecure",
+        )
+    if isinstance(settings, AccessSettings) and not (
+        settings.tokens_file or settings.service_token or settings.tls_client_ca_file
+    ):
+        raise ConfigError(
+            f"{open_to}, and nothing says who may come in: set TOKENS_FILE, SERVICE_TOKEN_FILE or TLS_CLIENT_CA_FILE, "
+            "or pass --insecure",
+            code="config.insecure",
+        )
 
 
 def _check_queue(settings: ClientSettings) -> None:

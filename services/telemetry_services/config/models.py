@@ -1,7 +1,8 @@
 """The settings of each service. A field's name in upper case is its environment variable, in kebab case its flag."""
 
+import re
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
@@ -26,7 +27,7 @@ class ServiceSettings(BaseSettings):
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8080, "HTTP port; 0 takes a free one.", bounds=(0, 65_535))
     data_dir: Path = setting(Path("data"), "Folder for everything the service keeps.", flag="--data")
-    insecure: bool = setting(False, "Listen on other addresses than the loopback without tokens.")
+    insecure: bool = setting(False, "Listen on other addresses than the loopback without asking who comes.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting("INFO", "Least severity that is logged.")
     log_format: Literal["text", "json"] = setting("text", "Log lines for people, or one JSON object a line.")
     telemetry_config: Path | None = setting(
@@ -46,7 +47,59 @@ class ServiceSettings(BaseSettings):
         return init_settings, env_settings, SecretFileSource(settings_cls), TomlSource(settings_cls, init_settings())
 
 
-class GrpcSettings(ServiceSettings):
+class CertificateSettings(ServiceSettings):
+    """Whom a service shows itself as, to its clients and to other services."""
+
+    tls_cert_file: Path | None = setting(
+        None, "Certificate and what it is signed by, as PEM; with it ports speak TLS. Read again when it changes."
+    )
+    tls_key_file: Path | None = setting(None, "Private key of TLS_CERT_FILE, as PEM.")
+
+
+class ListenSettings(CertificateSettings):
+    """What ports ask of whoever comes."""
+
+    tls_client_ca_file: Path | None = setting(
+        None, "Authorities, as PEM, of which clients must have a certificate; needs TLS_CERT_FILE."
+    )
+    max_connections: int = setting(
+        10_000, "Connections of a port at the same time; further ones are closed at once.", bounds=(1, 1_000_000)
+    )
+
+
+def split_tokens(text: str) -> list[str]:
+    """Tokens with commas or white space between them."""
+    return [token for token in re.split(r"[,\s]+", text) if token]
+
+
+class TokenSettings(CertificateSettings):
+    """What services know each other by."""
+
+    service_token: SecretStr | None = setting(
+        None,
+        "Tokens of the services, with commas between them: the first one is sent, each one is accepted and may "
+        "everything.",
+    )
+    service_token_file: Path | None = setting(None, "File with SERVICE_TOKEN, one a line; read again when it changes.")
+
+    @property
+    def service_tokens(self) -> list[str]:
+        """The tokens, as they were at the start."""
+        return split_tokens(self.service_token.get_secret_value()) if self.service_token else []
+
+
+class AccessSettings(ListenSettings, TokenSettings):
+    """Who may do what."""
+
+    tokens_file: Path | None = setting(
+        None, "TOML file of clients, their tokens and roles; see docs/security.md. Read again when it changes."
+    )
+    max_calls_per_client: int = setting(
+        10_000, "Calls of a client at the same time, streams and long polls included.", bounds=(1, 1_000_000)
+    )
+
+
+class GrpcSettings(AccessSettings):
     """What every service has that answers over gRPC."""
 
     grpc_port: int = setting(GRPC_PORT, "gRPC port; 0 takes a free one.", bounds=(0, 65_535))
@@ -73,6 +126,9 @@ class BrokerSettings(GrpcSettings):
         expected="names with partition counts from 1 to 4,096, such as events:8,orders:4",
         default_factory=dict,
     )
+    http_anonymous: bool = setting(
+        False, "Ask for no credentials at /produce, /consume, /ack and /topics: for older clients, which send none."
+    )
     listen: UnixAddress | None = setting(
         None,
         "Unix socket to serve gRPC on, for processes of this machine that share the folder; `telemetry broker` then "
@@ -88,13 +144,13 @@ class TopicSettings(ServiceSettings):
     partitions_per_topic: int = setting(4, "Partitions of a topic made without a count.", bounds=(1, 4096))
 
 
-class ClientSettings(TopicSettings):
+class ClientSettings(TopicSettings, TokenSettings):
     """What every client of a broker has."""
 
     broker_url: BrokerUrl | None = setting(
         None,
         "The broker; wins over MSG_QUEUE_ADDR.",
-        expected="grpc://host:9090, grpc+unix:///path, file:///folder or mem://name",
+        expected="grpc://host:9090, grpcs://host:9090, grpc+unix:///path, file:///folder or mem://name",
     )
     msg_queue_addr: HttpAddress = setting(
         "http://msg-queue-proxy:8080",
@@ -102,11 +158,31 @@ class ClientSettings(TopicSettings):
         expected="an address such as http://msg-queue-proxy:8080",
     )
     use_http_queue: bool = setting(True, "Accepted for the sake of older deployments; only true is known.")
+    tls_ca_file: Path | None = setting(
+        None, "Authorities, as PEM, to trust at a grpcs:// broker; default: those of this machine."
+    )
 
     @property
     def broker(self) -> str:
         """The broker's URL: BROKER_URL, or the host of MSG_QUEUE_ADDR."""
-        return self.broker_url or f"grpc://{urlsplit(self.msg_queue_addr).hostname}:{GRPC_PORT}"
+        if self.broker_url:
+            return self.broker_url
+        address = urlsplit(self.msg_queue_addr)
+        return f"{'grpcs' if address.scheme == 'https' else 'grpc'}://{address.hostname}:{GRPC_PORT}"
+
+    @property
+    def broker_credentials(self) -> dict[str, Any]:
+        """What `telemetry_broker.connect` is given beside the URL."""
+        scheme = urlsplit(self.broker).scheme
+        given: dict[str, Any] = {}
+        if scheme in ("grpc", "grpcs"):
+            if self.service_token_file is not None:
+                given["token_file"] = self.service_token_file
+            elif self.service_tokens:
+                given["token"] = self.service_tokens[0]
+        if scheme == "grpcs":
+            given |= {"ca_file": self.tls_ca_file, "cert_file": self.tls_cert_file, "key_file": self.tls_key_file}
+        return given
 
 
 class StoreSettings(ServiceSettings):
@@ -168,7 +244,7 @@ class CollectSettings(TopicSettings, StoreSettings):
     )
 
 
-class RestSettings(TopicSettings, StoreSettings):
+class RestSettings(TopicSettings, StoreSettings, ListenSettings):
     """How the REST API answers."""
 
     api_key: SecretStr | None = setting(

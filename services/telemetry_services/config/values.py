@@ -16,7 +16,7 @@ _TOPIC_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MAX_PARTITIONS: Final = 4096
 _SOCKET_PATH_BYTES: Final = 107  # of Linux's sockaddr_un, less the NUL at its end
 
-BROKER_SCHEMES: Final = ("grpc", "grpc+unix", "file", "mem")
+BROKER_SCHEMES: Final = ("grpc", "grpcs", "grpc+unix", "file", "mem")
 """Schemes that BROKER_URL takes today."""
 
 

@@ -74,6 +74,13 @@ ACTIVE_CONNECTIONS: Final = Gauge(
     "active_connections", "Calls being answered now, long polls and streams included.", ("service",), registry=REGISTRY
 )
 
+SECURITY_FILES: Final = Gauge(
+    "security_files_current",
+    "1 while the tokens or certificates in use are those of their files, 0 after a change that cannot be used.",
+    ("service", "files"),
+    registry=REGISTRY,
+)
+
 QUEUE_SIZE: Final = Gauge(
     "message_queue_size",
     "Records of a partition that some group has not acked.",

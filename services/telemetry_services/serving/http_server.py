@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from telemetry_services.observability import metrics
+from telemetry_services.serving.http_connection import HttpConnection
 from telemetry_services.serving.sockets import address
 
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -91,9 +93,21 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """An ASGI app on a bound socket, from `start` to `stop`."""
+    """An ASGI app on a bound socket, from `start` to `stop`.
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+    Args:
+        tls: None: in plain text.
+        max_connections: at the same time; on further ones a request is answered 503.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        *,
+        tls: ssl.SSLContext | None = None,
+        max_connections: int | None = None,
+    ) -> None:
         self._listener = listener
         config = uvicorn.Config(
             app,
@@ -102,7 +116,11 @@ class HttpServer:
             lifespan="off",
             timeout_graceful_shutdown=_DRAIN_SECONDS,
             server_header=False,
+            http=HttpConnection,
+            limit_concurrency=max_connections,
         )
+        config.load()
+        config.ssl = tls  # uvicorn takes files of its own only
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 

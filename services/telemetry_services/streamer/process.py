@@ -92,7 +92,7 @@ def _stream(settings: StreamerSettings, path: Path, note: Any, stop: threading.E
         again=settings.csv_again,
     )
     healthy = BROKER_HEALTH.labels("streamer", settings.broker)
-    with tb.connect(settings.broker) as broker:
+    with tb.connect(settings.broker, **settings.broker_credentials) as broker:
         streamer = CsvStreamer(broker, options, note)
         for attempt in retrying(stop, f"streaming to {settings.broker}"):
             with attempt:

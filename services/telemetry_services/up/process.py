@@ -14,7 +14,7 @@ from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import collector_pb2_grpc
 from telemetry_services.api.app import build_app
-from telemetry_services.api.keys import obtain_key
+from telemetry_services.api.keys import KeyCheck, obtain_key
 from telemetry_services.api.process import why_unreadable
 from telemetry_services.api.publishing import Publisher
 from telemetry_services.broker.compat import CompatibilityEndpoints
@@ -27,6 +27,7 @@ from telemetry_services.collector.servicer import CollectorServicer
 from telemetry_services.config import UpSettings
 from telemetry_services.errors import SourceError
 from telemetry_services.observability.metrics import BrokerMetrics
+from telemetry_services.security import Guard
 from telemetry_services.serving.http_server import Health, HttpServer
 from telemetry_services.serving.sockets import listen, listen_nearby
 from telemetry_services.store import Store, open_store
@@ -46,6 +47,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         await asyncio.to_thread(
             _core.CsvReader, csv, partitions=1
         )  # a file that is no dump is refused before anything is opened
+    guard = Guard(settings)
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(_listen(settings, "port", "PORT", "--port")))
         grpc_port = _free_grpc_port(settings)
@@ -58,7 +60,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         pipeline = Pipeline(broker, store, settings, csv)
         await asyncio.to_thread(pipeline.prepare)
         key = obtain_key(settings)
-        grpc_server = GrpcFront(core, settings.data_dir, [COLLECTOR_SERVICE])
+        grpc_server = GrpcFront(guard, core, settings.data_dir, [COLLECTOR_SERVICE])
         health = Health(
             "up",
             details=lambda: {**describe_broker(core), "services": ["broker", "streamer", "collector", "api"]},
@@ -69,11 +71,19 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         waiters, core_calls = Waiters(core), CoreCalls(core)
         stack.callback(waiters.close)
         stack.callback(core_calls.close)
-        endpoints = CompatibilityEndpoints(core, core_calls, waiters, partitions=settings.partitions_per_topic)
-        http = HttpServer(endpoints.in_front_of(build_app(store, publisher, key, health)), listener)
+        endpoints = CompatibilityEndpoints(
+            core,
+            core_calls,
+            waiters,
+            None if settings.http_anonymous else guard,
+            partitions=settings.partitions_per_topic,
+        )
+        app = endpoints.in_front_of(build_app(store, publisher, KeyCheck(key, guard), health))
+        http = HttpServer(app, listener, tls=guard.http_tls, max_connections=guard.max_connections)
         grpc_address = await stack.enter_async_context(
             _serving(settings, grpc_server, waiters, pipeline, http, health, grpc_port)
         )
+        await stack.enter_async_context(guard.watching())
         display = stack.enter_context(Display())
         shown_key, header = (key, key) if settings.api_key is None else ("as in API_KEY", "$API_KEY")
         display.say(f"API http://{http.address}  API key: {shown_key}")

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tonic::client::Grpc;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{CancellationHandle, Code, Request, Status};
 
 use super::bell::{Watcher, Woken};
@@ -191,6 +192,8 @@ impl Drop for Ending {
 pub struct Call {
     /// Its path.
     pub path: PathAndQuery,
+    /// What it shows.
+    pub authorization: Option<MetadataValue<Ascii>>,
     /// After so long it has failed; the broker is told, too.
     pub timeout: Option<Duration>,
     /// Who is told of news.
@@ -210,7 +213,7 @@ pub struct Exchange {
 impl Exchange {
     /// Begins a call.
     pub(super) fn begin(handle: &Handle, grpc: Grpc<tonic::transport::Channel>, call: Call) -> Self {
-        let Call { path, timeout, watcher, request } = call;
+        let Call { path, authorization, timeout, watcher, request } = call;
         let unary = request.is_some();
         let shared = Arc::new(Shared { inbox: Mutex::default(), room: Notify::new(), watcher, unary });
         let outbox = Arc::new(Outbox {
@@ -218,6 +221,9 @@ impl Exchange {
             sender: AtomicWaker::new(),
         });
         let mut request = Request::new(Requests(outbox.clone()));
+        if let Some(authorization) = authorization {
+            request.metadata_mut().insert("authorization", authorization);
+        }
         if let Some(timeout) = timeout {
             request.set_timeout(timeout);
         }

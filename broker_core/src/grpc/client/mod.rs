@@ -4,6 +4,7 @@
 //! process-wide runtime owns: a connection made in the child of a fork works as any other.
 
 pub mod bell;
+mod credentials;
 mod exchange;
 mod failure;
 
@@ -23,6 +24,7 @@ use self::bell::{Bell, Watcher};
 use super::{FRAME_BYTES, MAX_MESSAGE_BYTES, SERVICE};
 use crate::error::{Code as ErrorCode, Error, Result};
 
+pub use self::credentials::{Tls, Token};
 pub use self::exchange::{Exchange, Taken};
 pub use self::failure::Failure;
 
@@ -41,6 +43,7 @@ const USER_AGENT: &str = concat!("telemetry-broker/", env!("CARGO_PKG_VERSION"))
 /// A connection to one broker. The first call connects, and so does the first one after a break.
 pub struct Channel {
     endpoint: Endpoint,
+    token: Option<Token>,
     state: Mutex<State>,
     process: u32,
 }
@@ -63,8 +66,8 @@ struct Running {
 }
 
 impl Channel {
-    /// One to `host:port`, `[v6]:port` or `unix:/path`.
-    pub fn new(target: &str) -> Result<Self> {
+    /// One to `host:port`, `[v6]:port` or `unix:/path`, which sends the token with each call.
+    pub fn new(target: &str, token: Option<Token>, tls: Option<&Tls>) -> Result<Self> {
         let invalid = |why: &dyn std::fmt::Display| {
             Error::new(ErrorCode::InvalidArgument, format!("{target:?} is no address of a broker: {why}"))
         };
@@ -73,7 +76,8 @@ impl Channel {
             let host = Uri::from_static("http://localhost");
             Endpoint::from_shared(format!("unix://{path}")).map(|endpoint| endpoint.origin(host))
         } else {
-            let uri = Uri::try_from(format!("http://{target}")).map_err(|err| invalid(&err))?;
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            let uri = Uri::try_from(format!("{scheme}://{target}")).map_err(|err| invalid(&err))?;
             if uri.port().is_none() || uri.host().is_none_or(str::is_empty) {
                 return Err(invalid(&"it does not have a host and a port"));
             }
@@ -90,7 +94,14 @@ impl Channel {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME_BYTES);
-        Ok(Self { endpoint, state: Mutex::new(State::Fresh), process: std::process::id() })
+        let endpoint = match tls {
+            Some(tls) => endpoint.tls_config(tls.config()).map_err(|err| {
+                let why = failure::reasons(&err);
+                Error::new(ErrorCode::InvalidArgument, format!("the certificates for {target} cannot be used: {why}"))
+            })?,
+            None => endpoint,
+        };
+        Ok(Self { endpoint, token, state: Mutex::new(State::Fresh), process: std::process::id() })
     }
 
     /// Whether the next call starts the thread.
@@ -122,7 +133,8 @@ impl Channel {
         let path = PathAndQuery::try_from(format!("{SERVICE}{method}"))
             .map_err(|_| Error::new(ErrorCode::InvalidArgument, format!("{method:?} is no method")))?;
         let too_large = request.as_ref().filter(|request| request.len() > MAX_MESSAGE_BYTES).map(exchange::too_large);
-        let call = exchange::Call { path, timeout, watcher, request };
+        let authorization = self.token.as_ref().map(Token::header);
+        let call = exchange::Call { path, authorization, timeout, watcher, request };
         if let Some(failure) = too_large {
             return Ok(Exchange::failed(call, failure));
         }

@@ -14,6 +14,7 @@ use super::changes::Changes;
 use super::consume::ConsumeStreams;
 use super::settling::Settling;
 use super::stopped;
+use crate::access::Caller;
 use crate::broker::{Broker, Handed, Listener, decode_request, received};
 use crate::error::{Code, Error, Result};
 use crate::grpc::codec::Outgoing;
@@ -63,9 +64,10 @@ impl Calls {
         Self { broker, changes, settling, consume_streams: ConsumeStreams::default(), stopping }
     }
 
-    /// Runs one call: an encoded request in, the encoded response out.
-    pub async fn unary(&self, method: &str, request: Bytes) -> Result<Vec<u8>> {
+    /// Runs one call that its caller may make: an encoded request in, the encoded response out.
+    pub async fn unary(&self, method: &str, caller: &Caller, request: Bytes) -> Result<Vec<u8>> {
         match method {
+            "ListTopics" if !caller.is_anyone() => self.list_topics(caller, &request),
             "Receive" => self.receive(&request).await,
             "Read" => self.read(&request).await,
             "Produce" | "Ack" => {
@@ -85,6 +87,22 @@ impl Calls {
             _ => {
                 let method = method.to_owned();
                 self.blocking(move |broker| broker.call(&method, &request)).await
+            }
+        }
+    }
+
+    /// Topics that the caller has a role on.
+    fn list_topics(&self, caller: &Caller, request: &[u8]) -> Result<Vec<u8>> {
+        let mut asked: v1::ListTopicsRequest = decode_request("ListTopics", request)?;
+        loop {
+            let answer = self.broker.call("ListTopics", &asked.encode_to_vec())?;
+            let mut page: v1::ListTopicsResponse = decode_request("ListTopics", &answer)?;
+            let last = page.topics.last().map(|topic| topic.name.clone());
+            page.topics.retain(|topic| caller.sees(&topic.name));
+            match last {
+                // Who asks goes on behind the last name of a page, so that there has to be one.
+                Some(last) if page.more && page.topics.is_empty() => asked.after = last,
+                _ => return Ok(page.encode_to_vec()),
             }
         }
     }

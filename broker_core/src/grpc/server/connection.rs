@@ -4,19 +4,21 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::RwLock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
-use super::service::Service;
+use super::service::{Door, Service};
 use super::stopped;
 use crate::grpc::FRAME_BYTES;
 
@@ -53,10 +55,20 @@ impl Drop for Listening {
     }
 }
 
+/// Room for connections.
+pub(super) struct Connections {
+    pub places: Arc<Semaphore>,
+    /// Those that found none.
+    pub refused: AtomicU64,
+}
+
 /// What each listener and each connection has.
 #[derive(Clone)]
 pub(super) struct Accepting {
     pub service: Arc<Service>,
+    pub connections: Arc<Connections>,
+    /// What takes up TCP connections; None: they are in plain text.
+    pub tls: Arc<RwLock<Option<TlsAcceptor>>>,
     pub stopping: watch::Receiver<bool>,
     /// Dropped by the last one that ends.
     pub _serving: mpsc::Sender<()>,
@@ -83,18 +95,41 @@ impl Accepting {
                 let (stream, _) = listener.accept().await?;
                 // Answers are written as a whole; to hold back the end of one for more of it would only cost time.
                 stream.set_nodelay(true)?;
-                tokio::spawn(self.clone().serve(stream));
+                let Some(place) = self.place() else { return Ok(()) };
+                let tls = self.tls.read().clone();
+                let serving = self.clone();
+                tokio::spawn(async move {
+                    let Some(tls) = tls else { return serving.serve(stream, Door::Guarded, place).await };
+                    // A client that cannot make it through the handshake is told by TLS itself, as far as it is told.
+                    if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                        serving.serve(stream, Door::Guarded, place).await;
+                    }
+                });
             }
             Listening::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                tokio::spawn(self.clone().serve(stream));
+                let Some(place) = self.place() else { return Ok(()) };
+                tokio::spawn(self.clone().serve(stream, Door::Private, place));
             }
         }
         Ok(())
     }
 
+    fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let place = self.connections.places.clone().try_acquire_owned().ok();
+        if place.is_none() {
+            self.connections.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        place
+    }
+
     /// Serves one connection to its end.
-    async fn serve(mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    async fn serve(
+        mut self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        door: Door,
+        _place: OwnedSemaphorePermit,
+    ) {
         let heard = Arc::new(AtomicUsize::new(0));
         let stream = TokioIo::new(Counted { stream, read: heard.clone() });
         let service = self.service.clone();
@@ -108,7 +143,7 @@ impl Accepting {
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
-            .serve_connection(stream, service_fn(move |request| service.clone().call(request)));
+            .serve_connection(stream, service_fn(move |request| service.clone().call(request, door)));
         tokio::pin!(connection);
         // How a connection ends is its client's matter: each call on it has its own outcome.
         tokio::select! {

@@ -16,6 +16,7 @@ use tonic::Streaming;
 use super::calls::{Answer, Calls, settled};
 use super::produce::{stream_error, wrap};
 use super::{Reply, message, stopped};
+use crate::access::{Caller, Need, Role};
 use crate::broker::{Broker, DEFAULT_RECORDS, Handed};
 use crate::error::{Code, Error, Result};
 use crate::wire::v1;
@@ -100,8 +101,13 @@ impl Drop for Place {
 }
 
 /// Runs one stream, until its client ends its side or is gone, or the server stops. An error ends it.
-pub(super) async fn consume(calls: Arc<Calls>, mut requests: Streaming<Bytes>, out: mpsc::Sender<Reply<Answer>>) {
-    let outcome = match begin(calls, &mut requests).await {
+pub(super) async fn consume(
+    calls: Arc<Calls>,
+    caller: Arc<Caller>,
+    mut requests: Streaming<Bytes>,
+    out: mpsc::Sender<Reply<Answer>>,
+) {
+    let outcome = match begin(calls, &caller, &mut requests).await {
         Ok(mut stream) => stream.run(&mut requests, &out).await,
         Err(status) => Err(status),
     };
@@ -110,7 +116,7 @@ pub(super) async fn consume(calls: Arc<Calls>, mut requests: Streaming<Bytes>, o
     }
 }
 
-async fn begin(calls: Arc<Calls>, requests: &mut Streaming<Bytes>) -> Reply<ConsumeStream> {
+async fn begin(calls: Arc<Calls>, caller: &Caller, requests: &mut Streaming<Bytes>) -> Reply<ConsumeStream> {
     let request = match message(requests).await? {
         Some(first) => decode(&first)?.request,
         None => None,
@@ -119,6 +125,8 @@ async fn begin(calls: Arc<Calls>, requests: &mut Streaming<Bytes>) -> Reply<Cons
         let message = "the first message of a Consume stream must be `start`; send it first";
         return Err(Error::new(Code::InvalidArgument, message).into());
     };
+    let topic = start.receive.as_ref().map_or("", |receive| &receive.topic);
+    caller.check(Need::Role(Role::Consume), "Consume", topic)?;
     Ok(ConsumeStream::start(calls, start)?)
 }
 

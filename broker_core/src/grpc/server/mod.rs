@@ -11,26 +11,30 @@ mod forward;
 mod produce;
 mod service;
 mod settling;
+mod tls;
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_rustls::TlsAcceptor;
 use tonic::{Code, Status, Streaming};
 
 use self::calls::Calls;
-use self::connection::{Accepting, Listening};
+use self::connection::{Accepting, Connections, Listening};
 use self::forward::Forward;
 use self::service::Service;
+use crate::access::Access;
 use crate::broker::Broker;
+use crate::error;
 
 /// Threads that answer calls. They wait for nothing, so that more than processors are no use; past these, the partitions'
 /// locks are what they would wait for.
@@ -40,12 +44,25 @@ const BLOCKING_THREADS: usize = 64;
 /// What a thread that waits for the disk has left to end, once nobody waits for it.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// A server of one broker.
+/// What a server is told once and for all.
+pub struct Options {
+    /// The Unix socket of a server for all other services.
+    pub forward_to: Option<PathBuf>,
+    /// Who may do what over TCP; None: everybody may everything. A Unix socket is for whom its file lets in.
+    pub access: Option<Arc<Access>>,
+    /// Connections at the same time; further ones are closed at once.
+    pub max_connections: usize,
+}
+
+/// A server of one broker, or of none: then it passes on all calls.
 pub struct Server {
     /// None once stopped.
     runtime: Mutex<Option<Runtime>>,
     handle: Handle,
     service: Arc<Service>,
+    connections: Arc<Connections>,
+    max_connections: usize,
+    tls: Arc<RwLock<Option<TlsAcceptor>>>,
     listeners: Mutex<Vec<Listening>>,
     stop: watch::Sender<bool>,
     /// Open while something is served: each connection has a copy.
@@ -53,8 +70,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that listens nowhere yet; `forward_to` is the Unix socket of a server for all other services.
-    pub fn new(broker: Arc<Broker>, forward_to: Option<PathBuf>) -> io::Result<Self> {
+    /// A server that listens nowhere yet.
+    pub fn new(broker: Option<Arc<Broker>>, options: Options) -> io::Result<Self> {
         let workers = std::thread::available_parallelism().map_or(1, |processors| processors.get().min(MAX_WORKERS));
         let runtime = Builder::new_multi_thread()
             .worker_threads(workers)
@@ -63,20 +80,33 @@ impl Server {
             .enable_all()
             .build()?;
         let (stop, stopping) = watch::channel(false);
+        let Options { forward_to, access, max_connections } = options;
         let service = Service {
-            calls: Arc::new(Calls::new(broker, stopping)),
+            calls: broker.map(|broker| Arc::new(Calls::new(broker, stopping))),
             forward: forward_to.map(Forward::new),
+            access,
             active: Arc::default(),
         };
+        let connections = Connections { places: Arc::new(Semaphore::new(max_connections)), refused: AtomicU64::new(0) };
         let (serving, served) = mpsc::channel(1);
         Ok(Self {
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
             service: Arc::new(service),
+            connections: Arc::new(connections),
+            max_connections,
+            tls: Arc::default(),
             listeners: Mutex::default(),
             stop,
             serving: Mutex::new((Some(serving), served)),
         })
+    }
+
+    /// TCP connections from here on use TLS with this certificate chain and its key, all PEM; those that are there stay as
+    /// they are. With `client_ca`, clients must have a certificate of that authority. An error changes nothing.
+    pub fn set_tls(&self, chain: &[u8], key: &[u8], client_ca: Option<&[u8]>) -> error::Result<()> {
+        *self.tls.write() = Some(tls::acceptor(chain, key, client_ca)?);
+        Ok(())
     }
 
     /// Binds a port of all addresses of a host, 0 for a free one, and returns the first of them.
@@ -109,8 +139,13 @@ impl Server {
     pub fn start(&self) {
         let Some(serving) = self.serving.lock().0.clone() else { return };
         for listener in self.listeners.lock().drain(..) {
-            let accepting =
-                Accepting { service: self.service.clone(), stopping: self.stop.subscribe(), _serving: serving.clone() };
+            let accepting = Accepting {
+                service: self.service.clone(),
+                connections: self.connections.clone(),
+                tls: self.tls.clone(),
+                stopping: self.stop.subscribe(),
+                _serving: serving.clone(),
+            };
             self.handle.spawn(accepting.run(listener));
         }
     }
@@ -132,6 +167,12 @@ impl Server {
     /// Calls of `BrokerService` under way.
     pub fn active(&self) -> usize {
         self.service.active.load(Ordering::Relaxed)
+    }
+
+    /// Connections now, and how many were refused because there were as many as may be.
+    pub fn connections(&self) -> (usize, u64) {
+        let open = self.max_connections - self.connections.places.available_permits();
+        (open, self.connections.refused.load(Ordering::Relaxed))
     }
 }
 

@@ -11,7 +11,9 @@ use tokio::sync::{oneshot, watch};
 use tonic::{Status, Streaming};
 
 use super::calls::{Answer, Calls, settled};
+use super::service::authorize;
 use super::{Reply, message, stopped};
+use crate::access::{Caller, Need, Role};
 use crate::error::{Code, Error, Result};
 use crate::wire::cursor::{Cursor, Value, put_bytes};
 use crate::wire::v1;
@@ -28,15 +30,18 @@ const ERROR: u8 = 2;
 /// to say must not hold up the end.
 pub(super) fn produce_stream(
     calls: Arc<Calls>,
+    caller: Arc<Caller>,
     requests: Streaming<Bytes>,
 ) -> impl Stream<Item = Reply<Answer>> + Send {
     let stopping = calls.stopping.clone();
-    let stream = ProduceStream { calls, requests, stopping, ended: false, failure: None, unanswered: VecDeque::new() };
+    let unanswered = VecDeque::new();
+    let stream = ProduceStream { calls, caller, requests, stopping, ended: false, failure: None, unanswered };
     unfold(stream, |mut stream| async move { stream.next().await.map(|answer| (answer, stream)) })
 }
 
 struct ProduceStream {
     calls: Arc<Calls>,
+    caller: Arc<Caller>,
     requests: Streaming<Bytes>,
     stopping: watch::Receiver<bool>,
     /// Nothing more is read.
@@ -81,10 +86,11 @@ impl ProduceStream {
 
     /// Writes at once, so that requests are stored in their order, and those of an `fsync` topic wait together.
     fn produce(&self, request: &[u8]) -> Unanswered {
-        let produced = self
-            .calls
-            .refuse_when_stopping()
-            .and_then(|()| self.calls.broker.call_unsettled("Produce", produce_request(request)?));
+        let produced = self.calls.refuse_when_stopping().and_then(|()| {
+            let request = produce_request(request)?;
+            authorize(&self.caller, Need::Role(Role::Produce), "ProduceStream", request)?;
+            self.calls.broker.call_unsettled("Produce", request)
+        });
         match produced {
             Ok((answer, unsettled)) => Unanswered {
                 answer: Ok(answer),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, header};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -24,8 +24,11 @@ use super::consume::consume;
 use super::forward::Forward;
 use super::produce::produce_stream;
 use super::{Reply, message};
+use crate::access::{Access, Caller, Need, bearer, changed_error, need_of};
+use crate::error;
 use crate::grpc::codec::RawCodec;
 use crate::grpc::{MAX_MESSAGE_BYTES, SERVICE};
+use crate::wire::topic_of;
 
 /// A client's wish that answers be compressed, in the metadata of a call. All gRPC libraries say that they accept gzip,
 /// wanted or not, so that alone is no wish for it.
@@ -35,24 +38,45 @@ const SENT_AHEAD: usize = 1;
 
 type Answers = Pin<Box<dyn Stream<Item = Reply<Answer>> + Send>>;
 
+/// How a connection came in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// Over TCP: whoever can reach the port.
+    Guarded,
+    /// Through a Unix socket, which lets in whom its file lets in.
+    Private,
+}
+
 /// What answers the calls of all connections.
 pub(super) struct Service {
-    pub calls: Arc<Calls>,
+    /// None: there is no broker.
+    pub calls: Option<Arc<Calls>>,
     pub forward: Option<Forward>,
+    pub access: Option<Arc<Access>>,
     /// Calls of `BrokerService` under way.
     pub active: Arc<AtomicUsize>,
 }
 
 impl Service {
     /// Answers a call. A failed one is an answer, too.
-    pub async fn call(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        let Some(method) = request.uri().path().strip_prefix(SERVICE) else {
-            return Ok(self.pass_on(request).await);
+    pub async fn call(self: Arc<Self>, request: Request<Incoming>, door: Door) -> Result<Response<Body>, Infallible> {
+        let path = request.uri().path();
+        let need = need_of(path);
+        let caller = match self.caller(request.headers(), need, door) {
+            Ok(caller) => caller,
+            Err(refused) => return Ok(Status::from(refused).into_http()),
+        };
+        let (Some(calls), Some(method)) = (&self.calls, path.strip_prefix(SERVICE)) else {
+            return Ok(match caller.check(need, path, "") {
+                Ok(()) => self.pass_on(request).await,
+                Err(refused) => Status::from(refused).into_http(),
+            });
         };
         let method = method.to_owned();
         let compresses = request.headers().get(COMPRESS.0).is_some_and(|value| value == COMPRESS.1);
         let deadline = timeout(request.headers()).map(|timeout| Instant::now() + timeout);
-        let handler = Handler { calls: self.calls.clone(), method, deadline, active: Some(Active::of(&self.active)) };
+        let active = Some(Active::of(&self.active));
+        let handler = Handler { calls: calls.clone(), caller: Arc::new(caller), method, need, deadline, active };
         let mut grpc = Grpc::new(RawCodec::default())
             .accept_compressed(Gzip)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -61,6 +85,17 @@ impl Service {
             grpc = grpc.send_compressed(Gzip);
         }
         Ok(grpc.streaming(handler, request).await)
+    }
+
+    /// Who calls, before anything of the call but its headers is looked at.
+    fn caller(&self, headers: &HeaderMap, need: Need, door: Door) -> error::Result<Caller> {
+        match &self.access {
+            Some(access) if door == Door::Guarded && need != Need::Nothing => {
+                let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+                access.enter(authorization.and_then(bearer))
+            }
+            _ => Ok(Caller::anyone()),
+        }
     }
 
     async fn pass_on(&self, request: Request<Incoming>) -> Response<Body> {
@@ -94,7 +129,9 @@ impl Drop for Active {
 /// One call of `BrokerService`. On the wire a unary call is a stream of one message each way.
 struct Handler {
     calls: Arc<Calls>,
+    caller: Arc<Caller>,
     method: String,
+    need: Need,
     deadline: Option<Instant>,
     /// Until the call begins.
     active: Option<Active>,
@@ -106,19 +143,19 @@ impl StreamingService<Bytes> for Handler {
     type Future = Pin<Box<dyn Future<Output = Reply<tonic::Response<Answers>>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
-        let calls = self.calls.clone();
+        let (calls, caller) = (self.calls.clone(), self.caller.clone());
         let requests = request.into_inner();
         let active = self.active.take();
         let deadline = self.deadline;
         let answers: Answers = match self.method.as_str() {
-            "ProduceStream" => Box::pin(produce_stream(calls, requests)),
+            "ProduceStream" => Box::pin(produce_stream(calls, caller, requests)),
             "Consume" => {
                 let (out, answers) = mpsc::channel(SENT_AHEAD);
-                tokio::spawn(consume(calls, requests, out));
+                tokio::spawn(consume(calls, caller, requests, out));
                 Box::pin(ReceiverStream::new(answers))
             }
             method => {
-                let answer = unary(calls, method.to_owned(), requests);
+                let answer = unary(calls, caller, self.need, method.to_owned(), requests);
                 return Box::pin(async move {
                     let _active = active;
                     let answer = match deadline {
@@ -130,34 +167,66 @@ impl StreamingService<Bytes> for Handler {
                 });
             }
         };
-        let answers = UntilDeadline {
+        let answers = Bounded {
             answers,
             deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
+            changed: (!self.caller.is_anyone()).then(|| Box::pin(self.caller.changed()) as Pin<Box<_>>),
             _active: active,
         };
         Box::pin(std::future::ready(Ok(tonic::Response::new(answers.boxed()))))
     }
 }
 
-async fn unary(calls: Arc<Calls>, method: String, mut requests: Streaming<Bytes>) -> Reply<Answer> {
+async fn unary(
+    calls: Arc<Calls>,
+    caller: Arc<Caller>,
+    need: Need,
+    method: String,
+    mut requests: Streaming<Bytes>,
+) -> Reply<Answer> {
     let Some(request) = message(&mut requests).await? else {
         return Err(Status::internal(format!("{method} takes one message, and none came")));
     };
-    calls.unary(&method, request).await.map(Answer::Message).map_err(Status::from)
+    authorize(&caller, need, &method, &request)?;
+    let answer = calls.unary(&method, &caller, request);
+    let answer = if matches!(method.as_str(), "Receive" | "Read") && !caller.is_anyone() {
+        // Only what waits for records ends with its token: nothing was done yet.
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = caller.changed() => Err(changed_error()),
+        }
+    } else {
+        answer.await
+    };
+    answer.map(Answer::Message).map_err(Status::from)
+}
+
+/// Refuses a request that its caller may not make.
+pub(super) fn authorize(caller: &Caller, need: Need, method: &str, request: &[u8]) -> error::Result<()> {
+    if caller.is_anyone() {
+        return Ok(());
+    }
+    let topic = match need {
+        Need::AnyRole | Need::Role(_) => topic_of(request)?,
+        _ => "",
+    };
+    caller.check(need, method, topic)
 }
 
 fn late() -> Status {
     Status::deadline_exceeded("the deadline of the call has passed")
 }
 
-/// The answers of a stream, until its client's deadline.
-struct UntilDeadline {
+/// The answers of a stream, until its client's deadline, and while its token is valid.
+struct Bounded {
     answers: Answers,
     deadline: Option<Pin<Box<Sleep>>>,
+    changed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _active: Option<Active>,
 }
 
-impl Stream for UntilDeadline {
+impl Stream for Bounded {
     type Item = Reply<Answer>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -165,6 +234,11 @@ impl Stream for UntilDeadline {
             && deadline.as_mut().poll(context).is_ready()
         {
             return Poll::Ready(Some(Err(late())));
+        }
+        if let Some(changed) = &mut self.changed
+            && changed.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Some(Err(changed_error().into())));
         }
         self.answers.as_mut().poll_next(context)
     }

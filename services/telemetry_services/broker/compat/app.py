@@ -31,6 +31,7 @@ from telemetry_services.broker.compat.requests import (
     text_parameter,
 )
 from telemetry_services.broker.compat.sse import HEARTBEAT_SECONDS, EventStream
+from telemetry_services.security import Guard
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class CompatibilityEndpoints:
     """`/produce`, `/consume`, `/ack` and `/topics` over a core.
 
     Args:
+        guard: asks who comes; None: nobody is asked.
         partitions: of a topic made on demand.
         service: label of the metrics.
         heartbeat_seconds: silence after which a stream sends a comment line.
@@ -53,6 +55,7 @@ class CompatibilityEndpoints:
         core: _core.Broker,
         calls: CoreCalls,
         waiters: Waiters,
+        guard: Guard | None = None,
         *,
         partitions: int,
         service: str = "broker",
@@ -61,6 +64,7 @@ class CompatibilityEndpoints:
         self._core = core
         self._calls = calls
         self._waiters = waiters
+        self._guard = guard
         self._topics = TopicsOnDemand(core, partitions)
         self._heartbeat_seconds = heartbeat_seconds
         self._holders: dict[bytes, EventStream] = {}
@@ -85,8 +89,12 @@ class CompatibilityEndpoints:
 
         return dispatch
 
+    def _admit(self, request: Request, method: str, topic: str = "") -> _core.Caller | None:
+        return None if self._guard is None else self._guard.admit(request, method, topic)
+
     async def _produce(self, request: Request) -> Response:
         topic, partition = text_parameter(request, "topic"), partition_parameter(request)
+        caller = self._admit(request, "Produce", topic)  # noqa: F841 (a call of its client until the end)
         value = payload_of(await bounded_body(request, MAX_BODY_BYTES))
         message = pb.ProduceRequest(topic=topic, partition=partition, records=[pb.Record(value=value)])
         encoded = message.SerializeToString()
@@ -101,10 +109,19 @@ class CompatibilityEndpoints:
     async def _consume(self, request: Request) -> Response:
         topic, group = text_parameter(request, "topic"), text_parameter(request, "group")
         partition = partition_parameter(request)
+        caller = self._admit(request, "Consume", topic)
         if request.method == "HEAD":
             return Response(headers=_STREAM_HEADERS)
         stream = EventStream(
-            self._core, self._calls, self._waiters, self._holders, topic, group, partition, self._heartbeat_seconds
+            self._core,
+            self._calls,
+            self._waiters,
+            self._holders,
+            topic,
+            group,
+            partition,
+            self._heartbeat_seconds,
+            caller=caller,
         )
         stream.open()
         return _EventStreamResponse(stream)
@@ -112,6 +129,7 @@ class CompatibilityEndpoints:
     async def _ack(self, request: Request) -> Response:
         topic, group = text_parameter(request, "topic"), text_parameter(request, "group")
         partition = partition_parameter(request)
+        caller = self._admit(request, "Ack", topic)  # noqa: F841 (a call of its client until the end)
         given = json_object(await bounded_body(request, MAX_ACK_BYTES)).get("id")
         if not isinstance(given, str):
             raise InvalidArgumentError('the body names no event: expected {"id": "..."} with the id of an event')
@@ -135,9 +153,11 @@ class CompatibilityEndpoints:
             holder.settled(event_id.lease_id)
         return PlainTextResponse("ok")
 
-    async def _list_topics(self, request: Request) -> Response:  # noqa: ARG002
+    async def _list_topics(self, request: Request) -> Response:
+        caller = self._admit(request, "ListTopics")
         topics = steps.run(all_topics(), self._core.call)
-        return JSONResponse({topic.name: list(range(topic.config.partitions)) for topic in topics})
+        shown = [topic for topic in topics if caller is None or caller.sees(topic.name)]
+        return JSONResponse({topic.name: list(range(topic.config.partitions)) for topic in shown})
 
 
 class _EventStreamResponse(Response):

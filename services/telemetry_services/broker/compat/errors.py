@@ -24,6 +24,8 @@ _STATUSES: Final = {
     grpc.StatusCode.NOT_FOUND: HTTPStatus.BAD_REQUEST,
     grpc.StatusCode.ALREADY_EXISTS: HTTPStatus.BAD_REQUEST,
     grpc.StatusCode.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
+    grpc.StatusCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    grpc.StatusCode.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
     grpc.StatusCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
     grpc.StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     grpc.StatusCode.CANCELLED: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -45,6 +47,8 @@ async def answer_error(request: Request, error: Exception) -> PlainTextResponse:
     headers = {CODE_HEADER: error.code}
     if status in _RETRIED:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or _RETRY_SECONDS)))
+    elif status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("a request failed: %s", error, extra={"endpoint": request.url.path})
     return PlainTextResponse(error.message, status, headers)

@@ -44,6 +44,7 @@ class EventStream:
     Args:
         holders: who sent a lease's event; shared by all streams, so that an ack finds its stream.
         partition: None for all, those that come to be later included.
+        caller: whose stream it is; it ends when the caller's token is withdrawn, at the next event or heartbeat.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class EventStream:
         group: str,
         partition: int | None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        *,
+        caller: _core.Caller | None = None,
     ) -> None:
         self._core = core
         self._calls = calls
@@ -64,6 +67,7 @@ class EventStream:
         self._topic = topic
         self._group = group
         self._heartbeat_seconds = heartbeat_seconds
+        self._caller = caller
         self._receive = pb.ReceiveRequest(
             topic=topic,
             group=group,
@@ -97,7 +101,7 @@ class EventStream:
         with self._waiters.waiting(self._topic) as changed:
             self._changed = changed
             told = time.monotonic()
-            while not self._left and not self._waiters.closed:
+            while not self._left and not self._waiters.closed and self._is_welcome():
                 changed.clear()
                 self._take()
                 if self._taken:
@@ -111,6 +115,9 @@ class EventStream:
                 if time.monotonic() >= silent_until:
                     yield HEARTBEAT
                     told = time.monotonic()
+
+    def _is_welcome(self) -> bool:
+        return self._caller is None or self._caller.is_current
 
     def leave(self) -> None:
         """The client has gone: sends nothing more."""
