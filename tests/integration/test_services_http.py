@@ -432,7 +432,14 @@ def test_every_code_has_a_status_and_only_what_stored_nothing_asks_for_a_retry()
         500
     }
     retried = {code for code, status in statuses.items() if status in (429, 503)}
-    assert retried == {"log.full", "broker.unavailable", "broker.draining", "broker.closed", "timeout"}
+    assert retried == {
+        "log.full",
+        "limit.exceeded",
+        "broker.unavailable",
+        "broker.draining",
+        "broker.closed",
+        "timeout",
+    }
     assert {status for code, status in statuses.items() if code.startswith(("invalid.", "lease.", "topic."))} == {400}
     assert status_of(error_from_code("newer.code", "x")) == 500
 

@@ -168,9 +168,7 @@ def _check_reachable(settings: ServiceSettings) -> None:
             f"{open_to}, and API_KEY is not set: set API_KEY or API_KEY_FILE, or pass --insecure",
             code="config.insecure",
         )
-    if isinstance(settings, AccessSettings) and not (
-        settings.tokens_file or settings.service_token or settings.tls_client_ca_file
-    ):
+    if isinstance(settings, AccessSettings) and not (settings.asks_for_tokens or settings.tls_client_ca_file):
         raise ConfigError(
             f"{open_to}, and nothing says who may come in: set TOKENS_FILE, SERVICE_TOKEN_FILE or TLS_CLIENT_CA_FILE, "
             "or pass --insecure",

@@ -98,6 +98,11 @@ class AccessSettings(ListenSettings, TokenSettings):
         10_000, "Calls of a client at the same time, streams and long polls included.", bounds=(1, 1_000_000)
     )
 
+    @property
+    def asks_for_tokens(self) -> bool:
+        """Whether anything says which tokens are good."""
+        return any((self.tokens_file, self.service_token_file, self.service_token))
+
 
 class GrpcSettings(AccessSettings):
     """What every service has that answers over gRPC."""

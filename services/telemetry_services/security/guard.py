@@ -86,7 +86,7 @@ class Guard:
         self._files.append(watched)
 
     def _make_access(self, settings: AccessSettings) -> _core.Access | None:
-        if settings.tokens_file is None and not settings.service_tokens:
+        if not settings.asks_for_tokens:
             return None
         access = _core.Access(max_calls_per_client=settings.max_calls_per_client)
 
