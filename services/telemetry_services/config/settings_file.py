@@ -41,9 +41,13 @@ class SettingsFile:
         self._top = values
 
     def given(self, model: type[ServiceSettings]) -> dict[str, Given]:
-        """What the file says to one service, by key; what is at the top for others included."""
+        """What the file says to one service, by key: not what is at the top for others."""
         table = self._tables.get(model.service)
-        given = {key: self._given(key, value, "") for key, value in self._top.items()}
+        given = {
+            key: self._given(key, value, "")
+            for key, value in self._top.items()
+            if model.service in self._readers.get(key, (model.service,))
+        }
         if isinstance(table, dict):
             given |= {key: self._given(key, value, model.service) for key, value in table.items()}
         return given
