@@ -49,7 +49,8 @@ class Gathering:
             if not path:
                 continue
             if found := self.given.get(setting.name):
-                self.warnings.append(f"{variable} is not read: {found.place} is given too, and wins; leave one out")
+                if variable.lower() not in self._settings:  # as a setting of its own it is read by who asked for it
+                    self.warnings.append(f"{variable} is not read: {found.place} is given too, and wins; leave one out")
                 continue
             try:
                 secret, warning = read_secret(variable, path)

@@ -14,7 +14,6 @@ from telemetry_services.config.models import (
     BrokerSettings,
     ClientSettings,
     CollectorSettings,
-    GrpcSettings,
     ServiceSettings,
     StoreSettings,
     StreamerSettings,
@@ -159,11 +158,11 @@ def _shown_as_given(value: object) -> object:
 def _check_combination(settings: ServiceSettings) -> None:
     if isinstance(settings, ClientSettings):
         _check_queue(settings)
+    if isinstance(settings, BrokerSettings | CollectorSettings):
+        _check_ports(settings)
     if isinstance(settings, UpSettings) and settings.once and (settings.csv_loop or settings.no_csv):
         other = "--loop never ends" if settings.csv_loop else "--no-csv streams nothing"
         raise ConfigError(f"--once waits for the end of a dump, and {other}: leave one of them out")
-    if isinstance(settings, GrpcSettings):
-        _check_ports(settings)
     if is_loopback(settings.host) or settings.insecure:
         return
     if isinstance(settings, ApiSettings) and not isinstance(settings, UpSettings):
@@ -190,12 +189,13 @@ def _check_queue(settings: ClientSettings) -> None:
         )
 
 
-def _check_ports(settings: GrpcSettings) -> None:
-    fixed = {"port", "grpc_port"}
+def _check_ports(settings: BrokerSettings | CollectorSettings) -> None:
     if isinstance(settings, UpSettings) or (isinstance(settings, BrokerSettings) and settings.listen):
-        fixed &= settings.model_fields_set  # these take another port, or none, where none was given
-    if len(fixed) == len({"port", "grpc_port"}) and settings.port == settings.grpc_port != 0:
+        is_fixed = {"port", "grpc_port"} <= settings.model_fields_set  # it takes another port, or none, for a default
+    else:
+        is_fixed = True
+    if is_fixed and settings.port == settings.grpc_port != 0:
         raise ConfigError(
             f"PORT and GRPC_PORT are both {settings.port}, and HTTP and gRPC do not share one: "
-            f"give them different ports, or 0 for free ones"
+            "give them different ports, or 0 for free ones"
         )

@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
 
+MASK: Final = "********"
+"""Stands for a secret wherever settings are shown; it tells neither its value nor its length."""
+
 _UNIT_NS: Final = {
     "ns": 1,
     "us": 1_000,
@@ -24,9 +27,6 @@ _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", flags
 _TOPIC_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MAX_PARTITIONS: Final = 4096
 _SOCKET_PATH_BYTES: Final = 107  # of Linux's sockaddr_un, less the NUL at its end
-
-MASK: Final = "********"
-"""Stands for a secret wherever settings are shown; it tells neither its value nor its length."""
 
 BROKER_SCHEMES: Final = ("grpc", "grpc+unix", "file", "mem")
 """Schemes that BROKER_URL takes today."""
