@@ -145,10 +145,13 @@ def _invalid(model: type[ServiceSettings], given: Mapping[str, Given], problem: 
     """One sentence for one invalid setting: where it was set, its value, what is expected, what to do."""
     setting = next(setting for setting in describe(model) if setting.name == problem["loc"][0])
     found = given[setting.name]
-    shown = "a secret" if setting.is_secret else repr(_shown_as_given(found.value))
-    reason = f" ({problem['ctx']['error']})" if problem["type"] == "value_error" else ""
+    if setting.is_secret:
+        shown = "a secret"  # and no reason, which may quote it
+    else:
+        reason = f" ({problem['ctx']['error']})" if problem["type"] == "value_error" else ""
+        shown = f"{_shown_as_given(found.value)!r}{reason}"
     remedy = f"or leave it out for the default, {setting.default}" if setting.default else "or leave it out"
-    return ConfigError(f"{found.place} is {shown}{reason}: expected {setting.expected}; correct it, {remedy}")
+    return ConfigError(f"{found.place} is {shown}: expected {setting.expected}; correct it, {remedy}")
 
 
 def _shown_as_given(value: object) -> object:

@@ -22,8 +22,8 @@ _UNIT_NS: Final = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
-_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+", flags=re.ASCII)
-_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", flags=re.ASCII)
+_DURATION_PART: Final = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)(ns|us|µs|ms|s|m|h)", flags=re.ASCII)
+_DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern}){{1,16}}", flags=re.ASCII)
 _TOPIC_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MAX_PARTITIONS: Final = 4096
 _SOCKET_PATH_BYTES: Final = 107  # of Linux's sockaddr_un, less the NUL at its end
@@ -35,6 +35,8 @@ BROKER_SCHEMES: Final = ("grpc", "grpc+unix", "file", "mem")
 def parse_duration(value: object) -> float:
     """Seconds of a duration as Go writes it: ``30s``, ``1m30s``, ``500ms``, ``1.5h``; ``0`` needs no unit.
 
+    Exact to the nanosecond.
+
     Raises:
         ValueError: anything else, a number without a unit included.
     """
@@ -45,7 +47,7 @@ def parse_duration(value: object) -> float:
         return 0.0
     if not _DURATION.fullmatch(text):
         raise ValueError("not a duration")
-    return sum(float(number) * _UNIT_NS[unit] for number, unit in _DURATION_PART.findall(text)) / 1e9
+    return round(sum(float(number) * _UNIT_NS[unit] for number, unit in _DURATION_PART.findall(text))) / 1e9
 
 
 def format_duration(seconds: float) -> str:
