@@ -9,7 +9,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run soak fuzz test test-rust test-python coverage bench lint fmt proto constraints build build-all clean
+.PHONY: help run soak fuzz test test-rust test-python coverage bench lint fmt proto docs constraints build build-all clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -65,6 +65,9 @@ fmt: $(VENV)/.packages ## format Rust, Python and protos
 
 proto: $(VENV)/.packages ## regenerate the Python and Rust code of protos/
 	$(BIN)/python scripts/generate_protos.py
+
+docs: build ## write the tables of docs/configuration.md anew from the settings
+	$(BIN)/python scripts/generate_configuration.py
 
 constraints: $(VENV)/.packages ## pin the newest packages that fit into constraints.txt
 	scripts/update_constraints.sh

@@ -1,8 +1,12 @@
 """Every setting: where it may come from, which source wins, and what a wrong one is answered with."""
 
+import traceback
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import BeforeValidator, SecretStr
+from pydantic_settings import NoDecode
 
 from telemetry_services.config import (
     ApiSettings,
@@ -13,19 +17,13 @@ from telemetry_services.config import (
     UpSettings,
     describe,
     load,
+    resolve,
 )
 from telemetry_services.config.loading import NOT_YET, SERVICES
+from telemetry_services.config.settings import setting
 from telemetry_services.errors import ConfigError
 
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for service in SERVICES:
-        for setting in describe(service):
-            monkeypatch.delenv(setting.variable, raising=False)
-            monkeypatch.delenv(f"{setting.variable}_FILE", raising=False)
-    for variable in NOT_YET:
-        monkeypatch.delenv(variable, raising=False)
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 def test_the_seeds_names_have_the_seeds_defaults() -> None:
@@ -100,18 +98,75 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_one_file_serves_all_services(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
-    file.write_text('queue_size = 5\nmsg_queue_group = "g"\n')
-    assert load(BrokerSettings, {"telemetry_config": str(file)}).queue_size == 5
-    assert load(CollectorSettings, {"telemetry_config": str(file)}).msg_queue_group == "g"
+    file.write_text(
+        'queue_size = 5\nmsg_queue_group = "g"\nbroker_url = "grpc://b:1"\nport = 1\n'
+        "[collector]\nport = 2\n[up]\nport = 3\n"
+    )
+    flags = {"telemetry_config": str(file)}
+    broker, collector, up = load(BrokerSettings, flags), load(CollectorSettings, flags), load(UpSettings, flags)
+    assert (broker.queue_size, broker.port) == (5, 1)
+    assert (collector.msg_queue_group, collector.broker, collector.port) == ("g", "grpc://b:1", 2)
+    assert (up.queue_size, up.msg_queue_group, up.port) == (5, "g", 3)
+
+
+def test_what_up_would_have_to_ignore_is_refused_in_its_own_table(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('[up]\nbroker_url = "grpc://b:1"\n')
+    load(BrokerSettings, {"telemetry_config": str(file)})
+    with pytest.raises(ConfigError, match=r"broker_url of \[up\] in .*brings its own broker") as caught:
+        load(UpSettings, {"telemetry_config": str(file)})
+    assert caught.value.code == "config.unsupported"
+
+
+def test_everything_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('queue_sizes = 1\n[up]\ndurability = "disk"\n')
+    monkeypatch.setenv("TELEMETRY_CONFIG", str(file))
+    monkeypatch.setenv("BROKER_COUNT", "3")
+    monkeypatch.setenv("API_KEY_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("PORT", "x")
+    resolution = resolve(UpSettings, {"queue_size": "0"})
+    for part in (
+        "BROKER_COUNT",
+        "API_KEY_FILE",
+        "queue_sizes",
+        "durability of [up]",
+        "PORT is 'x'",
+        "--queue-size is '0'",
+    ):
+        assert sum(part in problem.message for problem in resolution.problems) == 1, part
+    assert len(resolution.problems) == 6
+    with pytest.raises(ConfigError) as caught:
+        resolution.checked()
+    assert caught.value.message == "; ".join(problem.message for problem in resolution.problems)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("queue_sizes = 1\n", ["queue_sizes", "no such setting", "queue_size"]),
-        ("[broker]\nqueue_size = 1\n", ["broker", "no such setting"]),
+        ("csv = 1\n", ["csv in", "no such setting", "did you mean csv_path?"]),
+        ("zzz = 1\n", ["zzz in", "no such setting", "`telemetry SERVICE --help`"]),
+        ("telemetry_config = 'x'\n", ["telemetry_config in", "no such setting"]),
+        ("[brokr]\nqueue_size = 1\n", ["[brokr] in", "no such table", "did you mean [broker]?"]),
+        ("[zzz]\nqueue_size = 1\n", ["[zzz] in", "no such table", "[collector]"]),
+        ("[queue_size]\nis = 1\n", ["queue_size in", "is a table", "queue_size = value"]),
+        ("broker = 1\n", ["broker in", "is no table", "expected [broker]"]),
+        ("[[broker]]\nqueue_size = 1\n", ["broker in", "is no table", "expected [broker]"]),
+        ("[broker]\nqueue_sizes = 1\n", ["queue_sizes of [broker] in", "no such setting", "did you mean queue_size?"]),
+        ("[broker.port]\nis = 1\n", ["port of [broker] in", "is a table", "port = value"]),
+        ("[broker]\nzzz = 1\n", ["zzz of [broker] in", "no such setting", "`telemetry broker --help`"]),
+        ("[broker]\ncsv_path = 'x'\n", ["csv_path of [broker] in", "a setting of streamer, up"]),
+        ("[collector]\nqueue_size = 1\n", ["queue_size of [collector] in", "a setting of broker, up"]),
+        ("[streamer]\ninfluxdb_url = 'x'\n", ["influxdb_url of [streamer] in", "no such setting"]),
         ("queue_size = \n", ["not TOML"]),
         ('queue_size = "many"\n', ["queue_size in", "'many'", "whole number from 1"]),
+        ("[broker]\nqueue_size = 0\n", ["queue_size of [broker] in", "is 0", "whole number from 1"]),
+        ("[topics]\nevents = 5000\n", ["topics in", "5000 is not a partition count"]),
+        ("[topics]\nevents = true\n", ["topics in", "True is not a partition count"]),
+        ("[topics]\n-bad = 1\n", ["topics in", "'-bad' is not a topic name"]),
+        ("broker_count = 3\n", ["broker_count in", "this version runs one broker"]),
+        ("#" + "x" * (1 << 20), ["larger than 1 MiB"]),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -189,16 +244,107 @@ def test_a_secret_may_come_from_a_file_and_is_never_shown(monkeypatch: pytest.Mo
     assert direct.get_secret_value() == "another"
 
 
-@pytest.mark.parametrize("content", [None, ""])
+def test_only_line_ends_are_left_out_of_a_secret_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b" open\nsesame \r\n\n")
+    monkeypatch.setenv("API_KEY_FILE", str(tmp_path / "key"))
+    key = load(ApiSettings).api_key
+    assert key is not None
+    assert key.get_secret_value() == " open\nsesame "
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file"),
+        (b"", "is empty"),
+        (b" \r\n\n", "is empty"),
+        (b"sesam" * (64 << 10), "larger than 64 KiB"),
+        (b"\xffsesam", "not text in UTF-8"),
+    ],
+)
 def test_a_secret_file_that_gives_nothing_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, reason: str
 ) -> None:
     path = tmp_path / "key"
     if content is not None:
-        path.write_text(content)
+        path.write_bytes(content)
     monkeypatch.setenv("API_KEY_FILE", str(path))
-    with pytest.raises(ConfigError, match=f"API_KEY_FILE={path}"):
+    with pytest.raises(ConfigError, match=f"API_KEY_FILE={path}: .*{reason}") as caught:
         load(ApiSettings)
+    assert "sesam" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_folder_in_place_of_a_secret_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("API_KEY_FILE", str(tmp_path))
+    with pytest.raises(ConfigError, match=f"API_KEY_FILE={tmp_path}: .*Is a directory"):
+        load(ApiSettings)
+
+
+def test_a_secret_file_that_cannot_be_read_is_not_followed_by_what_lacks_the_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("API_KEY_FILE", str(tmp_path / "none"))
+    (problem,) = resolve(ApiSettings, {"host": "0.0.0.0"}).problems
+    assert "API_KEY_FILE" in problem.message
+
+
+@pytest.mark.parametrize(("mode", "is_open"), [(0o644, True), (0o604, True), (0o640, False), (0o400, False)])
+def test_a_secret_file_that_everybody_can_read_is_used_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, is_open: bool
+) -> None:
+    path = tmp_path / "key"
+    path.write_text("open sesame")
+    path.chmod(mode)
+    monkeypatch.setenv("API_KEY_FILE", str(path))
+    resolution = resolve(ApiSettings)
+    assert resolution.checked().api_key is not None
+    assert any(f"mode {mode:04o}" in warning for warning in resolution.warnings) == is_open
+    assert len(resolution.warnings) == is_open
+
+
+def test_a_secret_file_is_not_opened_where_the_secret_itself_is_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("API_KEY_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("API_KEY", "k")
+    resolution = resolve(ApiSettings)
+    assert resolution.problems == ()
+    assert "API_KEY_FILE is not read: API_KEY is given too" in resolution.warnings[0]
+
+
+def test_a_list_of_secrets_comes_from_a_file_as_one_secret_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def split(value: object) -> object:
+        return tuple(value.split()) if isinstance(value, str) else value
+
+    class Tokens(ServiceSettings):
+        tokens: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(split)] = setting((), "Tokens.")
+
+    (tmp_path / "tokens").write_text("sesam1\nsesam2\n")
+    monkeypatch.setenv("TOKENS_FILE", str(tmp_path / "tokens"))
+    resolution = resolve(Tokens)
+    assert [token.get_secret_value() for token in resolution.checked().tokens] == ["sesam1", "sesam2"]
+    shown = {effective.setting.name: effective.value for effective in resolution.effective()}
+    assert shown["tokens"] == "********"
+    monkeypatch.delenv("TOKENS_FILE")
+    assert {effective.setting.name: effective.value for effective in resolve(Tokens).effective()}["tokens"] is None
+
+
+def test_a_wrong_secret_is_refused_without_being_shown(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("api_key = 123456789\n")
+    with pytest.raises(ConfigError, match=r"api_key in .* is a secret: expected a text") as caught:
+        load(ApiSettings, {"telemetry_config": str(file)})
+    assert "123456789" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_wrong_url_is_refused_without_its_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKER_URL", "amqp://user:sesam1@host/vhost?token=sesam2")
+    with pytest.raises(ConfigError, match="BROKER_URL is 'amqp://") as caught:
+        load(StreamerSettings)
+    assert "sesam" not in str(caught.value)
+    assert "@host/vhost" in str(caught.value)
 
 
 @pytest.mark.parametrize("model", [BrokerSettings, CollectorSettings, ApiSettings, UpSettings])
@@ -224,11 +370,39 @@ def test_once_is_refused_with_what_never_ends(other: str) -> None:
         load(UpSettings, {"once": True, other: True})
 
 
+@pytest.mark.parametrize("model", [BrokerSettings, CollectorSettings])
+def test_one_port_for_http_and_grpc_is_refused(monkeypatch: pytest.MonkeyPatch, model: type[ServiceSettings]) -> None:
+    monkeypatch.setenv("PORT", "9090")
+    with pytest.raises(ConfigError, match="PORT and GRPC_PORT are both 9090"):
+        load(model)
+    assert load(model, {"grpc_port": "9091"}).port == 9090
+    load(model, {"port": "0", "grpc_port": "0"})
+
+
+def test_one_port_is_fine_where_the_other_one_is_not_opened_or_moves() -> None:
+    load(UpSettings, {"port": "9090"})
+    load(BrokerSettings, {"port": "9090", "listen": "unix:b.sock"})
+    for model, more in ((UpSettings, {}), (BrokerSettings, {"listen": "unix:b.sock"})):
+        with pytest.raises(ConfigError, match="PORT and GRPC_PORT"):
+            load(model, {"port": "9090", "grpc_port": "9090", **more})
+
+
+def test_no_setting_can_be_taken_for_the_table_of_a_service() -> None:
+    assert {service.service for service in SERVICES}.isdisjoint(
+        name for model in SERVICES for name in model.model_fields
+    )
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_setting_may_be_left_out(service: type[ServiceSettings]) -> None:
+    assert [name for name, info in service.model_fields.items() if info.is_required()] == []
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_setting_is_described(service: type[ServiceSettings]) -> None:
-    for setting in describe(service):
-        assert setting.description.endswith("."), setting.name
-        assert setting.expected, setting.name
-        assert setting.variable == setting.name.upper()
-    flags = [setting.flag for setting in describe(service)]
+    for described in describe(service):
+        assert described.description.endswith("."), described.name
+        assert described.expected, described.name
+        assert described.variable == described.name.upper()
+    flags = [described.flag for described in describe(service)]
     assert len(set(flags)) == len(flags)

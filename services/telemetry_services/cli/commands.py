@@ -39,8 +39,11 @@ class ServiceCommand:
         def run(**flags: Any) -> int:
             from telemetry_services.observability.logs import configure_logging
 
-            settings = config.load(model, {name: value for name, value in flags.items() if value})
+            resolution = config.resolve(model, {name: value for name, value in flags.items() if value})
+            settings = resolution.checked()
             configure_logging(name, settings.log_level, settings.log_format)
+            for warning in resolution.warnings:
+                log.warning("%s", warning)
             for remark in config.remarks(settings):
                 log.info("%s", remark)
             keep_freed_memory()

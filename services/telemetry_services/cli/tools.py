@@ -1,8 +1,10 @@
-"""Commands of the library, as they are in ``python -m telemetry_broker``."""
+"""The subcommands that are no service: those of the library, as in ``python -m telemetry_broker``, and our own."""
 
 from typing import Final
 
 import click
+
+from telemetry_services.cli.config_check import config
 
 
 @click.command(
@@ -19,4 +21,4 @@ def log(arguments: tuple[str, ...]) -> int:
     return main(["log", *arguments], prog="telemetry")
 
 
-TOOLS: Final[dict[str, click.Command]] = {"log": log}
+TOOLS: Final[dict[str, click.Command]] = {"config": config, "log": log}

@@ -2,10 +2,11 @@
 
     settings = load(BrokerSettings, flags={"port": "0"})
 
-``describe`` lists what a model has: the command line's options come from it, and so can a reference page.
+``resolve`` tells where each value came from, and everything that is wrong at once. ``describe`` lists what a model has:
+the command line's options come from it, and so does docs/configuration.md.
 """
 
-from telemetry_services.config.loading import load, remarks
+from telemetry_services.config.loading import SERVICES, load, remarks, resolve, unread_variables
 from telemetry_services.config.models import (
     ApiSettings,
     BrokerSettings,
@@ -14,12 +15,16 @@ from telemetry_services.config.models import (
     StreamerSettings,
     UpSettings,
 )
+from telemetry_services.config.resolution import Effective, Resolution
 from telemetry_services.config.settings import Setting, describe
 
 __all__ = [
+    "SERVICES",
     "ApiSettings",
     "BrokerSettings",
     "CollectorSettings",
+    "Effective",
+    "Resolution",
     "ServiceSettings",
     "Setting",
     "StreamerSettings",
@@ -27,4 +32,6 @@ __all__ = [
     "describe",
     "load",
     "remarks",
+    "resolve",
+    "unread_variables",
 ]

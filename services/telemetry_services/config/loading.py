@@ -2,12 +2,13 @@
 
 import ipaddress
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
+from telemetry_services.config.gathering import Gathering
 from telemetry_services.config.models import (
     AccessSettings,
     ApiSettings,
@@ -22,8 +23,12 @@ from telemetry_services.config.models import (
     StreamerSettings,
     UpSettings,
 )
-from telemetry_services.config.settings import Setting, describe
-from telemetry_services.config.sources import CONFIG_VARIABLE, read_toml
+from telemetry_services.config.near_misses import near_misses
+from telemetry_services.config.resolution import Resolution
+from telemetry_services.config.settings import describe
+from telemetry_services.config.settings_file import SettingsFile
+from telemetry_services.config.sources import Given
+from telemetry_services.config.values import without_credentials
 from telemetry_services.errors import ConfigError
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -46,6 +51,10 @@ NOT_YET: Final[dict[str, tuple[type[ServiceSettings], str]]] = {
 """Variables that a service would have to ignore, most of them of features to come: set, they are refused instead."""
 
 
+OTHER_VARIABLES: Final = ("TELEMETRY_DEBUG",)
+"""What the `telemetry` command reads beyond settings."""
+
+
 def load(model: type[S], flags: Mapping[str, Any] | None = None) -> S:
     """Makes the settings of one service from flags, environment, files and defaults, in this order of precedence.
 
@@ -53,17 +62,32 @@ def load(model: type[S], flags: Mapping[str, Any] | None = None) -> S:
         flags: what the command line gave, by field name; texts are read as in a variable.
 
     Raises:
-        ConfigError: with the setting's name, its value, what was expected and what to do.
+        ConfigError: for everything that is wrong, the setting's name, its value, what was expected and what to do.
     """
-    flags = {name: value for name, value in (flags or {}).items() if value is not None}
-    _refuse_what_is_not_there_yet(model)
-    toml = _check_toml(model, flags)
+    return resolve(model, flags).checked()
+
+
+def resolve(model: type[S], flags: Mapping[str, Any] | None = None) -> Resolution[S]:
+    """What `load` would make of the same sources, told in full: origins, problems and warnings."""
+    gathering, problems = _gather(model, flags or {})
+    settings: S | None = None
     try:
-        settings = model(**flags)
+        settings = model(**{name: found.value for name, found in gathering.given.items()})
     except ValidationError as err:
-        raise ConfigError("; ".join(_sentence(model, flags, toml, dict(problem)) for problem in err.errors())) from err
-    _check_combination(settings)
-    return settings
+        problems += [_invalid(model, gathering.given, problem) for problem in err.errors()]
+    if settings is not None and not problems:
+        try:
+            _check_combination(settings)
+        except ConfigError as err:
+            problems.append(err)
+    return Resolution(model, settings, gathering.given, tuple(problems), tuple(gathering.warnings))
+
+
+def unread_variables() -> list[str]:
+    """A sentence for each environment variable that seems to be meant for a service and is read by none."""
+    settings = {setting.variable: setting for service in SERVICES for setting in describe(service)}
+    known = [*NOT_YET, *(f"{name}_FILE" for name in NOT_YET), *OTHER_VARIABLES]
+    return near_misses(os.environ, settings.values(), known)
 
 
 def remarks(settings: ServiceSettings) -> list[str]:
@@ -83,61 +107,58 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _refuse_what_is_not_there_yet(model: type[ServiceSettings]) -> None:
-    for variable, (owner, reason) in NOT_YET.items():
-        if issubclass(model, owner) and os.environ.get(variable):
-            raise ConfigError(f"{variable} is set: {reason}", code="config.unsupported")
+def _gather(model: type[ServiceSettings], flags: Mapping[str, Any]) -> tuple[Gathering, list[ConfigError]]:
+    gathering = Gathering(model)
+    gathering.add_flags(flags)
+    gathering.add_variables()
+    gathering.add_secret_files()
+    problems = [*_set_too_early(model), *gathering.problems]
+    if path := gathering.settings_file:
+        try:
+            file = SettingsFile(path, SERVICES, {name.lower(): owner for name, (owner, _) in NOT_YET.items()})
+        except ConfigError as err:
+            return gathering, [*problems, err]
+        gathering.add_settings_file(file)
+        problems += [*file.problems(), *_written_too_early(model, file)]
+    return gathering, problems
 
 
-def _check_toml(model: type[ServiceSettings], flags: Mapping[str, Any]) -> Mapping[str, Any]:
-    path = flags.get("telemetry_config") or os.environ.get(CONFIG_VARIABLE)
-    if not path:
-        return {}
-    values = read_toml(Path(path))
-    known = {name for service in SERVICES for name in service.model_fields} - {"telemetry_config"}
-    for key, value in values.items():
+def _set_too_early(model: type[ServiceSettings]) -> Iterator[ConfigError]:
+    for name, (owner, reason) in NOT_YET.items():
+        for variable in (name, f"{name}_FILE"):
+            if issubclass(model, owner) and os.environ.get(variable):
+                yield ConfigError(f"{variable} is set: {reason}", code="config.unsupported")
+
+
+def _written_too_early(model: type[ServiceSettings], file: SettingsFile) -> Iterator[ConfigError]:
+    for key, found in file.given(model).items():
         owner, reason = NOT_YET.get(key.upper(), (None, ""))
         if owner and issubclass(model, owner):
-            raise ConfigError(f"{key} in {path}: {reason}", code="config.unsupported")
-        if key not in known:
-            raise ConfigError(f"{key} in {path}: there is no such setting; expected one of {', '.join(sorted(known))}")
-        if isinstance(value, dict) and key != "topics":
-            raise ConfigError(f"{key} in {path}: a table; expected {key} = value")
-    return values
+            yield ConfigError(f"{found.place}: {reason}", code="config.unsupported")
 
 
-def _sentence(
-    model: type[ServiceSettings], flags: Mapping[str, Any], toml: Mapping[str, Any], problem: Mapping[str, Any]
-) -> str:
+def _invalid(model: type[ServiceSettings], given: Mapping[str, Given], problem: ErrorDetails) -> ConfigError:
     """One sentence for one invalid setting: where it was set, its value, what is expected, what to do."""
-    name = str(problem["loc"][0])
-    settings = {setting.name: setting for setting in describe(model)}
-    found = settings[name]
-    place = _place(found, flags, toml)
-    shown = "a secret" if found.is_secret else repr(_given(found, flags, toml, problem["input"]))
-    reason = f" ({problem['ctx']['error']})" if problem["type"] == "value_error" else ""
-    remedy = f"or leave it out for the default, {found.default}" if found.default else "or leave it out"
-    return f"{place} is {shown}{reason}: expected {found.expected}; correct it, {remedy}"
+    setting = next(setting for setting in describe(model) if setting.name == problem["loc"][0])
+    found = given[setting.name]
+    if setting.is_secret:
+        shown = "a secret"  # and no reason, which may quote it
+    else:
+        reason = f" ({problem['ctx']['error']})" if problem["type"] == "value_error" else ""
+        shown = f"{_shown_as_given(found.value)!r}{reason}"
+    remedy = f"or leave it out for the default, {setting.default}" if setting.default else "or leave it out"
+    return ConfigError(f"{found.place} is {shown}: expected {setting.expected}; correct it, {remedy}")
 
 
-def _place(setting: Setting, flags: Mapping[str, Any], toml: Mapping[str, Any]) -> str:
-    if setting.name in flags:
-        return setting.flag
-    if any(variable.upper() == setting.variable for variable in os.environ):
-        return setting.variable
-    if f"{setting.variable}_FILE" in os.environ:
-        return f"{setting.variable}_FILE"
-    file = flags.get("telemetry_config") or os.environ.get(CONFIG_VARIABLE)
-    return f"{setting.name} in {file}" if setting.name in toml else setting.variable
-
-
-def _given(setting: Setting, flags: Mapping[str, Any], toml: Mapping[str, Any], fallback: object) -> object:
-    return flags.get(setting.name) or os.environ.get(setting.variable) or toml.get(setting.name) or fallback
+def _shown_as_given(value: object) -> object:
+    return without_credentials(value) if isinstance(value, str) else value
 
 
 def _check_combination(settings: ServiceSettings) -> None:
     if isinstance(settings, ClientSettings):
         _check_queue(settings)
+    if isinstance(settings, BrokerSettings | CollectorSettings):
+        _check_ports(settings)
     if isinstance(settings, UpSettings) and settings.once and (settings.csv_loop or settings.no_csv):
         other = "--loop never ends" if settings.csv_loop else "--no-csv streams nothing"
         raise ConfigError(f"--once waits for the end of a dump, and {other}: leave one of them out")
@@ -182,4 +203,16 @@ def _check_queue(settings: ClientSettings) -> None:
             "USE_HTTP_QUEUE is false, which once meant Redis: use BROKER_URL=nats://... when this version has it, "
             "and until then unset USE_HTTP_QUEUE",
             code="config.unsupported",
+        )
+
+
+def _check_ports(settings: BrokerSettings | CollectorSettings) -> None:
+    if isinstance(settings, UpSettings) or (isinstance(settings, BrokerSettings) and settings.listen):
+        is_fixed = {"port", "grpc_port"} <= settings.model_fields_set  # it takes another port, or none, for a default
+    else:
+        is_fixed = True
+    if is_fixed and settings.port == settings.grpc_port != 0:
+        raise ConfigError(
+            f"PORT and GRPC_PORT are both {settings.port}, and HTTP and gRPC do not share one: "
+            "give them different ports, or 0 for free ones"
         )

@@ -9,7 +9,6 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from telemetry_services.config.settings import setting
-from telemetry_services.config.sources import SecretFileSource, TomlSource
 from telemetry_services.config.values import BrokerUrl, Duration, HttpAddress, TopicCounts, TopicName, UnixAddress
 
 GRPC_PORT = 9090
@@ -37,14 +36,14 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (part of the signature)
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (part of the signature)
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags (given as arguments), variables, files named by variables, the TOML file: the first one wins."""
-        return init_settings, env_settings, SecretFileSource(settings_cls), TomlSource(settings_cls, init_settings())
+        """Arguments alone: `load` gathers what all sources say, so as to know where each value came from."""
+        return (init_settings,)
 
 
 class CertificateSettings(ServiceSettings):

@@ -4,12 +4,12 @@ import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field, SecretStr
 from pydantic.fields import FieldInfo
 
-from telemetry_services.config.values import format_duration
+from telemetry_services.config.values import MASK, format_duration, format_topics, without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -53,8 +53,28 @@ class Setting:
     description: str
     expected: str
     default: str
+    unit: str
     is_switch: bool
     is_secret: bool
+
+    @property
+    def file_variable(self) -> str:
+        """The variable that names a file with the setting's value; empty where only the value itself can be given."""
+        return f"{self.variable}_FILE" if self.is_secret else ""
+
+    def shown(self, value: object) -> bool | int | float | str | None:
+        """A value as it may be shown to anyone, in the form in which a variable or a TOML file takes it."""
+        if value is None or (self.is_secret and not value):
+            return None
+        if self.is_secret:
+            return MASK
+        if isinstance(value, float) and self.unit == "duration":
+            return format_duration(value)
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        if isinstance(value, bool | int | float):
+            return value
+        return format_topics(value) if isinstance(value, dict) else without_credentials(str(value))
 
 
 def describe(model: type[BaseModel]) -> list[Setting]:
@@ -71,15 +91,17 @@ def _declared_by(cls: type) -> "Iterable[str]":
 def _describe_field(name: str, info: FieldInfo) -> Setting:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     kind = _kind(info)
+    unit = str(extra.get("unit") or "")
     return Setting(
         name=name,
         variable=name.upper(),
         flag=str(extra.get("flag") or f"--{name.replace('_', '-')}"),
         description=info.description or "",
-        expected=str(extra.get("expected") or "") or _expected(info, kind, str(extra.get("unit") or "")),
-        default=_default(info, str(extra.get("unit") or "")),
+        expected=str(extra.get("expected") or "") or _expected(info, kind, unit),
+        default=_default(info, unit),
+        unit=unit,
         is_switch=kind is bool,
-        is_secret=kind is SecretStr,
+        is_secret=_holds_secrets(kind),
     )
 
 
@@ -88,13 +110,18 @@ def _kind(info: FieldInfo) -> Any:
     return members[0] if NoneType in get_args(info.annotation) and members else info.annotation
 
 
+def _holds_secrets(kind: Any) -> bool:
+    """Whether it is a secret, or a list or the like of secrets."""
+    return kind is SecretStr or any(_holds_secrets(member) for member in get_args(kind))
+
+
 def _expected(info: FieldInfo, kind: Any, unit: str) -> str:
     low = next((bound.ge for bound in info.metadata if hasattr(bound, "ge")), None)
     high = next((bound.le for bound in info.metadata if hasattr(bound, "le")), None)
     if unit == "duration":
         text = "a duration such as 30s, 1m30s or 500ms"
         return text if low is None or high is None else f"{text}, {format_duration(low)} to {format_duration(high)}"
-    choices = [str(choice) for choice in get_args(kind)]
+    choices = [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []
     text = f"one of {', '.join(choices)}" if choices else KINDS.get(kind, "a text")
     if low is not None:
         text += f" from {low:,.15g} to {high:,.15g}"

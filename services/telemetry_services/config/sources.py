@@ -1,66 +1,84 @@
-"""Where settings come from beyond flags and variables: files named by a `..._FILE` variable, and one TOML file."""
+"""The places settings come from: flags, variables, files named by variables, one TOML file. The first one wins."""
 
 import os
+import stat
 import tomllib
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import SecretStr
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
-
 from telemetry_services.errors import ConfigError
 
-CONFIG_VARIABLE: Final = "TELEMETRY_CONFIG"
+MAX_SECRET_BYTES: Final = 64 << 10
+MAX_SETTINGS_BYTES: Final = 1 << 20
 
 
-class SecretFileSource(PydanticBaseSettingsSource):
-    """Secrets from files: API_KEY_FILE names the file that holds API_KEY; a line end behind it is not part of it."""
+class Source(StrEnum):
+    """The kinds of places, the strongest first."""
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        variable = f"{field_name.upper()}_FILE"
-        path = os.environ.get(variable)
-        if not path or field.annotation not in (SecretStr, SecretStr | None):
-            return None, field_name, False
-        try:
-            secret = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as err:
-            raise ConfigError(
-                f"{variable}={path}: the file cannot be read ({err}); expected a text file with the secret"
-            ) from err
-        if not secret:
-            raise ConfigError(f"{variable}={path}: the file is empty; expected a file with the secret")
-        return secret, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        found = {name: self.get_field_value(info, name)[0] for name, info in self.settings_cls.model_fields.items()}
-        return {name: value for name, value in found.items() if value is not None}
+    FLAG = "flag"
+    VARIABLE = "variable"
+    FILE_VARIABLE = "file_variable"
+    FILE = "file"
+    DEFAULT = "default"
 
 
-class TomlSource(PydanticBaseSettingsSource):
-    """The TOML file of `--config` or TELEMETRY_CONFIG. One file may serve all services: each takes what it knows."""
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What one place says about one setting.
 
-    def __init__(self, settings_cls: type[BaseSettings], flags: dict[str, Any]) -> None:
-        super().__init__(settings_cls)
-        self._flags = flags
+    Attributes:
+        place: where exactly, as a message names it: ``--port``, ``PORT``, ``port in telemetry.toml``.
+        value: as it stands there, not checked yet; it may be a secret.
+    """
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        return self().get(field_name), field_name, False
+    source: Source
+    place: str
+    value: Any = field(repr=False)
 
-    def __call__(self) -> dict[str, Any]:
-        path = self._flags.get("telemetry_config") or os.environ.get(CONFIG_VARIABLE)
-        return read_toml(Path(path)) if path else {}
+
+def read_secret(variable: str, path: str) -> tuple[str, str]:
+    """The secret in the file that a ``..._FILE`` variable names, without line ends behind it; and what to warn of.
+
+    Raises:
+        ConfigError: the file cannot be read, is empty, or is no text of at most 64 KiB.
+    """
+    place = f"{variable}={path}"
+    expected = "expected a text file that holds the secret and nothing else"
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_SECRET_BYTES + 1)
+            status = os.fstat(file.fileno())
+    except (OSError, ValueError) as err:
+        reason = err.strerror if isinstance(err, OSError) else err
+        raise ConfigError(f"{place}: the file cannot be read ({reason}); {expected}") from err
+    if len(content) > MAX_SECRET_BYTES:
+        raise ConfigError(f"{place}: the file is larger than {MAX_SECRET_BYTES >> 10} KiB; {expected}")
+    try:
+        secret = content.decode().rstrip("\r\n")
+    except UnicodeDecodeError:  # its text would show a part of the secret
+        raise ConfigError(f"{place}: the file is not text in UTF-8; {expected}") from None
+    if not secret.strip():
+        raise ConfigError(f"{place}: the file is empty; {expected}")
+    if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IROTH:
+        mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
+        return secret, f"{place}: every user of this machine can read the file ({mode}); 0400 keeps the secret"
+    return secret, ""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The keys and values of a settings file.
 
     Raises:
-        ConfigError: it cannot be read, or is not TOML.
+        ConfigError: it cannot be read, is over 1 MiB, or is not TOML.
     """
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
+            content = file.read(MAX_SETTINGS_BYTES + 1)
+        if len(content) > MAX_SETTINGS_BYTES:
+            raise ConfigError(f"settings file {path}: larger than 1 MiB; give the path of a TOML file to --config")
+        return tomllib.loads(content.decode())
     except OSError as err:
         raise ConfigError(f"settings file {path}: {err.strerror}; give the path of a TOML file to --config") from err
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:

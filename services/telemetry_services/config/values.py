@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -9,9 +10,20 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
 
-_UNIT_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+", flags=re.ASCII)
-_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", flags=re.ASCII)
+MASK: Final = "********"
+"""Stands for a secret wherever settings are shown; it tells neither its value nor its length."""
+
+_UNIT_NS: Final = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_DURATION_PART: Final = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)(ns|us|µs|ms|s|m|h)", flags=re.ASCII)
+_DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern}){{1,16}}", flags=re.ASCII)
 _TOPIC_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MAX_PARTITIONS: Final = 4096
 _SOCKET_PATH_BYTES: Final = 107  # of Linux's sockaddr_un, less the NUL at its end
@@ -23,6 +35,8 @@ BROKER_SCHEMES: Final = ("grpc", "grpcs", "grpc+unix", "file", "mem")
 def parse_duration(value: object) -> float:
     """Seconds of a duration as Go writes it: ``30s``, ``1m30s``, ``500ms``, ``1.5h``; ``0`` needs no unit.
 
+    Exact to the nanosecond.
+
     Raises:
         ValueError: anything else, a number without a unit included.
     """
@@ -33,33 +47,66 @@ def parse_duration(value: object) -> float:
         return 0.0
     if not _DURATION.fullmatch(text):
         raise ValueError("not a duration")
-    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    return round(sum(float(number) * _UNIT_NS[unit] for number, unit in _DURATION_PART.findall(text))) / 1e9
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest of ``500ms``, ``30s``, ``2m`` and ``1h`` that says it exactly; the inverse of `parse_duration`."""
-    milliseconds = round(seconds * 1000)
+    """The shortest of ``0.25ms``, ``500ms``, ``30s``, ``2m`` and ``1h`` that says it to the nanosecond.
+
+    The inverse of `parse_duration`.
+    """
+    milliseconds = round(seconds * 1000, 6)
+    if not milliseconds.is_integer():
+        return f"{milliseconds:.6f}".rstrip("0") + "ms"
     for unit, length in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
         if milliseconds and milliseconds % length == 0:
-            return f"{milliseconds // length}{unit}"
-    return f"{milliseconds}ms" if milliseconds else "0"
+            return f"{milliseconds / length:.0f}{unit}"
+    return f"{milliseconds:.0f}ms" if milliseconds else "0"
 
 
 def parse_topics(value: object) -> dict[str, int | None]:
-    """Topic names with partition counts from ``events:8,orders:4``; a name alone has the default count (None)."""
-    if isinstance(value, dict):
-        return value
+    """Topic names with partition counts from ``events:8,orders:4``; a name alone has the default count (None).
+
+    Raises:
+        ValueError: a name that cannot be a topic's or comes twice, or a count that is none.
+    """
     topics: dict[str, int | None] = {}
-    for item in filter(None, (part.strip() for part in str(value).split(","))):
-        name, colon, count = item.partition(":")
+    for name, count in value.items() if isinstance(value, dict) else _split_topics(str(value)):
         if not _TOPIC_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a topic name")
         if name in topics:
             raise ValueError(f"{name!r} is listed twice")
-        if colon and not (count.isascii() and count.isdigit() and 1 <= int(count) <= _MAX_PARTITIONS):
-            raise ValueError(f"{count!r} is not a partition count")
-        topics[name] = int(count) if colon else None
+        topics[name] = None if count is None else _partition_count(count)
     return topics
+
+
+def format_topics(topics: dict[str, int | None]) -> str:
+    """The inverse of `parse_topics`: ``events:8,orders:4``."""
+    return ",".join(name if count is None else f"{name}:{count}" for name, count in topics.items())
+
+
+def _split_topics(text: str) -> Iterator[tuple[str, str | None]]:
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, colon, count = item.partition(":")
+        yield name, count if colon else None
+
+
+def _partition_count(count: object) -> int:
+    number = int(count) if isinstance(count, str) and count.isascii() and count.isdigit() else count
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= _MAX_PARTITIONS:
+        raise ValueError(f"{count!r} is not a partition count")
+    return number
+
+
+def without_credentials(text: str) -> str:
+    """The text itself; in a URL, user, password and query are masked, for they may hold a secret."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return text
+    place, question, _ = rest.partition("?")
+    authority, slash, path = place.partition("/")
+    _, at, host = authority.rpartition("@")
+    return f"{scheme}://{MASK if at else ''}{at}{host}{slash}{path}{question}{MASK if question else ''}"
 
 
 def check_topic_name(value: str) -> str:
