@@ -32,7 +32,8 @@ def test_what_names_no_broker_is_refused_with_what_would(url: str, said: str) ->
     with pytest.raises(tb.InvalidArgumentError, match=said) as caught:
         tb.connect(url)
     assert caught.value.code == "invalid.url"
-    assert caught.value.message.endswith("Give mem://, mem://name, file:///path, grpc://host:port, grpcs://host:port (TLS) or grpc+unix:///path")
+    accepted = "mem://, mem://name, file:///path, grpc://host:port, grpcs://host:port (TLS) or grpc+unix:///path"
+    assert caught.value.message.endswith(f"Give {accepted}")
 
 
 @pytest.mark.parametrize("url", ["nats://localhost:4222", "grpc://one:9090,two:9090"])

@@ -1,10 +1,10 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 import telemetry_broker as tb
-from tests.integration.contract.engines import BrokerProcess, Engine, FileEngine, GrpcEngine, MemoryEngine
+from tests.integration.contract.engines import BrokerProcess, Engine, FileEngine, GrpcEngine, MemoryEngine, door
 from tests.integration.contract.portal import Connect, Portal
 
 
@@ -33,7 +33,41 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerPr
     server.end()
 
 
-@pytest.fixture(params=["mem", "file", "grpc"])
+DOORS = {"token": "sync", "mtls": "async", "unix": "async"}
+"""Other ways to a server, and the face that takes each: what differs lies below both faces, in the core's channel."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves out the other face of each door."""
+
+    def is_wanted(item: pytest.Item) -> bool:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        face = DOORS.get(parameters.get("engine", ""))
+        return face is None or parameters.get("connect") == face
+
+    items[:] = [item for item in items if is_wanted(item)]
+
+
+@pytest.fixture(scope="session")
+def guarded_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, BrokerProcess]]:
+    """The servers behind the engines of DOORS, each started when it is asked for first."""
+    servers = _Servers(tmp_path_factory)
+    yield servers
+    for server in servers.values():
+        server.end()
+
+
+class _Servers(dict[str, BrokerProcess]):
+    def __init__(self, folders: pytest.TempPathFactory) -> None:
+        self._folders = folders
+
+    def __missing__(self, kind: str) -> BrokerProcess:
+        folder = self._folders.mktemp(kind)
+        server = self[kind] = BrokerProcess(folder / "data", door(kind, folder / "door"))
+        return server
+
+
+@pytest.fixture(params=["mem", "file", "grpc", *DOORS])
 def engine(request: pytest.FixtureRequest, tmp_path: Path, connect: Connect) -> Iterator[Engine]:
     """Each broker that the contract holds for, behind each face."""
     engine: Engine
@@ -42,8 +76,10 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path, connect: Connect) -> 
             engine = MemoryEngine(connect)
         case "file":
             engine = FileEngine(connect, tmp_path / "data")
-        case _:
+        case "grpc":
             engine = GrpcEngine(connect, request.getfixturevalue("shared_server"))
+        case kind:
+            engine = GrpcEngine(connect, request.getfixturevalue("guarded_servers")[kind])
     yield engine
     engine.close()
 

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import telemetry_broker as tb
 from telemetry_broker.testing import ManualClock
+from tests.certificates import Authority
 from tests.integration.contract.portal import Connect
 
 TIMEOUT = 30.0
@@ -81,7 +84,7 @@ class GrpcEngine(Engine):
         self.clock = None
 
     def open(self) -> tb.Broker:
-        return self.connect(self.server.url)
+        return self.connect(self.server.url, **self.server.door.credentials)
 
     def restart(self, *, kill: bool = False) -> None:
         self.broker.close(flush=not kill)
@@ -95,10 +98,48 @@ class GrpcEngine(Engine):
                 broker.delete_topic(topic.name)
 
 
+@dataclass(frozen=True)
+class Door:
+    """How a server is reached: what it is told, and what its clients show."""
+
+    scheme: str = "grpc"
+    arguments: Sequence[object] = ()
+    credentials: Mapping[str, Any] = field(default_factory=dict)
+
+
+def door(kind: str, folder: Path) -> Door:
+    """A door of a broker: ``token`` (over TLS), ``mtls`` or ``unix``; certificates are made in the folder."""
+    match kind:
+        case "token":
+            authority = Authority(folder)
+            server = authority.issue("server")
+            tokens = folder / "tokens"
+            tokens.write_text("contract-suite-0123456789\n")
+            return Door(
+                "grpcs",
+                ["--tls-cert-file", server.chain, "--tls-key-file", server.key, "--service-token-file", tokens],
+                {"ca_file": authority.certificate, "token_file": tokens},
+            )
+        case "mtls":
+            authority = Authority(folder)
+            server, client = authority.issue("server"), authority.issue("client")
+            certificates = ["--tls-cert-file", server.chain, "--tls-key-file", server.key]
+            return Door(
+                "grpcs",
+                [*certificates, "--tls-client-ca-file", authority.certificate],
+                {"ca_file": authority.certificate, "cert_file": client.chain, "key_file": client.key},
+            )
+        case "unix":
+            folder.mkdir(parents=True, exist_ok=True)
+            return Door("grpc+unix", ["--listen", f"unix:{folder}/broker.sock"])
+    raise ValueError(kind)
+
+
 class BrokerProcess:
     """A running ``telemetry broker`` on free ports of the loopback, the same ones after a restart."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, door: Door | None = None) -> None:
+        self.door = door or Door()
         self._folder = folder
         self._log: list[str] = []
         self.address = "127.0.0.1:0"
@@ -106,13 +147,17 @@ class BrokerProcess:
 
     @property
     def url(self) -> str:
-        return f"grpc://{self.address}"
+        if self.door.scheme == "grpc+unix":
+            return f"grpc+unix://{self.address.removeprefix('unix:')}"
+        return f"{self.door.scheme}://{self.address}"
 
     def _start(self) -> None:
         program = "import sys; from telemetry_services.cli import main; sys.exit(main())"
         port = self.address.rpartition(":")[2]
+        ports = [] if self.door.scheme == "grpc+unix" else ["--port", "0", "--grpc-port", port]
+        arguments = [str(argument) for argument in (*ports, *self.door.arguments)]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", program, "broker", "--data", self._folder, "--port", "0", "--grpc-port", port],
+            [sys.executable, "-c", program, "broker", "--data", self._folder, *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -28,7 +28,7 @@ use crate::access::{Access, Caller, Need, bearer, changed_error, need_of};
 use crate::error;
 use crate::grpc::codec::RawCodec;
 use crate::grpc::{MAX_MESSAGE_BYTES, SERVICE};
-use crate::wire::topic_of;
+use crate::wire::{ProduceHead, topic_of};
 
 /// A client's wish that answers be compressed, in the metadata of a call. All gRPC libraries say that they accept gzip,
 /// wanted or not, so that alone is no wish for it.
@@ -208,7 +208,15 @@ pub(super) fn authorize(caller: &Caller, need: Need, method: &str, request: &[u8
         return Ok(());
     }
     let topic = match need {
-        Need::AnyRole | Need::Role(_) => topic_of(request)?,
+        Need::AnyRole | Need::Role(_) => match topic_of(request) {
+            Ok(topic) => topic,
+            Err(broken) => {
+                if method.starts_with("Produce") {
+                    ProduceHead::parse(request)?; // says which record it is
+                }
+                return Err(broken);
+            }
+        },
         _ => "",
     };
     caller.check(need, method, topic)
