@@ -1,16 +1,20 @@
-"""What a request says: its parameters, and its body, which is bounded."""
+"""What a request says: its parameters, its trace context, and its body, which is bounded."""
 
 import asyncio
 import json
 from typing import Final
 
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from telemetry_broker import tracing
 from telemetry_broker.errors import InvalidArgumentError
 
 _MAX_PARTITION: Final = 2**32 - 2
 _BODY_SECONDS: Final = 30.0
+_W3C: Final = TraceContextTextMapPropagator()
 
 
 def text_parameter(request: Request, name: str) -> str:
@@ -39,6 +43,12 @@ def partition_parameter(request: Request) -> int | None:
             f"partition is {value[:100]!r}: expected a whole number from 0; or leave it out, the broker chooses then"
         )
     return int(value)
+
+
+def trace_headers(request: Request) -> dict[str, bytes]:
+    """What a record carries of the request's trace context: nothing where that is missing or malformed."""
+    given = {name: ",".join(request.headers.getlist(name)) for name in _W3C.fields if name in request.headers}
+    return tracing.headers(_W3C.extract(given, Context())) if given else {}
 
 
 async def bounded_body(request: Request, limit: int) -> bytes:
