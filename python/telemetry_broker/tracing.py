@@ -20,7 +20,7 @@ headers ``traceparent`` and ``tracestate``, whatever propagators the program has
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -41,7 +41,7 @@ except ImportError as error:
         name=error.name,
     ) from error
 
-__all__ = ["MAX_LINKS", "headers", "links", "process", "send"]
+__all__ = ["MAX_LINKS", "context", "headers", "links", "process", "send"]
 
 MAX_LINKS: Final = 128
 """Links of one span at most, which is what OpenTelemetry's SDK keeps unless told otherwise."""
@@ -109,27 +109,38 @@ def headers(context: Context | None = None) -> dict[str, bytes]:
     return {name: value.encode("ascii") for name, value in carrier.items()}
 
 
+def context(headers: Mapping[str, bytes]) -> Context:
+    """The context that a record's headers carry: the parent of a span for this record alone.
+
+    Args:
+        headers: of one record, an entry of ``Batch.headers``.
+
+    Returns:
+        An empty context where there is no ``traceparent``, or one that is malformed by the W3C's rules.
+    """
+    if not 0 < len(headers.get("traceparent", b"")) <= _LONGEST_TRACEPARENT:
+        return Context()
+    carrier = {name: headers[name].decode("latin-1") for name in _W3C.fields if name in headers}
+    # OpenTelemetry logs what it cannot read of a tracestate: no control characters into that log.
+    return _W3C.extract({name: value for name, value in carrier.items() if value.isprintable()}, Context())
+
+
 def links(*records: Records) -> list[trace.Link]:
     """Links to the distinct contexts in records, for programs that make their own spans.
-
-    What is no ``traceparent`` by the W3C's rules is passed over.
 
     Returns:
         In the order of the records, the first 128 (``MAX_LINKS``).
     """
     found: list[trace.Link] = []
-    seen: set[bytes] = set()
-    for record in (record for each in records for record in each.headers):
-        parent = record.get("traceparent")
-        if parent is None or parent in seen or len(parent) > _LONGEST_TRACEPARENT:
+    seen: set[bytes | None] = {None}
+    for headers in (headers for each in records for headers in each.headers):
+        parent = headers.get("traceparent")
+        if parent in seen:
             continue
         seen.add(parent)
-        carrier = {name: record[name].decode("latin-1") for name in _W3C.fields if name in record}
-        # OpenTelemetry logs what it cannot read of a tracestate: no control characters into that log.
-        printable = {name: value for name, value in carrier.items() if value.isprintable()}
-        context = trace.get_current_span(_W3C.extract(printable, Context())).get_span_context()
-        if context.is_valid:
-            found.append(trace.Link(context))
+        sender = trace.get_current_span(context(headers)).get_span_context()
+        if sender.is_valid:
+            found.append(trace.Link(sender))
             if len(found) == MAX_LINKS:
                 break
     return found

@@ -221,6 +221,16 @@ def test_the_trace_state_travels_along() -> None:
     assert link.context == context
 
 
+def test_a_record_handled_alone_can_go_on_with_the_trace_of_its_sender(spans: InMemorySpanExporter) -> None:
+    context = tracing.context({"traceparent": PARENT % (1, 2), "unit": b"W"})
+    with tracing._tracer.start_as_current_span("handle", context=context):
+        pass
+    (span,) = spans.get_finished_spans()
+    assert span.parent is not None
+    assert (span.context.trace_id, span.parent.span_id) == (1, 2)
+    assert tracing.context({}) == tracing.context({"tracestate": b"a=1"}) == {}
+
+
 def test_a_trace_state_that_nobody_can_read_costs_only_itself(caplog: pytest.LogCaptureFixture) -> None:
     states = [b"\xff", b"a=1\nERROR forged", b"nothing", b"a=1,a=2"]
     parents = [PARENT % (number, 2) for number in range(1, 5)]

@@ -4,8 +4,6 @@ import asyncio
 import json
 from typing import Final
 
-from opentelemetry.context import Context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -14,7 +12,7 @@ from telemetry_broker.errors import InvalidArgumentError
 
 _MAX_PARTITION: Final = 2**32 - 2
 _BODY_SECONDS: Final = 30.0
-_W3C: Final = TraceContextTextMapPropagator()
+_TRACE_HEADERS: Final = ("traceparent", "tracestate")
 
 
 def text_parameter(request: Request, name: str) -> str:
@@ -47,8 +45,8 @@ def partition_parameter(request: Request) -> int | None:
 
 def trace_headers(request: Request) -> dict[str, bytes]:
     """What a record carries of the request's trace context: nothing where that is missing or malformed."""
-    given = {name: ",".join(request.headers.getlist(name)) for name in _W3C.fields if name in request.headers}
-    return tracing.headers(_W3C.extract(given, Context())) if given else {}
+    given = {name: ",".join(request.headers.getlist(name)).encode("latin-1") for name in _TRACE_HEADERS}
+    return tracing.headers(tracing.context(given))
 
 
 async def bounded_body(request: Request, limit: int) -> bytes:
