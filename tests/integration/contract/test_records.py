@@ -169,6 +169,14 @@ def test_send_many_gives_its_headers_to_each_record(broker: tb.Broker, keyed: bo
     assert sorted(received) == sorted(values)
 
 
+def test_send_many_with_headers_sends_what_is_more_than_a_batch_can_hold(broker: tb.Broker) -> None:
+    broker.create_topic("t", partitions=1)
+    values = [bytes([number]) * 600_000 for number in range(20)]
+    with broker.producer("t") as producer:
+        producer.send_many(values, headers={"unit": b"W"})
+    assert receive_all(broker, "t") == values
+
+
 def test_send_many_wants_a_key_for_each_value(broker: tb.Broker) -> None:
     broker.create_topic("t")
     with broker.producer("t") as producer, pytest.raises(tb.InvalidArgumentError, match="2 values and 1 keys"):
