@@ -14,9 +14,11 @@ import tomllib
 from pathlib import Path
 
 for file in ("pyproject.toml", "services/pyproject.toml"):
-    for requirement in tomllib.loads(Path(file).read_text())["project"]["dependencies"]:
-        if not requirement.startswith("telemetry-broker"):
-            print(requirement)
+    project = tomllib.loads(Path(file).read_text())["project"]
+    for requirements in (project["dependencies"], *project.get("optional-dependencies", {}).values()):
+        for requirement in requirements:
+            if not requirement.startswith("telemetry-broker"):
+                print(requirement)
 PYTHON
 "$python" -m pip install --quiet --disable-pip-version-check --upgrade pip
 "$python" -m pip install --quiet --disable-pip-version-check --group dev --group bench --requirement "$scratch/requirements.txt"

@@ -154,6 +154,11 @@ class Batch(Leased):
         super().__init__(delivery, lease)
         self._leases = leases
 
+    @property
+    def group(self) -> str:
+        """The group that has the lease."""
+        return self._leases.group
+
     def ack(self, offsets: Iterable[int] | None = None) -> int:
         """Marks records as handled: the group never gets them again, also after a restart of the broker.
 

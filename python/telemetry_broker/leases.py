@@ -73,11 +73,15 @@ class Lease:
 
 
 class LeaseBook:
-    """Every open lease of one consumer, and the calls that change them. Thread-safe; what calls need are ``Steps``."""
+    """Every open lease of one consumer, and the calls that change them. Thread-safe; what calls need are ``Steps``.
+
+    Attributes:
+        group: for whom.
+    """
 
     def __init__(self, topic: str, group: str, *, ordered: bool) -> None:
+        self.group = group
         self._topic = topic
-        self._group = group
         self._ordered = ordered
         self._lock = threading.Lock()
         self._open: dict[bytes, Lease] = {}
@@ -111,7 +115,7 @@ class LeaseBook:
         acked = 0
         stale: list[str] = []
         for chunk in _chunks(parts):
-            request = pb.AckRequest(topic=self._topic, group=self._group, leases=map(_encode, chunk))
+            request = pb.AckRequest(topic=self._topic, group=self.group, leases=map(_encode, chunk))
             response = pb.AckResponse.FromString((yield "Ack", request))
             acked += response.acked
             stale += self._settled(chunk, response.stale)
@@ -127,7 +131,7 @@ class LeaseBook:
         for chunk in _chunks(parts):
             request = pb.NackRequest(
                 topic=self._topic,
-                group=self._group,
+                group=self.group,
                 leases=map(_encode, chunk),
                 delay_ms=delay_ms,
                 dead_letter=dead_letter,
@@ -147,7 +151,7 @@ class LeaseBook:
         for chunk in _chunks((lease, None) for lease in leases):
             request = pb.ExtendRequest(
                 topic=self._topic,
-                group=self._group,
+                group=self.group,
                 leases=map(_encode, chunk),
                 visibility_timeout_ms=timeout_ms,
             )
@@ -206,10 +210,12 @@ class Leases:
     """The book of a synchronous consumer: its calls are made here and now. Thread-safe.
 
     Attributes:
+        group: for whom.
         call: makes them.
     """
 
     def __init__(self, transport: Transport, topic: str, group: str, *, ordered: bool) -> None:
+        self.group = group
         self.call = transport.call
         self._book = LeaseBook(topic, group, ordered=ordered)
 

@@ -11,6 +11,7 @@ from telemetry_broker import _core
 from telemetry_broker.outbox import Appended
 from telemetry_broker.producing import (
     ProducerSettings,
+    add_many,
     append_requests,
     bad_numbers,
     check_keys,
@@ -104,12 +105,19 @@ class Producer:
         """
         self.send(value, key, partition=partition, timestamp_ns=timestamp_ns, headers=headers)
 
-    def send_many(self, values: Sequence[Buffer], keys: Sequence[Buffer | None] | None = None) -> None:
+    def send_many(
+        self,
+        values: Sequence[Buffer],
+        keys: Sequence[Buffer | None] | None = None,
+        *,
+        headers: Mapping[str, bytes] | None = None,
+    ) -> None:
         """Puts records into the buffer: as ``send`` for each, but faster.
 
         Args:
             values: the payloads.
             keys: as many keys, or None for no key at all.
+            headers: of each record, as for ``send``.
 
         Raises:
             BrokerError: as ``send``; the records before the refused one were added.
@@ -120,7 +128,7 @@ class Producer:
             if self._outbox.halted:
                 self._sender.make_way(self._max_block)
             try:
-                start, full = self._buffer.send_many(values, keys, start)
+                start, full = add_many(self._buffer, values, keys, headers, start)
             finally:
                 self._sender.linger_on()
             if full >= 0:

@@ -10,9 +10,10 @@ import grpc
 import httpx
 import pyarrow as pa
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import telemetry_broker as tb
-from telemetry_broker import testing
+from telemetry_broker import testing, tracing
 from telemetry_broker.v1 import collector_pb2 as pb
 from telemetry_broker.v1.collector_pb2_grpc import CollectorServiceStub
 from telemetry_services.collector import Bounds, Collector
@@ -101,6 +102,24 @@ def test_records_are_stored_and_acked(broker: tb.Broker, tmp_path: Path) -> None
         status = running.collector.status
         assert (status.rows_stored, status.samples_stored, status.records_rejected) == (3, 3, 0)
     assert store.summary().samples == 3
+
+
+def test_a_commit_is_a_span_with_links_to_those_that_sent_its_records(
+    broker: tb.Broker, tmp_path: Path, spans: InMemorySpanExporter
+) -> None:
+    with broker.producer("telemetry") as producer:
+        for partition in (0, 1):
+            with tracing.send(producer) as headers:
+                producer.send(point(1, gpu=partition), partition=partition, headers=headers)
+    with Running(broker, RecordingStore(), tmp_path) as running:
+        running.stored(2)
+    finished = spans.get_finished_spans()
+    sent, processed = finished[:2], finished[2:]
+    assert {span.name for span in processed} == {"process telemetry"}
+    linked = [link.context.span_id for span in processed for link in span.links]
+    assert sorted(linked) == sorted(span.context.span_id for span in sent)
+    counts = [span.attributes["messaging.batch.message_count"] for span in processed if span.attributes]
+    assert sum(count for count in counts if isinstance(count, int)) == 2
 
 
 def test_a_record_that_cannot_be_decoded_goes_to_the_dead_letters_alone(broker: tb.Broker, tmp_path: Path) -> None:

@@ -121,6 +121,30 @@ def test_the_record_is_the_payload_of_a_json_object_or_the_body_as_it_came(
         assert client.read("t", 0).values == [value]
 
 
+def test_a_record_carries_the_trace_context_of_its_request_unless_that_is_malformed(broker: BrokerProcess) -> None:
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    carried = {"traceparent": parent.encode()}
+    cases: list[tuple[list[tuple[str, str]], dict[str, bytes]]] = [
+        ([], {}),
+        ([("traceparent", parent)], carried),
+        (
+            [("TraceParent", parent), ("tracestate", "a=1"), ("tracestate", "b=2")],
+            {**carried, "tracestate": b"a=1,b=2"},
+        ),
+        ([("tracestate", "a=1")], {}),
+        ([("traceparent", parent.upper()), ("tracestate", "a=1")], {}),
+        ([("traceparent", "ff" + parent[2:])], {}),
+        ([("traceparent", parent), ("traceparent", parent)], {}),
+        ([("traceparent", parent), ("tracestate", "not a list")], carried),
+    ]
+    url = f"http://{broker.http}/produce?topic=t&partition=0"
+    for given, _ in cases:
+        stored(httpx.post(url, content="x", headers=given, timeout=20))
+    with tb.connect(broker.url) as client:
+        read = [headers for records in client.read("t", 0) for headers in records.headers]
+    assert read == [expected for _, expected in cases]
+
+
 def test_topics_and_partitions_are_made_on_demand_up_to_a_bound(tmp_path: Path) -> None:
     environment = {"PARTITIONS_PER_TOPIC": "2", "TOPICS": "one:1"}
     with BrokerProcess(tmp_path, environment=environment) as broker:

@@ -24,6 +24,11 @@ class Batch(Leased):
         self._leases = leases
         self._caller = caller
 
+    @property
+    def group(self) -> str:
+        """The group that has the lease."""
+        return self._leases.group
+
     async def ack(self, offsets: Iterable[int] | None = None) -> int:
         """Marks records as handled: the group never gets them again, also after a restart of the broker.
 

@@ -12,6 +12,7 @@ from telemetry_broker.aio.transport import Transport, run
 from telemetry_broker.outbox import Appended, Outbox
 from telemetry_broker.producing import (
     ProducerSettings,
+    add_many,
     append_requests,
     bad_numbers,
     check_keys,
@@ -116,12 +117,19 @@ class Producer:
         elif full == -2 or not self._sender.watched:
             self._sender.linger_on()
 
-    async def send_many(self, values: Sequence[Buffer], keys: Sequence[Buffer | None] | None = None) -> None:
+    async def send_many(
+        self,
+        values: Sequence[Buffer],
+        keys: Sequence[Buffer | None] | None = None,
+        *,
+        headers: Mapping[str, bytes] | None = None,
+    ) -> None:
         """Puts records into the buffer: as ``send`` for each, but faster.
 
         Args:
             values: the payloads.
             keys: as many keys, or None for no key at all.
+            headers: of each record, as for ``send``.
 
         Raises:
             BrokerError: as ``send``; the records before the refused one were added.
@@ -133,7 +141,7 @@ class Producer:
             if self._outbox.halted:
                 await self._sender.make_way(self._max_block)
             try:
-                start, full = self._buffer.send_many(values, keys, start)
+                start, full = add_many(self._buffer, values, keys, headers, start)
             finally:
                 if not self._sender.watched:
                     self._sender.linger_on()

@@ -18,7 +18,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from telemetry_broker import Batch, Broker, Consumer, Offset, _core
+from telemetry_broker import Batch, Broker, Consumer, Offset, _core, tracing
 from telemetry_broker.errors import BrokerError, NotFoundError, StaleLeaseError
 from telemetry_services.collector.dead_letters import DeadLetters
 from telemetry_services.collector.pending import MEASUREMENT, Pending, Span
@@ -296,7 +296,7 @@ class Collector:
         if not self._end_commit() or not pending.records:
             return
         self._pending = self._new_pending()
-        self._committing = commits.submit(self._store_and_ack, consumer, pending)
+        self._committing = commits.submit(self._process, consumer, pending)
 
     def _end_commit(self) -> bool:
         """Waits for the commit under way; False when it found the store elsewhere, and all was taken back."""
@@ -310,6 +310,10 @@ class Collector:
             self._resync()
             return False
         return True
+
+    def _process(self, consumer: Consumer, pending: Pending) -> None:
+        with tracing.process(*(batch for span in pending.spans.values() for batch in span.batches)):
+            self._store_and_ack(consumer, pending)
 
     def _store_and_ack(self, consumer: Consumer, pending: Pending) -> None:
         columns = pending.builder.finish()

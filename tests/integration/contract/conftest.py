@@ -41,8 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leaves out the other face of each door."""
 
     def is_wanted(item: pytest.Item) -> bool:
-        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        face = DOORS.get(parameters.get("engine", ""))
+        parameters: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
+        face = DOORS.get(str(parameters.get("engine")))
         return face is None or parameters.get("connect") == face
 
     items[:] = [item for item in items if is_wanted(item)]

@@ -149,6 +149,34 @@ def test_send_many_is_send_for_each(broker: tb.Broker) -> None:
     assert all(numbers == sorted(numbers) for numbers in received.values())
 
 
+@pytest.mark.parametrize("keyed", [False, True])
+def test_send_many_gives_its_headers_to_each_record(broker: tb.Broker, keyed: bool) -> None:
+    broker.create_topic("t", partitions=4)
+    values = [b"%d" % number for number in range(5000)]
+    keys = [b"k%d" % (number % 7) for number in range(5000)] if keyed else None
+    with broker.producer("t", batch_bytes=10_000) as producer:
+        producer.send_many(values, keys, headers={"unit": b"W"})
+        producer.send_many([], headers={"unit": b"W"})
+        with pytest.raises(tb.InvalidArgumentError, match="header name"):
+            producer.send_many([b"refused"], headers={"": b""})
+    received: list[bytes] = []
+    with broker.consumer("t", "g") as consumer:
+        while batch := consumer.receive():
+            assert batch.headers == [{"unit": b"W"}] * len(batch)
+            assert all((key is not None) == keyed for key in batch.keys)
+            received += batch.values
+            batch.ack()
+    assert sorted(received) == sorted(values)
+
+
+def test_send_many_with_headers_sends_what_is_more_than_a_batch_can_hold(broker: tb.Broker) -> None:
+    broker.create_topic("t", partitions=1)
+    values = [bytes([number]) * 600_000 for number in range(20)]
+    with broker.producer("t") as producer:
+        producer.send_many(values, headers={"unit": b"W"})
+    assert receive_all(broker, "t") == values
+
+
 def test_send_many_wants_a_key_for_each_value(broker: tb.Broker) -> None:
     broker.create_topic("t")
     with broker.producer("t") as producer, pytest.raises(tb.InvalidArgumentError, match="2 values and 1 keys"):

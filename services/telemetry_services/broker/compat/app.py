@@ -29,6 +29,7 @@ from telemetry_services.broker.compat.requests import (
     partition_parameter,
     payload_of,
     text_parameter,
+    trace_headers,
 )
 from telemetry_services.broker.compat.sse import HEARTBEAT_SECONDS, EventStream
 from telemetry_services.security import Guard
@@ -96,7 +97,9 @@ class CompatibilityEndpoints:
         topic, partition = text_parameter(request, "topic"), partition_parameter(request)
         caller = self._admit(request, "Produce", topic)  # noqa: F841 (a call of its client until the end)
         value = payload_of(await bounded_body(request, MAX_BODY_BYTES))
-        message = pb.ProduceRequest(topic=topic, partition=partition, records=[pb.Record(value=value)])
+        headers = [pb.Header(name=name, value=content) for name, content in trace_headers(request).items()]
+        record = pb.Record(value=value, headers=headers)
+        message = pb.ProduceRequest(topic=topic, partition=partition, records=[record])
         encoded = message.SerializeToString()
         try:
             answer = await self._calls.call("Produce", encoded, topic)

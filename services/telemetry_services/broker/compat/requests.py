@@ -1,4 +1,4 @@
-"""What a request says: its parameters, and its body, which is bounded."""
+"""What a request says: its parameters, its trace context, and its body, which is bounded."""
 
 import asyncio
 import json
@@ -7,10 +7,12 @@ from typing import Final
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from telemetry_broker import tracing
 from telemetry_broker.errors import InvalidArgumentError
 
 _MAX_PARTITION: Final = 2**32 - 2
 _BODY_SECONDS: Final = 30.0
+_TRACE_HEADERS: Final = ("traceparent", "tracestate")
 
 
 def text_parameter(request: Request, name: str) -> str:
@@ -39,6 +41,12 @@ def partition_parameter(request: Request) -> int | None:
             f"partition is {value[:100]!r}: expected a whole number from 0; or leave it out, the broker chooses then"
         )
     return int(value)
+
+
+def trace_headers(request: Request) -> dict[str, bytes]:
+    """What a record carries of the request's trace context: nothing where that is missing or malformed."""
+    given = {name: ",".join(request.headers.getlist(name)).encode("latin-1") for name in _TRACE_HEADERS}
+    return tracing.headers(tracing.context(given))
 
 
 async def bounded_body(request: Request, limit: int) -> bytes:
