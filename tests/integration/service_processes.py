@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -59,6 +59,12 @@ class Service:
             match = self._find(pattern)
         assert match is not None, f"{self._arguments} printed nothing like {pattern!r}:\n{self.output}"
         return match
+
+    def wait_until(self, condition: Callable[[str], bool], timeout: float = PATIENCE) -> None:
+        """Waits until what it printed fulfils a condition; fails when the process ends before."""
+        with self._read:
+            self._read.wait_for(lambda: self._ended or condition("\n".join(self._lines)), timeout)
+            assert condition("\n".join(self._lines)), f"{self._arguments} printed something else:\n{self.output}"
 
     def _find(self, pattern: str) -> re.Match[str] | None:
         return next((match for line in self._lines if (match := re.search(pattern, line))), None)

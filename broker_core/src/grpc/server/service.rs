@@ -193,8 +193,8 @@ async fn unary(
         // Only what waits for records ends with its token: nothing was done yet.
         tokio::select! {
             biased;
-            answer = answer => answer,
             () = caller.changed() => Err(changed_error()),
+            answer = answer => answer,
         }
     } else {
         answer.await
