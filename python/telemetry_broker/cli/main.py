@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m telem
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        note(f"{prog}: {error}")
+        note(f"{prog}: {error.filename or 'standard input or output'}: {error.strerror or error}")
         return MISUSED
     return status
 
