@@ -188,7 +188,7 @@ def test_what_the_broker_does_not_store_is_told_with_its_lines_and_ends_the_read
 def test_a_second_ctrl_c_gives_up_what_a_broker_that_is_gone_does_not_take(tmp_path: Path) -> None:
     with BrokerProcess(tmp_path / "data") as server, tb.connect(server.url) as broker:
         broker.create_topic("t", partitions=1)
-        with Cli(server.url).begin("produce", "t", "--format", "json") as produce:
+        with Cli(server.url).begin("produce", "t", "--format", "json", "--json") as produce:
             produce.write('{"value": "a"}\n')
             with broker.consumer("t", "watch") as consumer:
                 assert consumer.receive(wait=PATIENCE).values == [b"a"]

@@ -51,12 +51,16 @@ compdef {function} {names}
 _FISH: Final = """\
 function {function}
     set -l words (commandline -opc) (commandline -ct)
-    $words[1..{first}] {complete} $words[(math {first} + 1)..-1] 2>/dev/null
+    set -l found ($words[1..{first}] {complete} $words[(math {first} + 1)..-1] 2>/dev/null)
+    if set -q found[1]
+        printf '%s\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
 end
 """
-_FISH_NAME: Final = """\
-complete -c {name} -n 'set -l words (commandline -opc); test "$words[2..{first}]" = "{module}"' -a '({function})'
-"""
+_FISH_NAME: Final = "complete -c {name} -f{condition} -a '({function})'\n"
+_FISH_CONDITION: Final = ' -n \'set -l words (commandline -opc); test "$words[2..{first}]" = "{module}"\''
 _SUMMARY: Final = "print a script that completes this command in a shell"
 _TEXT: Final = """Commands, options and their values are completed; topics and groups too, where TELEMETRY_BROKER or
 --broker says at which broker.
@@ -94,7 +98,9 @@ def _run(parsed: argparse.Namespace) -> int:
         case "zsh":
             script = _ZSH.format(**told)
         case _:
-            script = _FISH.format(**told) + "".join(_FISH_NAME.format(**told | {"name": name}) for name in names)
+            condition = _FISH_CONDITION.format(**told) if module else ""
+            script = _FISH.format(**told)
+            script += "".join(_FISH_NAME.format(**told | {"name": name, "condition": condition}) for name in names)
     line(script.rstrip())
     return 0
 

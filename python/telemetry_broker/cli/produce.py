@@ -88,7 +88,8 @@ class _Import:
         self._refused = 0
         self._line = 0
         self._flushed_line = 0
-        self._unflushed = 0
+        self._sent = 0
+        self._flushed = 0  # of those that were sent
         self._told_failed = 0
         # A batch that is given up is told at once: the next line may be long in coming.
         self._producer: Producer = broker.producer(
@@ -133,7 +134,7 @@ class _Import:
                 self._send_objects(group)
             else:
                 self._send_values(group)
-            if self._unflushed >= _WINDOW:
+            if self._sent - self._flushed >= _WINDOW:
                 self._flush()
             if self._producer.failed_records:
                 return
@@ -154,8 +155,8 @@ class _Import:
     def _send_values(self, group: Sequence[bytes | None]) -> None:
         small = [each for each in group if each is not None and len(each) <= _READ]
         if len(small) == len(group) and self._partition is None and not self._headers:
-            self._unflushed += len(small)
             self._producer.send_many(small, None if self._key is None else [self._key] * len(small))
+            self._sent += len(small)
             self._line += len(small)
             return
         for each in group:
@@ -166,7 +167,6 @@ class _Import:
         if record is None:
             self._refuse(f"it is longer than a record may be, {_MAX_RECORD:,} bytes with its key and headers")
             return
-        self._unflushed += 1
         try:
             self._producer.send(
                 record.value,
@@ -177,6 +177,8 @@ class _Import:
             )
         except InvalidArgumentError as error:
             self._refuse(str(error))
+        else:
+            self._sent += 1
 
     def _refuse(self, why: str) -> None:
         self._refused += 1
@@ -188,10 +190,12 @@ class _Import:
         failed = self._producer.failed_records
         if failed > self._told_failed:
             note(f"what was not stored is among the lines {self._flushed_line + 1:,} to {self._line:,}; reading ended")
-        self._flushed_line, self._unflushed, self._told_failed = self._line, 0, failed
+        self._flushed_line, self._flushed, self._told_failed = self._line, self._sent, failed
 
     def _tell(self) -> None:
-        stored, failed = self._producer.stored_records, self._producer.failed_records
+        stored = self._producer.stored_records
+        # A second Ctrl-C may have come where a record was in no book of the producer.
+        failed = max(self._producer.failed_records, self._sent - stored)
         if self._json:
             json_line({"topic": self._topic, "stored": stored, "refused": self._refused, "failed": failed})
         else:

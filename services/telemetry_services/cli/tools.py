@@ -10,24 +10,23 @@ from telemetry_broker import cli
 COMPLETE: Final = "__complete"
 
 
-class _Tool(click.Command):
-    """Hands its whole command line on."""
+class _Raw(click.Command):
+    """Gets its command line as it is: nothing of it is click's."""
 
-    def __init__(self, command: cli.Command) -> None:
-        super().__init__(
-            command.name,
-            callback=self._run,
-            params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
-            short_help=f"{command.summary[:1].upper()}{command.summary[1:]}.",
-            add_help_option=False,
-            context_settings={"ignore_unknown_options": True},
-        )
-
-    def _run(self, arguments: tuple[str, ...]) -> int:
-        return cli.main([self.name or "", *arguments], prog="telemetry")
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.params = {"words": tuple(args)}
+        return []
 
 
-TOOLS: Final[dict[str, click.Command]] = {command.name: _Tool(command) for command in cli.COMMANDS}
+def _tool(command: cli.Command) -> click.Command:
+    def run(words: tuple[str, ...]) -> int:
+        return cli.main([command.name, *words], prog="telemetry")
+
+    summary = f"{command.summary[:1].upper()}{command.summary[1:]}."
+    return _Raw(command.name, callback=run, short_help=summary)
+
+
+TOOLS: Final[dict[str, click.Command]] = {command.name: _tool(command) for command in cli.COMMANDS}
 
 
 def completing(group: click.Group) -> click.Command:
@@ -37,11 +36,11 @@ def completing(group: click.Group) -> click.Command:
         *before, last = words or ("",)
         if before and before[0] in TOOLS:
             return cli.main([COMPLETE, *words], prog="telemetry")
+        if before and before[0] not in group.list_commands(click.Context(group)):
+            return 0
         found: list[CompletionItem] = ShellComplete(group, {}, "telemetry", "").get_completions(list(before), last)
         for item in found:
             click.echo(f"{item.value}\t{item.help or ''}")
         return 0
 
-    words = click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)
-    settings = {"ignore_unknown_options": True}
-    return click.Command(COMPLETE, callback=run, params=[words], add_help_option=False, context_settings=settings)
+    return _Raw(COMPLETE, callback=run)
