@@ -53,7 +53,7 @@ function {function}
     set -l words (commandline -opc) (commandline -ct)
     set -l found ($words[1..{first}] {complete} $words[(math {first} + 1)..-1] 2>/dev/null)
     if set -q found[1]
-        printf '%s\n' $found
+        printf '%s\\n' $found
     else
         __fish_complete_path (commandline -ct)
     end

@@ -26,7 +26,7 @@ _BATCH: Final = 500
 _MAX_BYTES: Final = 1 << 20
 _ALL_PAGES_BYTES: Final = 64 << 20  # a page of each partition is held at a time
 _WRITE_BYTES: Final = 1 << 16
-_LOOK_EVERY: Final = 0.25
+_LOOK_EVERY: Final = 0.25  # seconds; one call for all partitions, for a Read can wait for one of them only
 _RECONNECT_TIMEOUT: Final = 120.0
 _LEASE_EXTENSION: Final = 600.0  # a pager may take its time
 
@@ -176,19 +176,18 @@ class _Look:
         ends = self._begin()
         outage = Outage(None, _RECONNECT_TIMEOUT)
         while True:
-            pause = _LOOK_EVERY
             try:
-                self._pass(ends)
+                written = self._pass(ends)
                 if not self._follow or self._left == 0:
                     return
                 ends = self._ends()
                 outage = Outage(None, _RECONNECT_TIMEOUT)
+                pause = 0.0 if written else _LOOK_EVERY
             except UnavailableError as error:
                 if not self._follow:
                     raise
                 pause = outage.pause(error)
-            if not any(self._is_behind(partition, end) for partition, end in ends.items()):
-                time.sleep(pause)
+            time.sleep(pause)
 
     def _begin(self) -> dict[int, int]:
         state = self._broker.describe_topic(self._topic)
@@ -224,15 +223,18 @@ class _Look:
         position = self._positions[partition]
         return not isinstance(position, Offset) or position.offset < end
 
-    def _pass(self, ends: dict[int, int]) -> None:
-        """Writes all records up to these ends."""
+    def _pass(self, ends: dict[int, int]) -> int:
+        """Writes all records up to these ends, and returns how many."""
+        written = 0
         behind = [partition for partition, end in ends.items() if self._is_behind(partition, end)]
         page_bytes = min(_MAX_BYTES, max(1, _ALL_PAGES_BYTES // max(1, len(behind))))
         merged = heapq.merge(*(self._read(partition, ends[partition], page_bytes) for partition in behind))
         for portion in _portions(shown for _, _, shown in islice(merged, self._left)):
             _write(portion)
+            written += len(portion)
             if self._left is not None:
                 self._left -= len(portion)
+        return written
 
     def _read(self, partition: int, end: int, page_bytes: int) -> Iterator[tuple[int, int, bytes]]:
         """Append time, partition, and what is written. A record is behind us once the next one is asked for."""

@@ -15,7 +15,7 @@ from telemetry_broker.errors import InvalidArgumentError
 
 _SUFFIX: Final = ".dlq"
 _PAGE: Final = 1000
-_VALUE_WIDTH: Final = 60
+_WIDTH: Final = 60
 
 
 def _add(dlq: Parser) -> None:
@@ -66,7 +66,8 @@ def _source(topic: str) -> str:
 
 
 def _list(parsed: argparse.Namespace) -> int:
-    letters: list[DeadLetter] = []
+    rows: list[tuple[str | int, ...]] = []
+    shown = 0
     start: tuple[int, int] | None = None
     with opened(parsed) as broker:
         while True:
@@ -75,40 +76,40 @@ def _list(parsed: argparse.Namespace) -> int:
                 partition=parsed.partition,
                 group=parsed.group,
                 start=start,
-                max_records=min(_PAGE, parsed.max_records - len(letters)),
+                max_records=min(_PAGE, parsed.max_records - shown),
             )
-            if parsed.json:
-                for letter in page:
+            shown += len(page)
+            for letter in page:
+                if parsed.json:
                     json_line(_letter_object(parsed.topic, letter))
-            letters += page
+                else:
+                    rows.append(_row(letter))
             start = page.next
-            if start is None or len(letters) >= parsed.max_records:
+            if start is None or shown >= parsed.max_records:
                 break
-    if letters and not parsed.json:
-        output.table(
-            (">PARTITION", ">OFFSET", "GROUP", ">ATTEMPTS", ">GIVEN UP", "REASON", "VALUE"),
-            [
-                (
-                    letter.partition,
-                    letter.offset,
-                    letter.group,
-                    letter.attempts,
-                    age(letter.time_ns),
-                    letter.reason,
-                    _shortened(letter.value),
-                )
-                for letter in letters
-            ],
-        )
+    if rows:
+        output.table((">PARTITION", ">OFFSET", "GROUP", ">ATTEMPTS", ">GIVEN UP", "REASON", "VALUE"), rows)
     if not parsed.json:
-        shown = f"{len(letters):,} of " if len(letters) != page.total else ""
-        note(f"{shown}{plural(page.total, 'dead letter')} in {parsed.topic}")
+        some = f"{shown:,} of " if shown != page.total else ""
+        note(f"{some}{plural(page.total, 'dead letter')} in {parsed.topic}")
     return 0
 
 
+def _row(letter: DeadLetter) -> tuple[str | int, ...]:
+    return (
+        letter.partition,
+        letter.offset,
+        letter.group,
+        letter.attempts,
+        age(letter.time_ns),
+        _shortened(letter.reason.encode()),
+        _shortened(letter.value),
+    )
+
+
 def _shortened(value: bytes) -> str:
-    text = safe_bytes(value[: 4 * _VALUE_WIDTH])
-    return text if len(text) <= _VALUE_WIDTH and len(value) <= 4 * _VALUE_WIDTH else f"{text[:_VALUE_WIDTH]}..."
+    text = safe_bytes(value[: 4 * _WIDTH])
+    return text if len(text) <= _WIDTH and len(value) <= 4 * _WIDTH else f"{text[:_WIDTH]}..."
 
 
 def _redrive(parsed: argparse.Namespace) -> int:

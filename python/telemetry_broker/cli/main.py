@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -67,9 +68,14 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m telem
     if sys.stdin is None or sys.stdout is None:  # the shell's `<&-` and `>&-`
         note(f"{prog}: standard input and output have to be open; use < /dev/null or > /dev/null")
         return MISUSED
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale that lacks a letter is no reason to fail
     try:
         with _ended_as_by_ctrl_c():
             parser = build_parser(prog)
+            if not words:
+                parser.print_help(sys.stderr)
+                return MISUSED
             if words[:1] == [completion.COMPLETE]:
                 status = completion.complete(parser, words[1:])
             else:
@@ -85,6 +91,9 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m telem
         # Whoever read has seen enough. The interpreter would complain when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except UnicodeEncodeError as error:
+        note(f"{prog}: {error.object!r} is no text in UTF-8; names and URLs have to be")
+        return MISUSED
     except OSError as error:
         note(f"{prog}: {error.filename or 'standard input or output'}: {error.strerror or error}")
         return MISUSED

@@ -93,7 +93,7 @@ def size(nbytes: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """The shortest text that says it exactly and that an option takes: ``500ms``, ``30s``, ``24h``."""
+    """The shortest text that says it exactly and that an option takes: ``500ms``, ``30s``, ``7d``."""
     milliseconds = round(seconds * 1000)
     for length, unit in _LENGTHS:
         if milliseconds and milliseconds % length == 0:

@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
     """Takes no abbreviations, which would change their meaning when an option is added."""
 
     def __init__(self, **options: Any) -> None:
-        # Not set default: argparse makes the parsers of subcommands with this class.
+        # Here, not where one is made: argparse itself makes those of the subcommands.
         options.setdefault("formatter_class", _Formatter)
         options.setdefault("allow_abbrev", False)
         super().__init__(**options)
