@@ -26,6 +26,8 @@ from telemetry_broker import aio
 from telemetry_broker._core import HashRing, __version__, partition_for_key
 from telemetry_broker.admin import (
     BrokerState,
+    DeadLetter,
+    DeadLetters,
     Durability,
     FullPolicy,
     Group,
@@ -78,6 +80,8 @@ __all__ = [
     "ConflictError",
     "Consumer",
     "CorruptError",
+    "DeadLetter",
+    "DeadLetters",
     "Durability",
     "FormatError",
     "FullError",

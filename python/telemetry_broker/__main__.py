@@ -2,7 +2,10 @@
 
 import sys
 
-from telemetry_broker.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from telemetry_broker.cli import main
+
+        sys.exit(main())
+    except KeyboardInterrupt:  # before the program was there to take it
+        sys.exit(130)

@@ -5,7 +5,7 @@ Durations are seconds, times nanoseconds since the epoch, sizes bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar, get_args
 
@@ -164,6 +164,53 @@ class BrokerState:
     """Of all topics."""
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that a group gave up, as it stands in the dead-letter topic."""
+
+    partition: int
+    """Of the dead-letter topic and of the topic it came from: they are the same."""
+    offset: int
+    """In the dead-letter topic."""
+    reason: str
+    """What the consumer said, or ``max attempts``."""
+    attempts: int
+    """How often it had been given out."""
+    group: str
+    """Who gave it up."""
+    origin_log_id: bytes
+    """16 bytes that name the log it came from."""
+    origin_offset: int
+    """Its offset there."""
+    time_ns: int
+    """When it was given up."""
+    value: bytes
+    key: bytes | None
+    headers: dict[str, bytes]
+    timestamp_ns: int
+    """The producer's own time; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetters:
+    """Dead letters of a topic that were not redriven, oldest first in each partition, and where to go on.
+
+    Iterating gives the letters.
+    """
+
+    letters: tuple[DeadLetter, ...]
+    total: int
+    """How many the topic has, whichever were asked for."""
+    next: tuple[int, int] | None
+    """Partition and offset to go on from, the next call's ``start``; None: these were the last."""
+
+    def __iter__(self) -> Iterator[DeadLetter]:
+        return iter(self.letters)
+
+    def __len__(self) -> int:
+        return len(self.letters)
+
+
 def encode_config(
     *,
     partitions: int | None,
@@ -282,3 +329,27 @@ def decode_broker(state: pb.DescribeBrokerResponse) -> BrokerState:
         draining=state.draining,
         partitions=state.partitions,
     )
+
+
+def decode_dead_letters(answer: pb.ListDeadLettersResponse) -> DeadLetters:
+    """The dead letters of a response."""
+    letters = [
+        DeadLetter(
+            partition=delivery.partition,
+            offset=offset,
+            reason=record.dead_letter.reason,
+            attempts=record.dead_letter.attempts,
+            group=record.dead_letter.group,
+            origin_log_id=record.dead_letter.log_id,
+            origin_offset=record.dead_letter.offset,
+            time_ns=record.dead_letter.time_ns,
+            value=record.value,
+            key=record.key if record.HasField("key") else None,
+            headers={header.name: header.value for header in record.headers},
+            timestamp_ns=record.timestamp_ns,
+        )
+        for delivery in answer.deliveries
+        for offset, record in enumerate(delivery.records, delivery.base_offset)
+    ]
+    following = (answer.next_partition, answer.next_offset) if answer.HasField("next_partition") else None
+    return DeadLetters(tuple(letters), answer.total, following)

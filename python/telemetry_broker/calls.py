@@ -8,6 +8,7 @@ from telemetry_broker import _core
 from telemetry_broker.admin import (
     MODES,
     BrokerState,
+    DeadLetters,
     Group,
     GroupPartition,
     GroupState,
@@ -15,6 +16,7 @@ from telemetry_broker.admin import (
     Topic,
     TopicState,
     decode_broker,
+    decode_dead_letters,
     decode_group,
     decode_group_partition,
     decode_partition,
@@ -22,7 +24,7 @@ from telemetry_broker.admin import (
 )
 from telemetry_broker.batch import Page, Records
 from telemetry_broker.errors import InvalidArgumentError
-from telemetry_broker.positions import Edge, Offset, Position, encode_position, unsigned
+from telemetry_broker.positions import Edge, Offset, Position, ascending_ranges, encode_position, unsigned
 from telemetry_broker.steps import Steps
 from telemetry_broker.v1 import broker_pb2 as pb
 
@@ -144,6 +146,39 @@ def read(topic: str, partition: int, start: Position, max_records: int, max_byte
         return Page(ranges, ranges[-1].end)
     end = pb.ReadResponse.FromString(answer)
     return Page((), Offset(end.log_id, end.next_offset))
+
+
+def dead_letters(
+    topic: str, partition: int | None, group: str | None, start: tuple[int, int] | None, max_records: int
+) -> Steps[DeadLetters]:
+    """Dead letters of a topic."""
+    from_partition, from_offset = (None, 0) if start is None else start
+    request = pb.ListDeadLettersRequest(
+        topic=topic,
+        partition=None if partition is None else unsigned("the partition", partition, bits=32),
+        group=group or "",
+        from_partition=None if from_partition is None else unsigned("start's partition", from_partition, bits=32),
+        from_offset=unsigned("start's offset", from_offset),
+        max_records=unsigned("max_records", max_records, bits=32),
+    )
+    return decode_dead_letters(pb.ListDeadLettersResponse.FromString((yield "ListDeadLetters", request)))
+
+
+def redrive(topic: str, partition: int | None, group: str | None, offsets: Iterable[int] | None) -> Steps[int]:
+    """Puts dead letters back."""
+    ranges = ascending_ranges(offsets or ())
+    if offsets is not None and not ranges:
+        return 0  # no range at all means every letter on the wire
+    request = pb.RedriveDeadLettersRequest(
+        topic=topic,
+        partition=None if partition is None else unsigned("the partition", partition, bits=32),
+        group=group or "",
+        ranges=[
+            pb.OffsetRange(start=unsigned("an offset", each.start), end=unsigned("an offset", each.stop))
+            for each in ranges
+        ],
+    )
+    return pb.RedriveDeadLettersResponse.FromString((yield "RedriveDeadLetters", request)).redriven
 
 
 def describe() -> Steps[BrokerState]:

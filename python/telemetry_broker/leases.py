@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from telemetry_broker import _core
 from telemetry_broker.errors import InvalidArgumentError, StaleLeaseError
+from telemetry_broker.positions import ascending_ranges
 from telemetry_broker.steps import Steps, run
 from telemetry_broker.transport import Transport
 from telemetry_broker.v1 import broker_pb2 as pb
@@ -58,18 +59,14 @@ class Lease:
 
     def ranges(self, offsets: Iterable[int]) -> list[range]:
         """Offsets as ascending ranges without gaps; refuses what is not in the lease."""
-        found: list[range] = []
-        for offset in sorted(set(offsets)):
+        chosen = set(offsets)
+        for offset in chosen:
             if offset not in self.offsets:
                 raise InvalidArgumentError(
                     f"{self.place}: offset {offset} is not in this batch, which holds "
                     f"{self.offsets.start} to {self.offsets.stop - 1}"
                 )
-            if found and found[-1].stop == offset:
-                found[-1] = range(found[-1].start, offset + 1)
-            else:
-                found.append(range(offset, offset + 1))
-        return found
+        return ascending_ranges(chosen)
 
 
 class LeaseBook:

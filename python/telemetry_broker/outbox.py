@@ -77,6 +77,7 @@ class Outbox:
         halted: a record must not be added before somebody looked why: there is an error to raise, a partition is
             stalled, the producer appends, was closed, or came through a fork.
         failed_records: records of batches that were given up.
+        stored_records: records that the broker answered for.
         batches: the unanswered batch of each partition.
         stalled: partitions whose next batch is full and waits for the one above.
     """
@@ -93,6 +94,7 @@ class Outbox:
         self.topic = topic
         self.producer = producer
         self.failed_records = 0
+        self.stored_records = 0
         self.batches: dict[int, SentBatch] = {}
         self.stalled: set[int] = set()
         self.error: BrokerError | None = None  # of a batch that nobody waits for; raised once
@@ -221,7 +223,10 @@ class Outbox:
     def settle(self, batch: SentBatch, outcome: Outcome) -> None:
         """Frees the partition. Not once closed: that has counted."""
         del self.batches[batch.partition]
-        if isinstance(outcome, BrokerError):
+        if isinstance(outcome, Appended):
+            # A batch that was sent comes back as a duplicate only where an earlier attempt had stored it.
+            self.stored_records += batch.count if batch.waiter is None else outcome.count
+        else:
             self.failed_records += batch.count
             if batch.waiter is None and self._on_error is None:
                 self.error = self.error or outcome

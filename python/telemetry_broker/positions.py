@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -93,6 +94,17 @@ def unsigned(what: str, value: int, bits: int = 64) -> int:
     if not 0 <= value < 1 << bits:
         raise InvalidArgumentError(f"{what} is {value}; give 0 to {(1 << bits) - 1}")
     return value
+
+
+def ascending_ranges(offsets: Iterable[int]) -> list[range]:
+    """Offsets as ascending ranges without gaps; repeated ones count once."""
+    found: list[range] = []
+    for offset in sorted(set(offsets)):
+        if found and found[-1].stop == offset:
+            found[-1] = range(found[-1].start, offset + 1)
+        else:
+            found.append(range(offset, offset + 1))
+    return found
 
 
 def milliseconds(what: str, seconds: float, *, least: float = 0.0, most: float = MAX_TIMEOUT) -> int:

@@ -1,7 +1,8 @@
-"""The examples of README and docs/library.md: they run as they are written, print what they say, and are well typed."""
+"""The examples of the README and two pages: they run as they are written, print what they say, and are well typed."""
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "library.md"]
 FOLDER = "/tmp/telemetry"
+
+
+COMMANDS = ROOT / "docs" / "cli.md"
+VARYING = [
+    (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "TIME"),
+    (re.compile(r" (now|\d+ (s|min) ago)$", re.MULTILINE), " AGE"),
+    (re.compile(r'(?<="broker_id": ")[0-9a-f]{16}|(?<="free_bytes": )\d+'), "VARIES"),
+    (re.compile(" +"), " "),
+]
 
 
 def examples(page: Path) -> str:
@@ -51,3 +61,36 @@ def test_the_examples_are_well_typed(tmp_path: Path) -> None:
         env={**os.environ, "MYPYPATH": str(ROOT / "python")},
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def settled(text: str) -> list[str]:
+    """The lines of an output without what differs from run to run."""
+    for pattern, name in VARYING:
+        text = pattern.sub(name, text)
+    return [line.strip() for line in text.splitlines()]
+
+
+@pytest.mark.timeout(300)
+def test_the_commands_run_as_written_and_print_what_they_say(tmp_path: Path) -> None:
+    blocks: list[str] = re.findall(r"```console\n(.*?)```", COMMANDS.read_text(encoding="utf-8"), re.DOTALL)
+    steps = [step.partition("\n") for step in re.split(r"^\$ ", "".join(blocks), flags=re.MULTILINE)[1:]]
+    mark = "-- the next command --"
+    python = shlex.quote(sys.executable)
+    script = ["shopt -s expand_aliases", f'python() {{ {python} -W error "$@"; }}']
+    for command, _, _ in steps:
+        script += [command, f"echo {shlex.quote(mark)}"]
+    ran = subprocess.run(
+        ["bash", "-c", "\n".join(script).replace(FOLDER, f"{tmp_path}/telemetry")],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+        timeout=300,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith("TELEMETRY_")},
+    )
+    printed = ran.stdout.replace(f"{tmp_path}/telemetry", FOLDER).split(f"{mark}\n")
+    assert [(command, settled(text)) for (command, _, _), text in zip(steps, printed, strict=False)] == [
+        (command, settled(text)) for command, _, text in steps
+    ]

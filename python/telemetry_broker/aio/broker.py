@@ -9,6 +9,7 @@ from typing import Self
 from telemetry_broker import calls
 from telemetry_broker.admin import (
     BrokerState,
+    DeadLetters,
     Durability,
     FullPolicy,
     Group,
@@ -329,6 +330,57 @@ class Broker:
             CorruptError: stored bytes are damaged there.
         """
         return await self._run(calls.read(topic, partition, start, max_records, max_bytes))
+
+    # Dead letters
+
+    async def dead_letters(
+        self,
+        topic: str,
+        *,
+        partition: int | None = None,
+        group: str | None = None,
+        start: tuple[int, int] | None = None,
+        max_records: int = 100,
+    ) -> DeadLetters:
+        """Looks at what the groups of a topic gave up, with the reason; nothing is leased.
+
+        Args:
+            topic: the topic, not its dead-letter topic.
+            partition: only this one; None: all.
+            group: only what this group gave up; None: all.
+            start: partition and offset to begin at, the ``next`` of the call before; None: at the oldest.
+            max_records: 1 to 10,000; fewer come where they are more than 1 MiB.
+
+        Raises:
+            NotFoundError: no such topic.
+        """
+        return await self._run(calls.dead_letters(topic, partition, group, start, max_records))
+
+    async def redrive(
+        self,
+        topic: str,
+        *,
+        partition: int | None = None,
+        group: str | None = None,
+        offsets: Iterable[int] | None = None,
+    ) -> int:
+        """Puts dead letters back to the end of their topic's partition, where every group gets them again.
+
+        Args:
+            topic: the topic, not its dead-letter topic.
+            partition: only this one's; None: all.
+            group: only what this group gave up; None: all.
+            offsets: only these of the dead-letter topic, which need their partition; None: all.
+
+        Returns:
+            How many were put back; each is put back once, whoever calls at the same time.
+
+        Raises:
+            NotFoundError: no such topic.
+            InvalidArgumentError: offsets without a partition.
+            FullError, UnavailableError: the broker takes no records now; what was not put back is kept.
+        """
+        return await self._run(calls.redrive(topic, partition, group, offsets))
 
     # The broker itself
 

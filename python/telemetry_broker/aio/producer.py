@@ -71,6 +71,11 @@ class Producer:
         return dict(self._sequences)
 
     @property
+    def stored_records(self) -> int:
+        """Records that are stored with the topic's durability."""
+        return self._outbox.stored_records
+
+    @property
     def failed_records(self) -> int:
         """Records that were sent and not stored, or of which nobody knows whether they are."""
         return self._outbox.failed_records

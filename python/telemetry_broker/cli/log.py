@@ -1,19 +1,24 @@
 """``log verify``, ``log repair`` and ``log dump``: looking after a folder that no broker has open."""
 
+from __future__ import annotations
+
 import argparse
-import base64
 import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from telemetry_broker import _core
+from telemetry_broker.cli import values
+from telemetry_broker.cli.output import json_bytes, json_line, line, rfc3339, safe, safe_bytes
+from telemetry_broker.cli.parser import REFUSED, Command, Parser, Run, add_action
 from telemetry_broker.errors import NotFoundError
 
-FOUND: Final = 1
+if TYPE_CHECKING:
+    from telemetry_broker.cli.parser import Actions
+
 _FINDING_FIELDS: Final = [
     "path",
     "topic",
@@ -52,53 +57,31 @@ _DUMP: Final = """Print frames and records as they stand in the segments.
 Exit status: 0 all frames shown are whole, 1 there is damage between them, 2 the folder could not be looked at."""
 
 
-def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the command to the program."""
-    summary = "verify, repair or dump a broker's folder that no broker has open"
-    log = commands.add_parser("log", help=summary, description=f"{summary.capitalize()}.")
-    actions = log.add_subparsers(title="actions", required=True, metavar="ACTION")
+def _add_actions(log: Parser) -> None:
+    actions = log.actions()
     _add(actions, "verify", "list what is wrong, and change nothing", _VERIFY, _verify)
     _add(actions, "repair", "mend what verify finds", _REPAIR, _repair)
     dump = _add(actions, "dump", "print frames and records", _DUMP, _dump)
-    dump.add_argument("--from", dest="start", type=_offset, default=0, metavar="OFFSET", help="first offset; default 0")
     dump.add_argument(
-        "--to", dest="end", type=_offset, metavar="OFFSET", help="behind the last offset; default the end"
+        "--from", dest="start", type=values.offset, default=0, metavar="OFFSET", help="first offset; default 0"
+    )
+    dump.add_argument(
+        "--to", dest="end", type=values.offset, metavar="OFFSET", help="behind the last offset; default the end"
     )
     dump.add_argument("--frames", action="store_true", help="frames only, no records")
     dump.add_argument("--values", action="store_true", help="values too, not only their sizes")
 
 
-def _add(
-    actions: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    summary: str,
-    text: str,
-    run: Callable[[argparse.Namespace], int],
-) -> argparse.ArgumentParser:
-    parser = actions.add_parser(
-        name, help=summary, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+COMMAND: Final = Command("log", "verify, repair or dump a broker's folder that no broker has open", _add_actions)
+
+
+def _add(actions: Actions, name: str, summary: str, text: str, run: Run) -> Parser:
+    parser = add_action(actions, name, summary, run, text=text)
     parser.add_argument("dir", type=Path, metavar="DIR", help="the broker's folder")
     parser.add_argument("--topic", help="only this topic")
-    parser.add_argument("--partition", type=_partition, metavar="N", help="only this partition")
+    parser.add_argument("--partition", type=values.number, metavar="N", help="only this partition")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.set_defaults(run=run)
     return parser
-
-
-def _bounded(text: str, bits: int) -> int:
-    number = int(text)
-    if not 0 <= number < 1 << bits:
-        raise argparse.ArgumentTypeError(f"{text} is not 0 to {(1 << bits) - 1}")
-    return number
-
-
-def _offset(text: str) -> int:
-    return _bounded(text, 64)
-
-
-def _partition(text: str) -> int:
-    return _bounded(text, 32)
 
 
 class _Progress:
@@ -123,13 +106,13 @@ class _Progress:
 def _verify(parsed: argparse.Namespace) -> int:
     findings = _look(parsed, "verify", _core.log_verify)
     _report(parsed, findings)
-    return FOUND if findings else 0
+    return REFUSED if findings else 0
 
 
 def _repair(parsed: argparse.Namespace) -> int:
     findings = _look(parsed, "repair", _core.log_repair)
     _report(parsed, findings)
-    return FOUND if any(not finding.mended for finding in findings) else 0
+    return REFUSED if any(not finding.mended for finding in findings) else 0
 
 
 def _look(
@@ -146,24 +129,20 @@ def _fields(shown: object, names: list[str]) -> dict[str, Any]:
     return {name: getattr(shown, name) for name in names}
 
 
-def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
-
-
 def _report(parsed: argparse.Namespace, findings: list[_core.LogFinding]) -> None:
     if parsed.json:
         for finding in findings:
-            _print(json.dumps(_fields(finding, _FINDING_FIELDS)))
+            json_line(_fields(finding, _FINDING_FIELDS))
         return
     for finding in findings:
-        for line in _finding_lines(finding):
-            _print(line)
+        for each in _finding_lines(finding):
+            line(safe(each))
     left = sum(not finding.mended for finding in findings)
     mended = len(findings) - left
     if not findings:
-        _print(f"{parsed.dir}: nothing is wrong")
+        line(f"{parsed.dir}: nothing is wrong")
     else:
-        _print(f"{parsed.dir}: {len(findings)} found" + (f", {mended} mended, {left} left to do" if mended else ""))
+        line(f"{parsed.dir}: {len(findings)} found" + (f", {mended} mended, {left} left to do" if mended else ""))
 
 
 def _finding_lines(finding: _core.LogFinding) -> Iterator[str]:
@@ -186,10 +165,10 @@ def _dump(parsed: argparse.Namespace) -> int:
             with closing(_core.LogDump(parsed.dir, topic, partition, start=parsed.start, end=parsed.end)) as dump:
                 for batch in dump:
                     for shown in batch:
-                        for line in lines(topic, partition, shown, parsed):
-                            _print(line)
+                        for each in lines(topic, partition, shown, parsed):
+                            line(safe(each))
                         if isinstance(shown, _core.LogFinding):
-                            status = FOUND
+                            status = REFUSED
                         else:
                             done += shown.nbytes
                     if not sys.stdout.isatty():  # on a terminal the lines themselves show how far it is
@@ -235,23 +214,13 @@ def _json_lines(
             record = {
                 "offset": offset,
                 "timestamp_ns": timestamp_ns,
-                "key": _json_bytes(key),
+                "key": json_bytes(key),
                 "value_bytes": value_bytes,
             }
             if parsed.values:
-                record["value"] = _json_bytes(value)
+                record["value"] = json_bytes(value)
             frame["records"].append(record)
     yield json.dumps(frame)
-
-
-def _json_bytes(value: bytes | None) -> str | dict[str, str] | None:
-    """Text as it is, other bytes as ``{"base64": ...}``."""
-    if value is None:
-        return None
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(value).decode()}
 
 
 def _text_lines(
@@ -267,29 +236,16 @@ def _text_lines(
     if shown.producer_id:
         parts.append(f"producer {shown.producer_id:016x} sequence {shown.sequence}")
     where = f"{topic}/{partition} {Path(shown.segment).name} byte {shown.position}"
-    yield f"{where}: {', '.join(parts)}, {shown.nbytes} bytes, appended {_time(shown.append_ns)}"
+    yield f"{where}: {', '.join(parts)}, {shown.nbytes} bytes, appended {rfc3339(shown.append_ns)}"
     if parsed.frames:
         return
     for offset, timestamp_ns, key, value, value_bytes in shown.records(parsed.values):
         record = [f"  {offset}"]
         if timestamp_ns:
-            record.append(_time(timestamp_ns))
+            record.append(rfc3339(timestamp_ns))
         if key is not None:
-            record.append(f"key {_text(key)}")
+            record.append(f"key {safe_bytes(key)}")
         record.append(f"{value_bytes} bytes")
         if value is not None:
-            record.append(_text(value))
+            record.append(safe_bytes(value))
         yield "  ".join(record)
-
-
-def _text(value: bytes) -> str:
-    """On one line of a terminal, whatever the bytes are."""
-    return value.decode(errors="backslashreplace").encode("unicode_escape").decode()
-
-
-def _time(ns: int) -> str:
-    seconds, fraction = divmod(ns, 1_000_000_000)
-    try:
-        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
-    except (ValueError, OverflowError, OSError):
-        return f"{ns} ns"

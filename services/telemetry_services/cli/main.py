@@ -9,7 +9,7 @@ import click
 
 from telemetry_services import __version__
 from telemetry_services.cli.commands import COMMANDS
-from telemetry_services.cli.tools import TOOLS
+from telemetry_services.cli.tools import COMPLETE, TOOLS, completing
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,9 @@ Try it, nothing needs to be set up:
   telemetry up            everything in one process, streaming a sample dump
   telemetry up --once     the same, ending when the dump is stored
 
-Every option is also an environment variable (shown in brackets) and a line in the TOML file given to --config.
-A flag wins over the variable, the variable over the file.
+Every option of a service is also an environment variable (shown in brackets) and a line in the TOML file given to
+--config. A flag wins over the variable, the variable over the file. Which broker a tool works on, --broker or the
+variable TELEMETRY_BROKER says.
 """
 
 
@@ -34,6 +35,8 @@ class _Commands(click.Group):
         return [*COMMANDS, *TOOLS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name == COMPLETE:
+            return completing(self)
         command = COMMANDS.get(cmd_name)
         return command.build(cmd_name) if command else TOOLS.get(cmd_name)
 

@@ -3,22 +3,46 @@
 from typing import Final
 
 import click
+from click.shell_completion import CompletionItem, ShellComplete
 
+from telemetry_broker import cli
 from telemetry_services.cli.config_check import config
 
-
-@click.command(
-    "log",
-    short_help="Verify, repair or dump a broker's folder.",
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True},
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def log(arguments: tuple[str, ...]) -> int:
-    """Hands everything on: options, help and exit status are the library's."""
-    from telemetry_broker.cli import main
-
-    return main(["log", *arguments], prog="telemetry")
+COMPLETE: Final = "__complete"
 
 
-TOOLS: Final[dict[str, click.Command]] = {"config": config, "log": log}
+class _Raw(click.Command):
+    """Gets its command line as it is: nothing of it is click's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.params = {"words": tuple(args)}
+        return []
+
+
+def _tool(command: cli.Command) -> click.Command:
+    def run(words: tuple[str, ...]) -> int:
+        return cli.main([command.name, *words], prog="telemetry")
+
+    summary = f"{command.summary[:1].upper()}{command.summary[1:]}."
+    return _Raw(command.name, callback=run, short_help=summary)
+
+
+_LIBRARY: Final[dict[str, click.Command]] = {command.name: _tool(command) for command in cli.COMMANDS}
+TOOLS: Final[dict[str, click.Command]] = {"config": config, **_LIBRARY}
+
+
+def completing(group: click.Group) -> click.Command:
+    """The command that the scripts of ``completion`` ask what a word can become; see ``telemetry_broker.cli``."""
+
+    def run(words: tuple[str, ...]) -> int:
+        *before, last = words or ("",)
+        if before and before[0] in _LIBRARY:
+            return cli.main([COMPLETE, *words], prog="telemetry")
+        if before and before[0] not in group.list_commands(click.Context(group)):
+            return 0
+        found: list[CompletionItem] = ShellComplete(group, {}, "telemetry", "").get_completions(list(before), last)
+        for item in found:
+            click.echo(f"{item.value}\t{item.help or ''}")
+        return 0
+
+    return _Raw(COMPLETE, callback=run)
