@@ -29,6 +29,12 @@ class Client:
     generation: int = 1
     """Of its token."""
 
+    @classmethod
+    def of_role(cls, name: str, role: str, *topics: str) -> Client:
+        """A client with one role."""
+        roles = {each: topics if each == role else () for each in ROLES}
+        return cls(name, roles["produce"], roles["consume"], roles["admin"])
+
     @property
     def token(self) -> str:
         return f"{self.name}-token-of-generation-{self.generation}"
@@ -67,9 +73,9 @@ def guarded_broker(folder: Path, *clients: Client, arguments: Sequence[object] =
         yield process
 
 
-def shown(token: str | None) -> list[tuple[str, str]]:
+def shown(token: str | None) -> tuple[tuple[str, str | bytes], ...]:
     """A call's metadata with a token."""
-    return [] if token is None else [("authorization", f"Bearer {token}")]
+    return () if token is None else (("authorization", f"Bearer {token}"),)
 
 
 def status_of_call(channel: grpc.Channel, path: str, request: bytes, token: str | None) -> grpc.StatusCode:

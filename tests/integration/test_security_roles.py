@@ -17,7 +17,7 @@ import telemetry_broker as tb
 from telemetry_broker import _core
 from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_broker.v1 import collector_pb2
-from tests.integration.guarded import ROLES, ROOT, Client, guarded_broker, status_of_call
+from tests.integration.guarded import ROLES, ROOT, Client, guarded_broker, shown, status_of_call
 from tests.integration.service_processes import BrokerProcess, Service
 
 SERVICES = [
@@ -28,8 +28,8 @@ METHODS = [method for service in SERVICES for method in service.methods]
 REFUSED = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}
 
 NOBODY = Client("nobody")
-ONE_ROLE = {role: Client(role, **{role: ["t"]}) for role in ROLES}
-EVERYWHERE = {role: Client(f"{role}-everywhere", **{role: ["*"]}) for role in ROLES}
+ONE_ROLE = {role: Client.of_role(role, role, "t") for role in ROLES}
+EVERYWHERE = {role: Client.of_role(f"{role}-everywhere", role, "*") for role in ROLES}
 ELSEWHERE = Client("elsewhere", ["other"], ["other*"], ["t2"])
 EVERYBODY = [ROOT, NOBODY, ELSEWHERE, *ONE_ROLE.values(), *EVERYWHERE.values()]
 
@@ -121,7 +121,7 @@ def test_a_produce_stream_answers_each_message_by_its_own_topic(channel: grpc.Ch
     )
     topics = ["t", "other", "t"]
     requests = [pb.ProduceStreamRequest(produce=pb.ProduceRequest(topic=topic)).SerializeToString() for topic in topics]
-    answers = call(iter(requests), metadata=[("authorization", f"Bearer {client.token}")], timeout=10)
+    answers = call(iter(requests), metadata=shown(client.token), timeout=10)
     refused = [pb.ProduceStreamResponse.FromString(answer).error.code == "auth.denied" for answer in answers]
     assert refused == [not {topic, "*"} & set(client.produce) for topic in topics]
 
@@ -205,7 +205,7 @@ def test_a_lease_of_another_topic_is_of_no_use(broker: BrokerProcess) -> None:
                 unary: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
                     f"/{SERVICES[0].full_name}/{method}"
                 )
-                return unary(request, metadata=[("authorization", f"Bearer {token}")], timeout=10)
+                return unary(request, metadata=shown(token), timeout=10)
 
             lease = pb.ReceiveResponse.FromString(call("Receive", receive.SerializeToString(), ROOT.token))
             lease_id = lease.deliveries[0].lease_id

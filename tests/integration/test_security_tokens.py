@@ -63,7 +63,9 @@ def test_open_streams_and_waits_end_with_their_token(tmp_path: Path) -> None:
             channel = stack.enter_context(grpc.insecure_channel(broker.grpc))
 
             def open_stream(method: str, client: Client, request: Any) -> Any:
-                call = channel.stream_stream(f"/telemetry_broker.v1.BrokerService/{method}")
+                call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+                    f"/telemetry_broker.v1.BrokerService/{method}"
+                )
 
                 def requests() -> Any:
                     yield request.SerializeToString()
@@ -78,7 +80,9 @@ def test_open_streams_and_waits_end_with_their_token(tmp_path: Path) -> None:
             assert next(producing)
             consuming = open_stream("Consume", COLLECTOR, pb.ConsumeRequest(start=start))
             assert next(consuming)
-            unary = channel.unary_unary("/telemetry_broker.v1.BrokerService/Receive")
+            unary: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+                "/telemetry_broker.v1.BrokerService/Receive"
+            )
             waiting = unary.future(receive.SerializeToString(), metadata=shown(COLLECTOR.token), timeout=TIMEOUT)
             # Another role is another grant: a stream goes on under the one it began with, or not at all.
             change_tokens(broker, tokens, ROOT, Client("collector", admin=["t"]))
@@ -277,7 +281,9 @@ def test_a_client_may_have_so_many_calls_under_way_and_others_are_served(tmp_pat
     with guarded_broker(tmp_path, ROOT, greedy, arguments=arguments) as broker:
         receive = pb.ReceiveRequest(topic="t", group="g", consumer="c", wait_ms=60_000).SerializeToString()
         with grpc.insecure_channel(broker.grpc) as channel:
-            unary = channel.unary_unary("/telemetry_broker.v1.BrokerService/Receive")
+            unary: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+                "/telemetry_broker.v1.BrokerService/Receive"
+            )
             waiting = [unary.future(receive, metadata=shown(greedy.token), timeout=TIMEOUT) for _ in range(4)]
             first = threading.Event()
             for call in waiting:
