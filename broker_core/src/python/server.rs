@@ -46,4 +46,9 @@ impl PyGrpcServer {
     fn active(&self) -> usize {
         self.0.active()
     }
+
+    #[getter]
+    fn connections(&self) -> usize {
+        self.0.connections()
+    }
 }

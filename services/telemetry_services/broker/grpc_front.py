@@ -53,6 +53,11 @@ class GrpcFront:
         """Calls of BrokerService under way."""
         return self._core.active
 
+    @property
+    def connections(self) -> int:
+        """Connections of clients that are open."""
+        return self._core.connections
+
     def listen(self, host: str, port: int) -> str:
         """Binds the port, 0 for a free one, and returns `host:port`.
 

@@ -6,7 +6,6 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 
@@ -23,6 +22,7 @@ from telemetry_services.serving.grpc_server import GrpcServer
 from telemetry_services.serving.http_server import Health, HttpServer, side_port_routes
 from telemetry_services.serving.sockets import listen
 from telemetry_services.store import Store, open_store
+from telemetry_services.text import shown_url
 
 log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 1.0
@@ -48,12 +48,6 @@ def make_collector(
     )
 
 
-def shown_url(url: str) -> str:
-    """A URL without user, password and query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
 async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
     """Collects until `stopping` is set, then commits and acks what it holds; returns the exit status."""
     listener = listen(settings.host, settings.port, variable="PORT", flag="--port")
@@ -77,7 +71,7 @@ async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
             extra={
                 "grpc": grpc_address,
                 "http": http.address,
-                "broker": settings.broker,
+                "broker": shown_url(settings.broker),
                 "topic": settings.msg_queue_topic,
                 "group": settings.msg_queue_group,
                 "consumer": collector.name,

@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::service::Service;
+use super::service::{Active, Service};
 use super::stopped;
 use crate::grpc::FRAME_BYTES;
 
@@ -95,6 +95,7 @@ impl Accepting {
 
     /// Serves one connection to its end.
     async fn serve(mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let _open = Active::of(&self.service.connections);
         let heard = Arc::new(AtomicUsize::new(0));
         let stream = TokioIo::new(Counted { stream, read: heard.clone() });
         let service = self.service.clone();

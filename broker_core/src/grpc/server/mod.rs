@@ -67,6 +67,7 @@ impl Server {
             calls: Arc::new(Calls::new(broker, stopping)),
             forward: forward_to.map(Forward::new),
             active: Arc::default(),
+            connections: Arc::default(),
         };
         let (serving, served) = mpsc::channel(1);
         Ok(Self {
@@ -132,6 +133,11 @@ impl Server {
     /// Calls of `BrokerService` under way.
     pub fn active(&self) -> usize {
         self.service.active.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.service.connections.load(Ordering::Relaxed)
     }
 }
 

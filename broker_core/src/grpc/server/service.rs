@@ -41,6 +41,8 @@ pub(super) struct Service {
     pub forward: Option<Forward>,
     /// Calls of `BrokerService` under way.
     pub active: Arc<AtomicUsize>,
+    /// Connections that are open.
+    pub connections: Arc<AtomicUsize>,
 }
 
 impl Service {
@@ -76,10 +78,12 @@ impl Service {
 }
 
 /// Counts one call while it lives.
-struct Active(Arc<AtomicUsize>);
+/// One of those that are counted, while it lives.
+pub(super) struct Active(Arc<AtomicUsize>);
 
 impl Active {
-    fn of(count: &Arc<AtomicUsize>) -> Self {
+    /// Counts one more.
+    pub(super) fn of(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count.clone())
     }
