@@ -40,7 +40,7 @@ class ServiceCommand:
             from telemetry_services.observability.logs import configure_logging
 
             settings = config.load(model, {name: value for name, value in flags.items() if value})
-            configure_logging(name, settings.log_level, settings.log_format)
+            configure_logging(name, settings.log_level, settings.log_format, config.secrets_of(settings))
             for remark in config.remarks(settings):
                 log.info("%s", remark)
             keep_freed_memory()

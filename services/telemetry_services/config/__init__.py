@@ -5,7 +5,7 @@
 ``describe`` lists what a model has: the command line's options come from it, and so can a reference page.
 """
 
-from telemetry_services.config.loading import load, remarks
+from telemetry_services.config.loading import load, remarks, secrets_of
 from telemetry_services.config.models import (
     ApiSettings,
     BrokerSettings,
@@ -27,4 +27,5 @@ __all__ = [
     "describe",
     "load",
     "remarks",
+    "secrets_of",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from telemetry_services.config.models import (
     ApiSettings,
@@ -75,6 +75,11 @@ def remarks(settings: ServiceSettings) -> list[str]:
     if isinstance(settings, ClientSettings) and "use_http_queue" in settings.model_fields_set:
         return [f"USE_HTTP_QUEUE is accepted and changes nothing: records travel over gRPC, to {settings.broker}"]
     return []
+
+
+def secrets_of(settings: ServiceSettings) -> list[str]:
+    """The secrets that were given."""
+    return [value.get_secret_value() for _, value in settings if isinstance(value, SecretStr)]
 
 
 def is_loopback(host: str) -> bool:
