@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,14 @@ def targets(tmp_path: Path) -> Iterator[dict[str, str]]:
             httpx.get(f"http://{broker.http}/topics")
             ask_api(targets["api"])
             yield targets
+
+
+def test_prometheus_lint_finds_nothing(targets: dict[str, str]) -> None:
+    promtool = require_tool("promtool", "apt-get install -y prometheus")
+    for address in targets.values():
+        page = httpx.get(f"http://{address}/metrics").content
+        checked = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, check=False)
+        assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
 def test_prometheus_has_every_metric_of_every_service(program: str, targets: dict[str, str], tmp_path: Path) -> None:

@@ -273,8 +273,11 @@ impl Segment {
     /// [`INDEX_STEP`], and between two of them offsets are taken to have come evenly. None where no such record is here.
     pub fn append_ns_near(&self, offset: u64) -> Option<i64> {
         let behind = self.index.partition_point(|entry| entry.offset <= offset).max(1);
-        let before = self.index.get(behind - 1).filter(|_| offset < self.end)?;
+        let before = self.index.get(behind - 1)?;
         let offset = offset.max(before.offset);
+        if offset >= self.end {
+            return None;
+        }
         let after =
             self.index.get(behind).map_or((self.end, self.last_append_ns), |entry| (entry.offset, entry.append_ns));
         let share = (offset - before.offset) as f64 / (after.0 - before.offset) as f64;

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::broker::MAX_TOPICS;
+use crate::broker::topic::MAX_GROUPS;
 use crate::log::Durability;
 
 /// A number that only rises.
@@ -68,7 +70,7 @@ pub struct TopicCounts {
 impl TopicCounts {
     /// The counts of a group.
     pub fn group(&self, name: &str) -> Arc<GroupCounts> {
-        self.groups.of(name, 2 * super::super::topic::MAX_GROUPS, GroupCounts::default)
+        self.groups.of(name, 2 * MAX_GROUPS, GroupCounts::default)
     }
 }
 
@@ -84,7 +86,7 @@ impl Counts {
     /// The counts of a topic.
     pub fn topic(&self, name: &str) -> Arc<TopicCounts> {
         let make = || TopicCounts { syncs: self.syncs.clone(), ..TopicCounts::default() };
-        self.topics.of(name, 2 * super::super::MAX_TOPICS, make)
+        self.topics.of(name, 2 * MAX_TOPICS, make)
     }
 }
 

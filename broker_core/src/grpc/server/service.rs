@@ -77,8 +77,7 @@ impl Service {
     }
 }
 
-/// Counts one call while it lives.
-/// One of those that are counted, while it lives.
+/// A call or a connection, which counts while it lives.
 pub(super) struct Active(Arc<AtomicUsize>);
 
 impl Active {
