@@ -31,7 +31,7 @@ def why_unreadable(store: Store) -> str:
 
 def _why_unready(store: Store, publisher: Publisher, broker: str) -> str:
     refusal = publisher.why_unready()
-    BROKER_HEALTH.labels("api", broker).set(0 if refusal else 1)
+    BROKER_HEALTH.labels("api", shown_url(broker)).set(0 if refusal else 1)
     return why_unreadable(store) or refusal
 
 

@@ -102,7 +102,7 @@ async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
 
 
 def _why_unready(broker: tb.Broker, collector: Collector) -> str:
-    healthy = BROKER_HEALTH.labels("collector", broker.url)
+    healthy = BROKER_HEALTH.labels("collector", shown_url(broker.url))
     try:
         broker.describe()
     except BrokerError as error:

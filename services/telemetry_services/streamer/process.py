@@ -92,7 +92,7 @@ def _stream(settings: StreamerSettings, path: Path, note: Any, stop: threading.E
         loop=settings.csv_loop,
         again=settings.csv_again,
     )
-    healthy = BROKER_HEALTH.labels("streamer", settings.broker)
+    healthy = BROKER_HEALTH.labels("streamer", shown_url(settings.broker))
 
     def note_answered(progress: Progress) -> None:
         healthy.set(1)
