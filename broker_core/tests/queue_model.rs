@@ -169,7 +169,9 @@ fn same(settled: &Settled, (ours, stale, either): &(Vec<u64>, Vec<u64>, Vec<u64>
 fn lag(queue: &Queue, end: u64) -> u64 {
     let progress = queue.progress();
     let open = progress.open.into_iter().map(|given| given.range).chain(std::iter::once(progress.next..end));
-    open.map(|range| range.end.min(end).saturating_sub(range.start)).sum()
+    let lag = open.map(|range| range.end.min(end).saturating_sub(range.start)).sum();
+    assert_eq!(queue.open() + (end - queue.next()), lag, "counted as it goes, it is the same");
+    lag
 }
 
 proptest! {
@@ -381,8 +383,26 @@ proptest! {
             prop_assert_eq!(queue.floor(), floor);
             prop_assert_eq!(queue.next(), next);
             prop_assert_eq!(lag(&queue, end), end - floor);
+            let open = |(lease, ..): &(Given, u64, u8)| lease.range.end - lease.range.start.max(floor);
+            prop_assert_eq!(queue.in_flight(), (flying.len() as u64, flying.iter().map(open).sum()));
         }
     }
+}
+
+#[test]
+fn what_is_in_flight_of_an_ordered_group_follows_partial_acks_and_nacks() {
+    let mut queue = Queue::new(Mode::Ordered, &Default::default(), 10);
+    let first = queue.grant(&consumer(0), 0..5, 100);
+    let second = queue.grant(&consumer(0), 5..10, 100);
+    assert_eq!(queue.in_flight(), (2, 10));
+    queue.ack(first, 0..2, 10);
+    assert_eq!(queue.in_flight(), (2, 8));
+    queue.nack(second, 7..10, 0);
+    assert_eq!(queue.in_flight(), (2, 5));
+    queue.nack(first, 3..5, 0);
+    assert_eq!(queue.in_flight(), (1, 1));
+    queue.release("consumer-0");
+    assert_eq!(queue.in_flight(), (0, 0));
 }
 
 #[test]

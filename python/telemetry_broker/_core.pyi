@@ -114,8 +114,14 @@ class Broker:
         """Wake-ups for one topic, existing or not, or for all."""
     def release(self, topic: str, group: str, consumer: str) -> None:
         """Gives back at once every lease of a consumer, as when its stream died. Unknown names are fine."""
-    def metrics(self) -> list[tuple[str, int, int, int, int, int, int]]:
-        """Per partition: topic, partition, start offset, end offset, bytes, records appended, records leased by this process."""
+    def render_metrics(self, service: str) -> bytes:
+        """The broker's metrics in the text format of Prometheus 0.0.4, UTF-8, with the label ``service``.
+
+        Takes about 3 ms and half a megabyte for 1,000 partitions with a group, and reads no file. At most 20,000 rows (one a
+        topic, one a partition, one a partition and group): topics that do not fit are left out, and counted.
+        """
+    def partition_numbers(self) -> list[int]:
+        """The partition numbers that some topic has, rising."""
     def close(self, flush: bool = True) -> None:
         """Writes and syncs what is buffered and lets go of the folder. ``flush=False`` leaves what kill -9 would."""
 

@@ -27,7 +27,8 @@ from tests.integration.guarded import (
 from tests.integration.service_processes import BrokerProcess, Service
 
 TIMEOUT = 20.0
-LIST_TOPICS = "/telemetry_broker.v1.BrokerService/ListTopics"
+SERVICE = "/telemetry_broker.v1.BrokerService"
+LIST_TOPICS = f"{SERVICE}/ListTopics"
 STREAMER = Client("streamer", produce=["t"])
 COLLECTOR = Client("collector", consume=["t"])
 

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from telemetry_broker import _core
+from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_services.codes import CODES
+from telemetry_services.observability import metrics
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -37,3 +40,16 @@ def test_every_test_that_the_compatibility_page_names_exists() -> None:
     for file, test in re.findall(r"`((?:tests|broker_core)/[\w/.-]+?\.(?:py|rs))(?:::(\w+))?`", page):
         assert (ROOT / file).is_file(), file
         assert test in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
+
+
+def test_the_operations_page_lists_every_metric_and_none_that_is_not_there() -> None:
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`.*?) \|", page, re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    core = _core.Broker(None)
+    core.call("CreateTopic", pb.CreateTopicRequest(name="t").SerializeToString())
+    shown = set(re.findall(r"^# TYPE (\w+)", metrics.render(core.render_metrics("broker")).decode(), re.MULTILINE))
+    core.close()
+    disk = {"broker_disk_used_bytes", "broker_disk_free_bytes", "broker_disk_min_free_bytes"}  # of a folder only
+    ours = {name for name in shown if not name.startswith(("process_", "python_"))} | disk
+    assert {name for name in listed if not name.startswith("process_")} == ours

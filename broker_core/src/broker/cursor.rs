@@ -3,6 +3,9 @@
 //! Invariant: what a queue says is acked has been added to its journal. In a `memory` topic it may stay in memory, bounded,
 //! until the records themselves are written.
 
+use std::sync::Arc;
+
+use super::metrics::GroupCounts;
 use crate::disk::Disk;
 use crate::error::Result;
 use crate::log::{Durability, Log};
@@ -15,6 +18,7 @@ pub(super) struct Cursor {
     pub journal: Journal,
     /// Records given again since the broker started.
     pub redelivered: u64,
+    pub counts: Arc<GroupCounts>,
 }
 
 impl Cursor {

@@ -113,6 +113,12 @@ impl Broker {
         let info = partition.group_info(group, self.inner.clock.monotonic_ns())?;
         let letters = self.dead_letter_topic(topic)?;
         let target = letters.partition(partition.number())?;
+        let counts = topic.counts().group(group);
+        let send = |bytes: Vec<u8>, count: u32| -> Result<()> {
+            self.append(&target, &Records::trusted(bytes, count))?;
+            counts.dead_lettered.add(u64::from(count));
+            Ok(())
+        };
         for owned in &settled.done {
             let mut letter = v1::DeadLetter {
                 reason: reason.to_owned(),
@@ -142,13 +148,12 @@ impl Broker {
                         count += 1;
                         // Reasons make records longer: a batch must stay one that readers take.
                         if bytes.len() >= BATCH.bytes {
-                            let batch = Records::trusted(std::mem::take(&mut bytes), std::mem::take(&mut count));
-                            self.append(&target, &batch)?;
+                            send(std::mem::take(&mut bytes), std::mem::take(&mut count))?;
                         }
                     }
                 }
                 if count > 0 {
-                    self.append(&target, &Records::trusted(bytes, count))?;
+                    send(bytes, count)?;
                 }
                 at = next;
             }

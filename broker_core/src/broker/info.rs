@@ -23,10 +23,6 @@ pub struct PartitionInfo {
     pub poisoned: String,
     /// Bytes that recovery cut.
     pub recovered_cut_bytes: u64,
-    /// Records appended since the broker started.
-    pub appended: u64,
-    /// Records leased since the broker started.
-    pub leased: u64,
     /// Records dropped, acked or not, since the broker started.
     pub dropped_records: u64,
     /// Named producers forgotten before their time since the broker started.

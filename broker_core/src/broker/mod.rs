@@ -11,6 +11,7 @@ mod flusher;
 pub(crate) mod folder;
 mod group_commit;
 mod info;
+mod metrics;
 mod names;
 mod partition;
 mod rpc;
@@ -216,7 +217,13 @@ impl Broker {
             disk.sync_dir(parent).map_err(|err| Error::io("sync", parent, &err))?;
         }
         let identity = folder::identify(&*disk, dir, random)?;
-        let context = Context { disk: disk.clone(), options: Arc::new(options), new_log_id, new_group_id };
+        let context = Context {
+            disk: disk.clone(),
+            options: Arc::new(options),
+            counts: Arc::default(),
+            new_log_id,
+            new_group_id,
+        };
         let mut topics = BTreeMap::new();
         for name in disk.list(dir).map_err(|err| Error::io("list", dir, &err))? {
             if name.starts_with(DELETED_PREFIX) {

@@ -7,13 +7,16 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::chunk::{Bounds, Chunk, Leased, Received, collect};
 use super::config::TopicConfig;
 use super::cursor::Cursor;
 use super::group_commit::GroupCommit;
 use super::info::{GroupInfo, PartitionInfo};
+use super::metrics::{GroupState, PartitionState, TopicCounts};
 use super::sync::{Guard as MutexGuard, Mutex};
+use super::topic::Context;
 use crate::disk::Disk;
 use crate::error::{Code, Error, Result};
 use crate::log::frame::Entries;
@@ -50,8 +53,6 @@ struct Inner {
     ticket: u64,
     /// Whether the names of the journals may be in memory only: one may have been rewritten just before a crash.
     groups_unsynced: bool,
-    appended: u64,
-    leased: u64,
     /// Set by the broker's end: whoever still holds the partition may not touch its files any more.
     closed: bool,
     /// Set once everything is on disk behind a close.
@@ -72,6 +73,11 @@ impl Inner {
 
     /// Records below `end` that the group has not acked and that are still there.
     fn lag(&self, queue: &Queue, end: u64) -> u64 {
+        let (floor, next) = (queue.floor(), queue.next());
+        if self.log.start() <= floor && next <= end && self.log.gap_offsets(&(floor..end)) == 0 {
+            // As nearly always: there is a record behind each offset, so nobody need look at every range.
+            return queue.open() + (end - next);
+        }
         let progress = queue.progress();
         let given = progress.open.into_iter().map(|given| given.range);
         let there = |range: Range<u64>| range.start.max(self.log.start())..range.end.min(end);
@@ -106,6 +112,7 @@ pub struct Partition {
     disk: Arc<dyn Disk>,
     inner: Mutex<Inner>,
     commit: GroupCommit,
+    counts: Arc<TopicCounts>,
     /// See [`BrokerOptions::journal_entries`](super::BrokerOptions::journal_entries).
     journal_entries: u64,
     /// Held while dead letters of the partition are put back: what one call is putting back another would as well.
@@ -114,16 +121,17 @@ pub struct Partition {
 
 impl Partition {
     /// Opens the partition's log in `dir`.
-    pub fn open(
-        disk: Arc<dyn Disk>,
+    pub(super) fn open(
+        context: &Context,
         dir: PathBuf,
         topic: &str,
         number: u32,
-        new_id: LogId,
         options: LogOptions,
-        journal_entries: u64,
+        counts: Arc<TopicCounts>,
     ) -> Result<Partition> {
-        let log = Log::open(disk.clone(), dir.clone(), format!("{topic}/{number}"), new_id, options)?;
+        let disk = context.disk.clone();
+        let log = Log::open(disk.clone(), dir.clone(), format!("{topic}/{number}"), (context.new_log_id)()?, options)?;
+        counts.cut_bytes.add(log.recovered_cut_bytes());
         Ok(Partition {
             number,
             dir,
@@ -134,13 +142,12 @@ impl Partition {
                 // What was found may be in the page cache only.
                 ticket: 1,
                 groups_unsynced: true,
-                appended: 0,
-                leased: 0,
                 closed: false,
                 flushed: false,
             }),
             commit: GroupCommit::default(),
-            journal_entries,
+            counts,
+            journal_entries: context.options.journal_entries,
             redriving: Mutex::default(),
         })
     }
@@ -188,7 +195,7 @@ impl Partition {
 
     /// Syncs what was written and returns the highest ticket that this covers.
     fn sync(&self) -> Result<u64> {
-        let (plan, ticket) = {
+        let (plan, ticket, durability) = {
             let mut inner = self.inner.lock();
             if inner.closed {
                 // What a close has flushed is on disk; anything else is nobody's to write any more.
@@ -203,9 +210,11 @@ impl Partition {
             if std::mem::take(&mut inner.groups_unsynced) && !inner.cursors.is_empty() {
                 plan.add_dir(self.disk.clone(), self.dir.join("groups"));
             }
-            (plan, inner.ticket)
+            (plan, inner.ticket, inner.log.durability())
         };
+        let began = Instant::now();
         let outcome = plan.run();
+        self.counts.syncs.of(durability).observe(began.elapsed());
         self.inner.lock().log.finish_sync(&plan, outcome)?;
         Ok(ticket)
     }
@@ -259,12 +268,24 @@ impl Partition {
         let mut inner = self.open_inner()?;
         inner.flush_if_due(&*self.disk)?;
         let producer = producer.map(|(name, sequence)| (producer_id(name), sequence));
-        let appended = inner.log.append_entries(entries, count, producer, now_ns)?;
+        let bytes = entries.bytes().len() as u64;
+        let appended =
+            self.counting_losses(&mut inner.log, |log| log.append_entries(entries, count, producer, now_ns))?;
         if let Appended::At { .. } = appended {
-            inner.appended += u64::from(count);
+            self.counts.produced.add(u64::from(count));
+            self.counts.appended_bytes.add(bytes);
         }
         // A duplicate, too: it may be one whose first copy still waits for its sync.
         Ok((appended, inner.wrote(Journals::Untouched)))
+    }
+
+    /// Counts the records and the producers that `act` lets go to make room, also where it fails.
+    fn counting_losses<T>(&self, log: &mut Log, act: impl FnOnce(&mut Log) -> T) -> T {
+        let before = (log.dropped_records(), log.forgotten_producers());
+        let outcome = act(log);
+        self.counts.dropped.add(log.dropped_records() - before.0);
+        self.counts.forgotten_producers.add(log.forgotten_producers() - before.1);
+        outcome
     }
 
     /// How far the log has a producer's batches, once the durability holds for them. Refuses a name that it has no room for.
@@ -274,7 +295,7 @@ impl Partition {
             // What of the sequences is on the disk only a reopen tells.
             return Err(inner.log.poison(""));
         }
-        inner.log.admit_producer(producer_id(name), now_ns)?;
+        self.counting_losses(&mut inner.log, |log| log.admit_producer(producer_id(name), now_ns))?;
         let sequence = inner.log.producer_sequence(name);
         let (ticket, waits) = (inner.ticket, inner.log.durability() == Durability::Fsync && sequence > 0);
         drop(inner);
@@ -304,7 +325,9 @@ impl Partition {
             let why = "an fsync failed before the broker was started, and its journal could not be written anew yet";
             journal.distrust(Error::new(Code::DataIo, format!("{}: {why}; see to the disk", inner.log.label())));
         }
-        let mut cursor = Cursor { queue: Queue::new(mode, &progress, first_grant), journal, redelivered: 0 };
+        self.counts.journal_bad_bytes.add(journal.bad_bytes());
+        let counts = self.counts.group(group);
+        let mut cursor = Cursor { queue: Queue::new(mode, &progress, first_grant), journal, redelivered: 0, counts };
         if doubted {
             // What fails here is tried again, and told, by the next ack.
             let _ = cursor.write_journal(&*self.disk, &inner.log);
@@ -374,9 +397,11 @@ impl Partition {
                 }
                 let grant = cursor.queue.grant(consumer, range.clone(), deadline_ns);
                 cursor.note_lease(&*self.disk, &inner.log, &Given { range, attempt, grant });
-                inner.leased += records;
+                self.counts.consumed.add(records);
+                cursor.counts.delivered.add(records);
                 if attempt > 1 {
                     cursor.redelivered += records;
+                    cursor.counts.redelivered.add(records);
                 }
                 return Ok(Received::Leased(Leased { grant, attempt, last, chunks }));
             }
@@ -412,12 +437,14 @@ impl Partition {
         let mut inner = self.open_inner()?;
         let Inner { log, cursors, .. } = &mut *inner;
         let cursor = cursors.get_mut(group).ok_or_else(|| group_not_found(group))?;
-        let mut settled = Vec::with_capacity(leases.len());
+        let (mut settled, mut acked) = (Vec::with_capacity(leases.len()), 0);
         for (grant, range) in leases {
             let outcome = cursor.queue.ack(*grant, range.clone(), log.end());
             cursor.journal.acked(&outcome.done);
+            acked += outcome.done.iter().map(|range| range.end - range.start - log.gap_offsets(range)).sum::<u64>();
             settled.push(outcome);
         }
+        cursor.counts.acked.add(acked);
         cursor.write_journal_unless_in_memory(&*self.disk, log)?;
         Ok((settled, inner.wrote(Journals::Of(group.to_owned()))))
     }
@@ -565,10 +592,28 @@ impl Partition {
             last_append_ns: inner.log.last_append_ns(),
             poisoned: inner.log.poisoned().unwrap_or_default().to_owned(),
             recovered_cut_bytes: inner.log.recovered_cut_bytes(),
-            appended: inner.appended,
-            leased: inner.leased,
             dropped_records: inner.log.dropped_records(),
             forgotten_producers: inner.log.forgotten_producers(),
+        }
+    }
+
+    /// How it is, with all of its groups, for metrics: under one lock, for moments, and without a look at the disk.
+    pub(super) fn sample(&self) -> PartitionState {
+        let inner = self.inner.lock();
+        let end = inner.log.visible_end();
+        let sample = |(name, cursor): (&String, &Cursor)| {
+            let lag = inner.lag(&cursor.queue, end);
+            let oldest_ns = (lag > 0).then(|| inner.log.append_ns_near(cursor.queue.floor())).flatten();
+            let in_flight = cursor.queue.in_flight().1;
+            GroupState { name: name.clone(), counts: cursor.counts.clone(), lag, in_flight, oldest_ns }
+        };
+        let groups: Vec<GroupState> = inner.cursors.iter().map(sample).collect();
+        PartitionState {
+            number: self.number,
+            queued: groups.iter().map(|group| group.lag).max().unwrap_or_else(|| inner.records()),
+            bytes: inner.log.bytes(),
+            poisoned: inner.log.poisoned().is_some(),
+            groups,
         }
     }
 

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DELETED_PREFIX;
 use super::config::{BrokerOptions, TopicConfig};
+use super::metrics::{Counts, TopicCounts};
 use super::names;
 use super::partition::Partition;
 use super::spread::{Share, Spread};
@@ -27,7 +28,7 @@ use crate::log::state::FORMAT;
 use crate::queue::Mode;
 
 /// Groups of a topic, at most.
-const MAX_GROUPS: usize = 1000;
+pub(super) const MAX_GROUPS: usize = 1000;
 /// How long a group is kept without a consumer: 7 days.
 const GROUP_IDLE_NS: i64 = 7 * 86_400 * 1_000_000_000;
 /// How long a group is left, once it was found idle, for consumers to say that they are there: 10 min.
@@ -61,6 +62,7 @@ struct GroupMeta {
 pub(crate) struct Context {
     pub disk: Arc<dyn Disk>,
     pub options: Arc<BrokerOptions>,
+    pub counts: Arc<Counts>,
     pub new_log_id: fn() -> Result<LogId>,
     pub new_group_id: fn() -> Result<u64>,
 }
@@ -72,6 +74,7 @@ pub type StartOf<'a> = &'a dyn Fn(&Partition) -> Result<Option<u64>>;
 pub struct Topic {
     name: Arc<str>,
     dir: PathBuf,
+    counts: Arc<TopicCounts>,
     context: Context,
     meta: Mutex<Meta>,
     partitions: RwLock<Vec<Arc<Partition>>>,
@@ -110,6 +113,7 @@ impl Topic {
         let topic = Topic {
             name: name.into(),
             dir,
+            counts: context.counts.topic(name),
             context,
             meta: Mutex::new(meta.clone()),
             partitions: RwLock::default(),
@@ -172,6 +176,7 @@ impl Topic {
         let topic = Topic {
             name: name.into(),
             dir,
+            counts: context.counts.topic(name),
             context,
             meta: Mutex::new(meta.clone()),
             partitions: RwLock::default(),
@@ -200,10 +205,7 @@ impl Topic {
         for number in open..meta.config.partitions {
             let dir = self.dir.join(format!("partition-{number}"));
             self.context.disk.create_dir(&dir).map_err(|err| Error::io("make the folder", &dir, &err))?;
-            let id = (self.context.new_log_id)()?;
-            let journal_entries = self.context.options.journal_entries;
-            let disk = self.context.disk.clone();
-            let partition = Partition::open(disk, dir, &self.name, number, id, options, journal_entries)?;
+            let partition = Partition::open(&self.context, dir, &self.name, number, options, self.counts.clone())?;
             for (group, group_meta) in &meta.groups {
                 partition.add_group(group, group_meta.mode, None, first_grant)?;
             }
@@ -216,6 +218,11 @@ impl Topic {
     /// Its name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// What is counted under its name.
+    pub(super) fn counts(&self) -> &Arc<TopicCounts> {
+        &self.counts
     }
 
     /// Where its files are.
@@ -276,6 +283,11 @@ impl Topic {
     /// All partitions, in order.
     pub fn partitions(&self) -> Vec<Arc<Partition>> {
         self.partitions.read().clone()
+    }
+
+    /// How many partitions it has.
+    pub fn partition_count(&self) -> u32 {
+        u32::try_from(self.partitions.read().len()).unwrap_or(u32::MAX)
     }
 
     /// One partition.

@@ -18,6 +18,7 @@
 
 pub mod frame;
 mod gaps;
+mod near;
 pub mod producers;
 mod recovery;
 mod retention;
@@ -283,8 +284,7 @@ impl Log {
 
     /// Bytes in segments, and in memory only.
     pub fn bytes(&self) -> u64 {
-        let unwritten: u64 = self.tail.unwritten().map(|frame| frame.bytes().len() as u64).sum();
-        self.segments.iter().map(Segment::bytes).sum::<u64>() + unwritten
+        self.segments.iter().map(Segment::bytes).sum::<u64>() + self.tail.unwritten_bytes()
     }
 
     /// Bytes written since the last sync.

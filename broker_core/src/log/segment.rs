@@ -269,6 +269,23 @@ impl Segment {
         self.last_append_ns = header.append_ns;
     }
 
+    /// About when the first record at or above `offset` was appended, from what is in memory: the index has a frame every
+    /// [`INDEX_STEP`], and between two of them offsets are taken to have come evenly. None where no such record is here.
+    pub fn append_ns_near(&self, offset: u64) -> Option<i64> {
+        let behind = self.index.partition_point(|entry| entry.offset <= offset).max(1);
+        let before = self.index.get(behind - 1)?;
+        let offset = offset.max(before.offset);
+        if offset >= self.end {
+            return None;
+        }
+        let after =
+            self.index.get(behind).map_or((self.end, self.last_append_ns), |entry| (entry.offset, entry.append_ns));
+        let share = (offset - before.offset) as f64 / (after.0 - before.offset) as f64;
+        let ns = (after.1 - before.append_ns) as f64 * share;
+        #[expect(clippy::cast_possible_truncation, reason = "a part of what is an i64")]
+        Some(before.append_ns + ns as i64)
+    }
+
     /// Checks the CRC of every frame that ends above `offset`, and cuts the segment's view at the first bad one.
     ///
     /// Returns the bytes behind the cut, 0 when all frames are sound.

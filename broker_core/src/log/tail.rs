@@ -72,6 +72,11 @@ impl Tail {
         self.unwritten == 0
     }
 
+    /// Bytes of the frames that are in no segment.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.unwritten_bytes as u64
+    }
+
     /// Notes that the oldest unwritten frame is in a segment now, or was dropped on purpose.
     pub fn mark_written(&mut self) {
         if let Some(frame) = self.first_unwritten() {

@@ -206,18 +206,16 @@ impl PyBroker {
         self.run(py, |broker| broker.release(topic, group, consumer))
     }
 
-    #[expect(clippy::type_complexity, reason = "the rows of a table, as `_core.pyi` names them")]
-    fn metrics(&self, py: Python<'_>) -> PyResult<Vec<(String, u32, u64, u64, u64, u64, u64)>> {
+    fn render_metrics<'py>(&self, py: Python<'py>, service: &str) -> PyResult<Bound<'py, PyBytes>> {
+        let page = self.run(py, |broker| broker.render_metrics(service))?;
+        Ok(PyBytes::new(py, page.as_bytes()))
+    }
+
+    fn partition_numbers(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
         self.run(py, |broker| {
-            let mut rows = Vec::new();
-            for topic in broker.topics()? {
-                for partition in topic.partitions() {
-                    let info = partition.info();
-                    let name = topic.name().to_string();
-                    rows.push((name, info.partition, info.start, info.end, info.bytes, info.appended, info.leased));
-                }
-            }
-            Ok(rows)
+            // A topic's are 0 up to its count, so the longest one has them all.
+            let counts = broker.topics()?.iter().map(|topic| topic.partition_count()).max();
+            Ok((0..counts.unwrap_or(0)).collect())
         })
     }
 

@@ -212,6 +212,11 @@ impl Queue {
         either!(self, queue => queue.next())
     }
 
+    /// Offsets between `floor` and `next` that are not acked.
+    pub fn open(&self) -> u64 {
+        either!(self, queue => queue.open())
+    }
+
     /// Leases, and records in them.
     pub fn in_flight(&self) -> (u64, u64) {
         either!(self, queue => queue.in_flight())

@@ -4,7 +4,7 @@
 //! - O1 Leases are contiguous from `floor` (or the acked middle of the first one) to `next`, in order, all the holder's.
 //! - O2 An ack is cumulative; a nack or an expiry ends its lease and all behind it, and `next` goes back to its start.
 //! - O3 A hold moves only when nothing is in flight.
-//! - O4 At most [`MAX_LEASES`] leases are open, over at most [`MAX_IN_FLIGHT`] offsets.
+//! - O4 At most [`MAX_LEASES`] leases are open, over at most [`MAX_IN_FLIGHT`] offsets; `in_flight` is the sum of them.
 //! - O5 No lease ends before `earliest_ns`, so that nobody looks through them for one that is due.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,6 +30,8 @@ pub struct OrderedQueue {
     next: u64,
     holder: Option<Arc<str>>,
     leases: VecDeque<Lease>,
+    /// Offsets in leases.
+    in_flight: u64,
     earliest_ns: u64,
     /// Records were ready and not given, by O4, since somebody asked about it.
     withheld: bool,
@@ -60,6 +62,7 @@ impl OrderedQueue {
             next: progress.floor,
             holder: None,
             leases: VecDeque::new(),
+            in_flight: 0,
             earliest_ns: u64::MAX,
             withheld: false,
             not_before_ns: 0,
@@ -84,7 +87,7 @@ impl OrderedQueue {
             // Two rewinds without a grant between them end adjoining runs of grants.
             let end = self.rewound.as_ref().map_or(last.grant + 1, |later| later.end);
             self.rewound = Some(first.grant..end);
-            self.leases.truncate(index);
+            self.in_flight -= self.leases.drain(index..).map(|lease| lease.range.end - lease.range.start).sum::<u64>();
         }
     }
 
@@ -142,6 +145,7 @@ impl OrderedQueue {
         self.holder = Some(consumer.clone());
         self.next = range.end;
         self.given_end = self.given_end.max(range.end);
+        self.in_flight += range.end - range.start;
         self.leases.push_back(Lease { grant, range, deadline_ns });
         self.earliest_ns = self.earliest_ns.min(deadline_ns);
         grant
@@ -208,8 +212,10 @@ impl OrderedQueue {
             self.rewinds = 0;
         }
         while let Some(first) = self.leases.front_mut() {
-            if first.range.end > self.floor {
-                first.range.start = first.range.start.max(self.floor);
+            let left = first.range.end.saturating_sub(self.floor).min(first.range.end - first.range.start);
+            self.in_flight -= first.range.end - first.range.start - left;
+            if left > 0 {
+                first.range.start = first.range.end - left;
                 break;
             }
             self.leases.pop_front();
@@ -233,6 +239,7 @@ impl OrderedQueue {
         if at == lease.range.start {
             self.rewind(index, at);
         } else {
+            self.in_flight -= lease.range.end - at;
             lease.range.end = at;
             self.cuts.insert(grant, at);
             if self.cuts.len() > REMEMBERED {
@@ -303,9 +310,14 @@ impl OrderedQueue {
         self.next
     }
 
+    /// See [`super::Queue::open`].
+    pub fn open(&self) -> u64 {
+        self.next - self.floor
+    }
+
     /// See [`super::Queue::in_flight`].
     pub fn in_flight(&self) -> (u64, u64) {
-        (self.leases.len() as u64, self.leases.iter().map(|lease| lease.range.end - lease.range.start).sum())
+        (self.leases.len() as u64, self.in_flight)
     }
 
     /// The consumer whose leases are open.

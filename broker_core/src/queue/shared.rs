@@ -3,7 +3,8 @@
 //! Invariants (test: `tests/queue_model.rs`)
 //! - S1 `runs` are disjoint ranges below `next`; an offset below `next` is acked, or a gap, exactly when no run has it.
 //! - S2 A run is leased (its grant is in `leases`) or given back (it is in `available` or in `delayed`).
-//! - S3 A lease exists exactly while it has open records, and has one entry in `deadlines`; `in_flight` is the sum of them.
+//! - S3 A lease exists exactly while it has open records, and has one entry in `deadlines`; `in_flight` is the sum of them,
+//!   as `open` is that of the runs.
 //! - S4 At most [`MAX_LEASES`] leases and [`MAX_IN_FLIGHT`] records are given out at once, and nothing new while there are
 //!   as many runs as leases may be: what a queue costs is bounded, whatever its consumers leave lying.
 //!
@@ -67,6 +68,8 @@ type Parts = Vec<(u64, Range<u64>)>;
 pub struct SharedQueue {
     next: u64,
     runs: BTreeMap<u64, Run>,
+    /// Offsets in runs.
+    open: u64,
     available: BTreeSet<u64>,
     delayed: BTreeSet<(u64, u64)>,
     /// When a delayed run is ready again, by its start.
@@ -90,6 +93,7 @@ impl SharedQueue {
         let mut queue = Self {
             next: progress.next,
             runs: BTreeMap::new(),
+            open: 0,
             available: BTreeSet::new(),
             delayed: BTreeSet::new(),
             due: BTreeMap::new(),
@@ -122,18 +126,21 @@ impl SharedQueue {
         if run.state == State::Available {
             self.available.insert(range.start);
         }
+        self.open += range.end - range.start;
         self.runs.insert(range.start, Run { end: range.end, ..run });
     }
 
     fn put_delayed(&mut self, range: Range<u64>, run: Run, due_ns: u64) {
         self.delayed.insert((due_ns, range.start));
         self.due.insert(range.start, due_ns);
+        self.open += range.end - range.start;
         self.runs.insert(range.start, Run { end: range.end, state: State::Delayed, ..run });
     }
 
     /// Takes a run out, and says until when it was delayed.
     fn take(&mut self, start: u64) -> Option<(Run, Option<u64>)> {
         let run = self.runs.remove(&start)?;
+        self.open -= run.end - start;
         let mut due = None;
         match run.state {
             State::Leased => {}
@@ -429,6 +436,11 @@ impl SharedQueue {
     /// See [`super::Queue::next`].
     pub fn next(&self) -> u64 {
         self.next
+    }
+
+    /// See [`super::Queue::open`].
+    pub fn open(&self) -> u64 {
+        self.open
     }
 
     /// See [`super::Queue::in_flight`].

@@ -38,8 +38,9 @@ class MeasureRequests:
             finally:
                 endpoint = getattr(scope.get("route"), "path", _UNMATCHED)
                 seconds = time.perf_counter() - started
-                metrics.HTTP_REQUESTS.labels(self._service, scope["method"], endpoint, str(status)).inc()
-                metrics.HTTP_REQUEST_SECONDS.labels(self._service, scope["method"], endpoint).observe(seconds)
+                method = metrics.method_label(scope["method"])
+                metrics.HTTP_REQUESTS.labels(self._service, method, endpoint, str(status)).inc()
+                metrics.HTTP_REQUEST_SECONDS.labels(self._service, method, endpoint).observe(seconds)
 
 
 class LimitBody:

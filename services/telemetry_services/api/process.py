@@ -2,16 +2,21 @@
 
 import asyncio
 import logging
+import sys
+
+import click
 
 import telemetry_broker as tb
 from telemetry_services.api.app import build_app
 from telemetry_services.api.keys import KeyCheck, obtain_key
 from telemetry_services.api.publishing import Publisher
 from telemetry_services.config import ApiSettings
+from telemetry_services.observability.metrics import BROKER_HEALTH
 from telemetry_services.security import Guard
 from telemetry_services.serving.http_server import Health, HttpServer
 from telemetry_services.serving.sockets import listen
 from telemetry_services.store import Store, StoreError, open_store
+from telemetry_services.text import shown_url
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +28,12 @@ def why_unreadable(store: Store) -> str:
     except StoreError as error:
         return f"the store cannot be read: {error}"
     return ""
+
+
+def _why_unready(store: Store, publisher: Publisher, broker: str) -> str:
+    refusal = publisher.why_unready()
+    BROKER_HEALTH.labels("api", shown_url(broker)).set(0 if refusal else 1)
+    return why_unreadable(store) or refusal
 
 
 async def serve(settings: ApiSettings, stopping: asyncio.Event) -> int:
@@ -37,7 +48,7 @@ async def serve(settings: ApiSettings, stopping: asyncio.Event) -> int:
         settings.msg_queue_topic,
         settings.partitions_per_topic,
     )
-    health = Health("api", ready=lambda: why_unreadable(store) or publisher.why_unready())
+    health = Health("api", ready=lambda: _why_unready(store, publisher, settings.broker))
     http = HttpServer(
         build_app(store, publisher, KeyCheck(key, guard), health),
         listener,
@@ -45,9 +56,13 @@ async def serve(settings: ApiSettings, stopping: asyncio.Event) -> int:
         max_connections=guard.max_connections,
     )
     await http.start()
-    log.info("Starting api", extra={"http": http.address, "store": settings.store_url, "broker": settings.broker})
+    store_url, broker_url = shown_url(settings.store_url), shown_url(settings.broker)
+    log.info("Starting api", extra={"http": http.address, "store": store_url, "broker": broker_url})
     if settings.api_key is None:
-        log.info("the API key was made for you", extra={"api_key": key, "file": str(settings.api_key_path)})
+        # Who looks at the terminal may see the key; a log is kept, sent on and read by others.
+        log.info("the API key was made for you, read it from the file", extra={"file": str(settings.api_key_path)})
+        if sys.stdout.isatty():
+            click.echo(f"API key: {key}")
     try:
         async with guard.watching():
             await stopping.wait()

@@ -45,6 +45,7 @@ class GrpcFront:
         self._ending.callback(path.unlink, missing_ok=True)
         with _private_files():
             self._others.listen_unix(path)
+        self._access = guard.access
         self._core = guard.grpc_server(core, str(path))
 
     @property
@@ -56,6 +57,17 @@ class GrpcFront:
     def active(self) -> int:
         """Calls of BrokerService under way."""
         return self._core.active
+
+    @property
+    def connections(self) -> int:
+        """Connections of clients that are open."""
+        return self._core.connections[0]
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """What was refused since the start, by reason."""
+        refused = {} if self._access is None else self._access.refused
+        return {**refused, "connections": self._core.connections[1]}
 
     def listen(self, host: str, port: int) -> str:
         """Binds the port, 0 for a free one, and returns `host:port`.

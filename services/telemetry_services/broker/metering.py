@@ -1,32 +1,33 @@
-"""What the broker's metrics show, read from the core when they are asked for."""
+"""What `/metrics` shows of a broker: what the core tells of itself, and who is connected to it."""
 
-from collections import defaultdict
-from collections.abc import Iterator
+import threading
 
 from telemetry_broker import _core
-from telemetry_broker.errors import NotFoundError
-from telemetry_broker.v1 import broker_pb2 as pb
-from telemetry_services.observability.metrics import PartitionMetrics
+from telemetry_services.broker.grpc_front import GrpcFront
+from telemetry_services.observability.metrics import ACTIVE_CONNECTIONS, CONNECTIONS, REFUSED
 
 
-def read_partitions(core: _core.Broker) -> Iterator[PartitionMetrics]:
-    """The state of each partition now; queued is what its slowest group has not acked, or all without a group."""
-    lags: dict[str, dict[int, int]] = {}
-    for topic, partition, start, end, size, appended, leased in core.metrics():
-        if topic not in lags:
-            lags[topic] = _lags(core, topic)
-        queued = lags[topic].get(partition, end - start)
-        yield PartitionMetrics(topic, partition, queued, size, appended, leased)
+class BrokerMetrics:
+    """Thread-safe. The core counts and renders; here nothing is done for each topic, partition or record."""
 
+    def __init__(self, core: _core.Broker, grpc_server: GrpcFront, service: str = "broker") -> None:
+        self._core = core
+        self._grpc_server = grpc_server
+        self._service = service
+        self._lock = threading.Lock()
+        self._carried_active = 0
+        self._carried_refused: dict[str, int] = {}
 
-def _lags(core: _core.Broker, topic: str) -> dict[int, int]:
-    worst: defaultdict[int, int] = defaultdict(int)
-    try:
-        groups = core.call("ListGroups", pb.ListGroupsRequest(topic=topic).SerializeToString())
-        for group in pb.ListGroupsResponse.FromString(groups).groups:
-            request = pb.DescribeGroupRequest(topic=topic, group=group.name).SerializeToString()
-            for state in pb.DescribeGroupResponse.FromString(core.call("DescribeGroup", request)).partitions:
-                worst[state.partition] = max(worst[state.partition], state.lag)
-    except NotFoundError:
-        return {}  # deleted meanwhile
-    return dict(worst)
+    def render(self) -> bytes:
+        """The core's metrics as text, to be joined with those of the process, which are brought up to now."""
+        with self._lock:
+            active = self._grpc_server.active
+            # Calls that are answered over HTTP count themselves.
+            ACTIVE_CONNECTIONS.labels(self._service).inc(active - self._carried_active)
+            self._carried_active = active
+            refused = self._grpc_server.refused
+            for reason, count in refused.items():
+                REFUSED.labels(self._service, reason).inc(count - self._carried_refused.get(reason, 0))
+            self._carried_refused = refused
+        CONNECTIONS.labels(self._service).set(self._grpc_server.connections)
+        return self._core.render_metrics(self._service)

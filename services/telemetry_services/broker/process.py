@@ -14,15 +14,16 @@ from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_services.broker.compat import CompatibilityEndpoints
 from telemetry_services.broker.grpc_front import GrpcFront
-from telemetry_services.broker.metering import read_partitions
+from telemetry_services.broker.metering import BrokerMetrics
 from telemetry_services.config import BrokerSettings
-from telemetry_services.observability.metrics import BrokerMetrics
+from telemetry_services.observability.metrics import BROKER_HEALTH
 from telemetry_services.security import Guard
 from telemetry_services.serving.http_server import Health, HttpServer, side_port_routes
 from telemetry_services.serving.sockets import listen
 
 log = logging.getLogger(__name__)
 DRAIN_SECONDS: Final = 4.0
+BROKER_INDEX: Final = 0
 
 
 def open_core(settings: BrokerSettings) -> _core.Broker:
@@ -52,17 +53,22 @@ def open_core(settings: BrokerSettings) -> _core.Broker:
 
 def describe_broker(core: _core.Broker) -> dict[str, Any]:
     """The broker's fields of `/health`."""
-    owned = sorted({partition for _, partition, *_ in core.metrics()})
     return {
-        "broker_index": 0,
+        "broker_index": BROKER_INDEX,
         "broker_count": 1,
-        "owned_partitions": owned,
+        "owned_partitions": core.partition_numbers(),
         "timestamp": int(time.time()),
     }
 
 
 def why_unready(core: _core.Broker) -> str:
     """Why the broker cannot take records now; empty when it can."""
+    reason = _why_refusing(core)
+    BROKER_HEALTH.labels("broker", str(BROKER_INDEX)).set(0 if reason else 1)
+    return reason
+
+
+def _why_refusing(core: _core.Broker) -> str:
     try:
         answer = pb.DescribeBrokerResponse.FromString(core.call("DescribeBroker", b""))
     except BrokerError as error:
@@ -93,7 +99,7 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
             "broker",
             details=lambda: describe_broker(core),
             ready=lambda: why_unready(core),
-            refresh=BrokerMetrics("broker", lambda: read_partitions(core), lambda: grpc_server.active).refresh,
+            more_metrics=BrokerMetrics(core, grpc_server).render,
         )
         endpoints = CompatibilityEndpoints(
             core,
@@ -116,7 +122,7 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
                 "http": http.address if http else "-",
                 "data": str(settings.data_dir.absolute()),
                 "durability": settings.durability,
-                "broker_index": 0,
+                "broker_index": BROKER_INDEX,
             },
         )
         async with guard.watching():

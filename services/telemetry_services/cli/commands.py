@@ -41,7 +41,7 @@ class ServiceCommand:
 
             resolution = config.resolve(model, {name: value for name, value in flags.items() if value})
             settings = resolution.checked()
-            configure_logging(name, settings.log_level, settings.log_format)
+            configure_logging(name, settings.log_level, settings.log_format, config.secrets_of(settings))
             for warning in resolution.warnings:
                 log.warning("%s", warning)
             for remark in config.remarks(settings):

@@ -58,6 +58,7 @@ def telemetry() -> None:
 def main() -> None:
     """Runs the command line and exits."""
     from telemetry_broker.errors import BrokerError
+    from telemetry_services.text import printable
 
     try:
         status = telemetry.main(prog_name="telemetry", standalone_mode=False)
@@ -70,7 +71,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         status = 130
     except BrokerError as error:
-        click.echo(f"telemetry: {error}", err=True)
+        click.echo(printable(f"telemetry: {error}"), err=True)
         log.debug("it ended with an error", exc_info=error)
         status = MISUSED if error.code.startswith("config.") else FAILED
     except Exception as error:
@@ -78,11 +79,11 @@ def main() -> None:
             raise
         log.debug("it ended in a way that was not foreseen", exc_info=error)
         text = " ".join(str(error).split())
-        click.echo(
+        message = (
             f"telemetry: internal: {type(error).__name__}{f': {text}' if text else ''}. This was not foreseen; run it "
-            f"again with {DEBUG_VARIABLE}=1 to see where it happened, and report that",
-            err=True,
+            f"again with {DEBUG_VARIABLE}=1 to see where it happened, and report that"
         )
+        click.echo(printable(message), err=True)
         status = FAILED
     sys.stdout.flush()
     sys.exit(status or 0)

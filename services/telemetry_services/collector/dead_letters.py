@@ -9,6 +9,7 @@ from typing import Final
 from telemetry_broker import Batch
 from telemetry_broker.errors import UnsupportedError
 from telemetry_services.observability import metrics
+from telemetry_services.text import printable
 
 log = logging.getLogger(__name__)
 _MAX_REASON_BYTES: Final = 4096
@@ -28,7 +29,9 @@ class DeadLetters:
         """
         for reason, group in groupby(sorted(rejected, key=lambda pair: pair[1]), key=lambda pair: pair[1]):
             offsets = [offset for offset, _ in group]
-            metrics.REJECTS.labels(self._service, reason).inc(len(offsets))
+            # The decoder says a word; the store a sentence that names columns, which would be a series for each.
+            label = reason if reason.isalnum() else "store"
+            metrics.REJECTS.labels(self._service, label).inc(len(offsets))
             metrics.DATA_POINTS.labels(self._service, "rejected").inc(len(offsets))
             log.warning(
                 "records cannot be decoded",
@@ -44,7 +47,7 @@ class DeadLetters:
         path = self._rejects_dir / f"{batch.topic}.records"
         with path.open("ab") as file:
             for offset in offsets:
-                place = f"{batch.log_id.hex()},{batch.partition},{offset},{reason},"
+                place = f"{batch.log_id.hex()},{batch.partition},{offset},{printable(reason)},"
                 file.write(place.encode() + repr(batch.values[offset - batch.base_offset]).encode() + b"\n")
         log.warning(
             "kept in a file, the broker has no dead letters", extra={"file": str(path), "records": len(offsets)}

@@ -6,7 +6,6 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 
@@ -24,6 +23,7 @@ from telemetry_services.security import Guard
 from telemetry_services.serving.http_server import Health, HttpServer, side_port_routes
 from telemetry_services.serving.sockets import listen
 from telemetry_services.store import Store, open_store
+from telemetry_services.text import shown_url
 
 log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 1.0
@@ -47,12 +47,6 @@ def make_collector(
         bounds=Bounds(settings.collect_max_rows, settings.collect_max_bytes, settings.collect_max_age),
         on_commit=on_commit,
     )
-
-
-def shown_url(url: str) -> str:
-    """A URL without user, password and query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
@@ -80,7 +74,7 @@ async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
             extra={
                 "grpc": grpc_address,
                 "http": http.address,
-                "broker": settings.broker,
+                "broker": shown_url(settings.broker),
                 "topic": settings.msg_queue_topic,
                 "group": settings.msg_queue_group,
                 "consumer": collector.name,
@@ -112,7 +106,7 @@ async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
 
 
 def _why_unready(broker: tb.Broker, collector: Collector) -> str:
-    healthy = BROKER_HEALTH.labels("collector", broker.url)
+    healthy = BROKER_HEALTH.labels("collector", shown_url(broker.url))
     try:
         broker.describe()
     except BrokerError as error:

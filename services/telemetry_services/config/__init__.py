@@ -6,7 +6,7 @@
 the command line's options come from it, and so does docs/configuration.md.
 """
 
-from telemetry_services.config.loading import SERVICES, load, remarks, resolve, unread_variables
+from telemetry_services.config.loading import SERVICES, load, remarks, resolve, secrets_of, unread_variables
 from telemetry_services.config.models import (
     ApiSettings,
     BrokerSettings,
@@ -33,5 +33,6 @@ __all__ = [
     "load",
     "remarks",
     "resolve",
+    "secrets_of",
     "unread_variables",
 ]

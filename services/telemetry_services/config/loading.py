@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from telemetry_services.config.gathering import Gathering
@@ -21,6 +21,7 @@ from telemetry_services.config.models import (
     ServiceSettings,
     StoreSettings,
     StreamerSettings,
+    TokenSettings,
     UpSettings,
 )
 from telemetry_services.config.near_misses import near_misses
@@ -95,6 +96,13 @@ def remarks(settings: ServiceSettings) -> list[str]:
     if isinstance(settings, ClientSettings) and "use_http_queue" in settings.model_fields_set:
         return [f"USE_HTTP_QUEUE is accepted and changes nothing: records travel over gRPC, to {settings.broker}"]
     return []
+
+
+def secrets_of(settings: ServiceSettings) -> list[str]:
+    """The secrets that were given."""
+    given = [value.get_secret_value() for _, value in settings if isinstance(value, SecretStr)]
+    tokens = settings.service_tokens if isinstance(settings, TokenSettings) else []
+    return [*given, *tokens]
 
 
 def is_loopback(host: str) -> bool:

@@ -1,7 +1,9 @@
-"""Every Prometheus metric of the services, with the names and labels that dashboards in the field know."""
+"""Every Prometheus metric that the services keep, with the names and labels that dashboards in the field know.
 
-from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+Those of a broker are kept by the core, which renders them itself (`Broker.render_metrics`).
+"""
+
+from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -10,11 +12,15 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 
 REGISTRY: Final = CollectorRegistry()
 """The registry of this process; `/metrics` shows it."""
+
+# A series beside each counter that says when it began: nobody asks.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
@@ -80,62 +86,34 @@ SECURITY_FILES: Final = Gauge(
     ("service", "files"),
     registry=REGISTRY,
 )
-
-QUEUE_SIZE: Final = Gauge(
-    "message_queue_size",
-    "Records of a partition that some group has not acked.",
-    ("service", "topic", "partition"),
+REFUSED: Final = Counter(
+    "broker_refused",
+    "What was refused, by reason: calls without a valid token (unauthenticated), without the role (denied) or beyond "
+    "the bound of their client (limited), and connections beyond that of the port (connections).",
+    ("service", "reason"),
     registry=REGISTRY,
 )
-QUEUE_BYTES: Final = Gauge(
-    "message_queue_bytes", "Bytes of a partition's log.", ("service", "topic", "partition"), registry=REGISTRY
+CONNECTIONS: Final = Gauge(
+    "broker_connections", "Connections of gRPC clients that are open.", ("service",), registry=REGISTRY
 )
 
-
-class PartitionMetrics(NamedTuple):
-    """State of one partition; counts are since the broker started."""
-
-    topic: str
-    partition: int
-    queued: int
-    nbytes: int
-    appended: int
-    leased: int
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 
-class BrokerMetrics:
-    """Carries what the core counts over into the metrics, whenever they are asked for.
+def method_label(method: str) -> str:
+    """The method of an HTTP request, or `other`: clients may send any word, and each would be a series for ever."""
+    return method if method in _METHODS else "other"
 
-    Args:
-        read: gives the partitions as they are now.
-        active: gives the gRPC calls that the core answers now.
+
+def render(*others: bytes) -> bytes:
+    """The page that Prometheus scrapes: the metrics that this process keeps, and pages with others.
+
+    A family that is on several pages is on the joined one once, with the samples of all.
     """
-
-    def __init__(self, service: str, read: Callable[[], Iterable[PartitionMetrics]], active: Callable[[], int]) -> None:
-        self._service = service
-        self._read = read
-        self._active = active
-        self._carried_active = 0
-        self._carried: dict[tuple[str, int], tuple[int, int]] = {}
-
-    def refresh(self) -> None:
-        """Brings gauges and counters up to now."""
-        active = self._active()
-        # Those that are answered over HTTP count themselves.
-        ACTIVE_CONNECTIONS.labels(self._service).inc(active - self._carried_active)
-        self._carried_active = active
-        QUEUE_SIZE.clear()
-        QUEUE_BYTES.clear()
-        for now in self._read():
-            QUEUE_SIZE.labels(self._service, now.topic, str(now.partition)).set(now.queued)
-            QUEUE_BYTES.labels(self._service, now.topic, str(now.partition)).set(now.nbytes)
-            appended, leased = self._carried.get((now.topic, now.partition), (0, 0))
-            # A topic that was deleted and made again counts from 0: what was carried over stays.
-            MESSAGES_PRODUCED.labels(self._service, now.topic).inc(max(0, now.appended - appended))
-            MESSAGES_CONSUMED.labels(self._service, now.topic).inc(max(0, now.leased - leased))
-            self._carried[now.topic, now.partition] = (now.appended, now.leased)
-
-
-def render() -> bytes:
-    """The text that Prometheus scrapes."""
-    return generate_latest(REGISTRY)
+    families: dict[bytes, list[bytes]] = {}
+    for page in (generate_latest(REGISTRY), *others):
+        # No label's value can hold a line feed, so this begins a family wherever it stands.
+        for family in (b"\n" + page).split(b"\n# HELP ")[1:]:
+            parts = family.rstrip(b"\n").split(b"\n", 2)  # help, type, samples if there are any
+            families.setdefault(family.partition(b" ")[0], parts[:2]).extend(parts[2:])
+    return b"".join(b"# HELP " + b"\n".join(parts) + b"\n" for parts in families.values())

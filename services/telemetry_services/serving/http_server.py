@@ -28,7 +28,7 @@ class Health:
     Args:
         details: gives the fields of `/health` beside `status`.
         ready: says why the service is not ready, or gives an empty text. It may block: it is called in a thread.
-        refresh: called before metrics are shown.
+        more_metrics: a page of metrics that the process does not keep itself. It may block: it is called in a thread.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Health:
         *,
         details: Callable[[], dict[str, Any]] = dict,
         ready: Callable[[], str] = str,
-        refresh: Callable[[], None] = lambda: None,
+        more_metrics: Callable[[], bytes] = bytes,
     ) -> None:
         self._service = service
         self._details = details
         self._ready = ready
-        self._refresh = refresh
+        self._more_metrics = more_metrics
         self.draining = False
 
     def health(self) -> dict[str, Any]:
@@ -65,8 +65,7 @@ class Health:
     async def metrics(self) -> bytes:
         """Body of `/metrics`."""
         await self.ready()
-        self._refresh()
-        return metrics.render()
+        return await asyncio.to_thread(lambda: metrics.render(self._more_metrics()))
 
 
 def side_port_routes(health: Health) -> list[Route]:
@@ -109,6 +108,7 @@ class HttpServer:
         max_connections: int | None = None,
     ) -> None:
         self._listener = listener
+        self._tls = tls
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -123,6 +123,11 @@ class HttpServer:
         config.ssl = tls  # uvicorn takes files of its own only
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """`http://host:port`, or `https://...`."""
+        return f"{'http' if self._tls is None else 'https'}://{self.address}"
 
     @property
     def address(self) -> str:

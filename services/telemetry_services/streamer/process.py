@@ -18,6 +18,7 @@ from telemetry_services.serving.http_server import Health, HttpServer, side_port
 from telemetry_services.serving.retries import retrying
 from telemetry_services.serving.sockets import listen
 from telemetry_services.streamer import CsvStreamer, Options, Progress
+from telemetry_services.text import shown_url
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ async def serve(settings: StreamerSettings, stopping: asyncio.Event) -> int:
         extra={
             "http": http.address,
             "csv": str(settings.csv_path),
-            "broker": settings.broker,
+            "broker": shown_url(settings.broker),
             "topic": settings.msg_queue_topic,
             "producer": settings.msg_queue_producer_name,
         },
@@ -91,12 +92,17 @@ def _stream(settings: StreamerSettings, path: Path, note: Any, stop: threading.E
         loop=settings.csv_loop,
         again=settings.csv_again,
     )
-    healthy = BROKER_HEALTH.labels("streamer", settings.broker)
+    healthy = BROKER_HEALTH.labels("streamer", shown_url(settings.broker))
+
+    def note_answered(progress: Progress) -> None:
+        healthy.set(1)
+        note(progress)
+
     with tb.connect(settings.broker, **settings.broker_credentials) as broker:
-        streamer = CsvStreamer(broker, options, note)
+        streamer = CsvStreamer(broker, options, note_answered)
         for attempt in retrying(stop, f"streaming to {settings.broker}"):
             with attempt:
-                healthy.set(0 if attempt.retry_state.attempt_number > 1 else 1)
+                healthy.set(0)
                 return streamer.run(stop)
     raise AssertionError("retrying returns or raises")
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.text import Text
 
 from telemetry_services.streamer import Progress as Streamed
+from telemetry_services.text import printable
 
 _PLAIN_SECONDS: Final = 5.0
 
@@ -53,7 +54,7 @@ class Display(AbstractContextManager["Display"]):
 
     def say(self, line: str) -> None:
         """Prints a line that stays."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(printable(line), markup=False, soft_wrap=True)
 
     def begin_streaming(self, name: str) -> None:
         """Starts the progress bar."""
@@ -81,6 +82,7 @@ class Display(AbstractContextManager["Display"]):
 
     def live(self, line: str) -> None:
         """Shows the live line."""
+        line = printable(line)
         if not self._terminal:
             self._tell(line)
         elif self._live is None:

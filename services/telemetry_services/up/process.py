@@ -19,20 +19,18 @@ from telemetry_services.api.process import why_unreadable
 from telemetry_services.api.publishing import Publisher
 from telemetry_services.broker.compat import CompatibilityEndpoints
 from telemetry_services.broker.grpc_front import GrpcFront
-from telemetry_services.broker.metering import read_partitions
+from telemetry_services.broker.metering import BrokerMetrics
 from telemetry_services.broker.process import describe_broker, open_core, why_unready
-from telemetry_services.collector.process import shown_url
 from telemetry_services.collector.servicer import SERVICE as COLLECTOR_SERVICE
 from telemetry_services.collector.servicer import CollectorServicer
 from telemetry_services.config import UpSettings
 from telemetry_services.errors import SourceError
-from telemetry_services.observability.metrics import BrokerMetrics
 from telemetry_services.security import Guard
 from telemetry_services.serving.http_server import Health, HttpServer
 from telemetry_services.serving.sockets import listen, listen_nearby
 from telemetry_services.store import Store, open_store
 from telemetry_services.streamer import Progress
-from telemetry_services.text import counted
+from telemetry_services.text import counted, shown_url
 from telemetry_services.up.display import Display
 from telemetry_services.up.pipeline import Pipeline, Stored, embedded
 
@@ -65,7 +63,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
             "up",
             details=lambda: {**describe_broker(core), "services": ["broker", "streamer", "collector", "api"]},
             ready=lambda: why_unready(core) or why_unreadable(store),
-            refresh=BrokerMetrics("broker", lambda: read_partitions(core), lambda: grpc_server.active).refresh,
+            more_metrics=BrokerMetrics(core, grpc_server).render,
         )
         publisher = Publisher(lambda: broker, store, settings.msg_queue_topic, settings.partitions_per_topic)
         waiters, core_calls = Waiters(core), CoreCalls(core)
@@ -86,8 +84,8 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         await stack.enter_async_context(guard.watching())
         display = stack.enter_context(Display())
         shown_key, header = (key, key) if settings.api_key is None else ("as in API_KEY", "$API_KEY")
-        display.say(f"API http://{http.address}  API key: {shown_key}")
-        display.say(f'try: curl -H "X-API-Key: {header}" http://{http.address}/api/v1/gpus')
+        display.say(f"API {http.url}  API key: {shown_key}")
+        display.say(f'try: curl -H "X-API-Key: {header}" {http.url}/api/v1/gpus')
         display.say(f"gRPC {grpc_address}  data {settings.data_dir.absolute()}  store {shown_url(settings.store_url)}")
         run = asyncio.create_task(_run(settings, pipeline, store, display, grpc_address))
         stopped = asyncio.create_task(stopping.wait())

@@ -1,13 +1,10 @@
 """Counts the requests of the compatibility endpoints, and the time to their answers."""
 
 import time
-from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from telemetry_services.observability import metrics
-
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 
 class MeasureRequests:
@@ -19,7 +16,7 @@ class MeasureRequests:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = metrics.method_label(scope["method"])
         endpoint = scope["path"]
 
         async def note(message: Message) -> None:
