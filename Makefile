@@ -2,6 +2,7 @@
 #
 #   PYTHON=...  the interpreter .venv is made from (default: the first python3 >= 3.11)
 #   ARGS=...    passed on by run, test-python, coverage and bench: make run ARGS=--once
+#   WORKERS=...  processes that share the Python tests (default 3: tests wait more than they compute; 0: none)
 #   STRICT=1    a test that would be skipped for want of a tool fails instead
 #   CI=true     Cargo.lock must be up to date
 
@@ -11,6 +12,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .PHONY: help run soak fuzz test test-rust test-python coverage bench lint fmt proto docs constraints build build-all clean
 
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -32,7 +34,7 @@ test-rust: $(VENV)/.made ## run the tests of the core alone
 	cargo test --quiet $(CARGO_LOCKED) --package broker_core --features grpc
 
 test-python: build ## run the Python tests alone: make test-python ARGS="-k lease"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 coverage: build ## run the Python tests and fail below 85 % coverage; the pages go to htmlcov/
 	$(BIN)/coverage erase

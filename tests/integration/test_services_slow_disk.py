@@ -123,7 +123,7 @@ async def test_an_ack_on_a_stream_that_waits_for_a_sync_holds_up_nobody(
     acked = asyncio.ensure_future(stream.read())
     syncs, others = await beside(stub, acked)
     assert acked.result().acked.acked == 1
-    assert syncs >= 1
+    assert syncs > 0.5  # it has begun when the stopwatch has
     assert others >= 2 * syncs
     stream.cancel()
 

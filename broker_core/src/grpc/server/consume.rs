@@ -127,6 +127,8 @@ async fn begin(calls: Arc<Calls>, caller: &Caller, requests: &mut Streaming<Byte
     };
     let topic = start.receive.as_ref().map_or("", |receive| &receive.topic);
     caller.check(Need::Role(Role::Consume), "Consume", topic)?;
+    // Told also to a client that ends its side at once.
+    calls.broker.topic(topic)?;
     Ok(ConsumeStream::start(calls, start)?)
 }
 
