@@ -159,8 +159,8 @@ def broker_process(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def started_broker(folder: Path) -> Iterator[tuple[str, int]]:
-    """A `telemetry broker` on free ports: its URL and its process id."""
+def started_broker(folder: Path, *arguments: object) -> Iterator[tuple[str, int]]:
+    """A `telemetry broker` on free ports, told these as well: its URL and its process id."""
     port = free_port()
     command: list[str | Path] = [
         TELEMETRY,
@@ -171,6 +171,7 @@ def started_broker(folder: Path) -> Iterator[tuple[str, int]]:
         "0",
         "--grpc-port",
         str(port),
+        *map(str, arguments),
     ]
     with started("broker", command, port, folder, {"HOST": HOST}) as pid:
         yield f"grpc://{HOST}:{port}", pid

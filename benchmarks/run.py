@@ -25,10 +25,11 @@ from benchmarks.latency import RECORDS_PER_SECOND, measure_latency
 from benchmarks.load import Load
 from benchmarks.results import ROOT, Result, as_table, this_machine
 from benchmarks.ring import measure_ring
+from benchmarks.security import measure_security
 from benchmarks.workload import Workload
 
 # The dump comes first: see dump.run_once.
-MEASUREMENTS = ("dump", "file", "grpc", "latency", "consumers", "idle", "ring")
+MEASUREMENTS = ("dump", "file", "grpc", "latency", "security", "consumers", "idle", "ring")
 # Asked for by name, since it builds and runs for eight minutes.
 ON_REQUEST = ("core",)
 PAGE = ROOT / "docs/benchmarks.md"
@@ -47,6 +48,7 @@ def main() -> None:
             "latency": partial(measure_latency, workload, Load(RECORDS_PER_SECOND, options.seconds)),
             "consumers": partial(measure_consumers, workload, options.seconds),
             "idle": partial(measure_idle, workload),
+            "security": partial(measure_security, workload),
             "ring": measure_ring,
             "core": measure_core,
         }

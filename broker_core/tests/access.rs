@@ -69,7 +69,8 @@ fn a_role_reaches_as_far_as_its_patterns() {
     for topic in ["telemetry", "events-", "events-x"] {
         assert!(produce(topic).is_ok(), "{topic}");
     }
-    for topic in ["", "telemetry2", "Telemetry", "telemetry.dlq", "event", "events", "../telemetry", "x/telemetry", "*"] {
+    for topic in ["", "telemetry2", "Telemetry", "telemetry.dlq", "event", "events", "../telemetry", "x/telemetry", "*"]
+    {
         assert_eq!(code(produce(topic)), Some(Code::Denied), "{topic}");
     }
     assert_eq!(code(caller.check(Need::Role(Role::Consume), "Receive", "telemetry")), Some(Code::Denied));

@@ -4,6 +4,7 @@ pub mod client;
 pub mod codec;
 pub mod server;
 pub mod status;
+mod tls;
 
 /// Bytes of a message, at most, in either direction: a request or an answer is at most 8 MiB of records and their frame.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;

@@ -270,7 +270,11 @@ impl PyChannel {
             ca: ca.map(|ca| ca.to_vec()),
             identity: identity.map(|(chain, key)| (chain.to_vec(), key.to_vec())),
         });
-        token.transpose().and_then(|token| Channel::new(target, token, tls.as_ref())).map(Self).map_err(|err| to_py_err(&err))
+        token
+            .transpose()
+            .and_then(|token| Channel::new(target, token, tls.as_ref()))
+            .map(Self)
+            .map_err(|err| to_py_err(&err))
     }
 
     #[pyo3(signature = (method, request, timeout = None))]

@@ -1,4 +1,4 @@
-//! What a client shows and whom it trusts: a token, certificates.
+//! What a client shows with each call.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::error::{Code, Error, Result};
 
@@ -98,26 +97,4 @@ fn header(token: &str) -> Option<MetadataValue<Ascii>> {
     let mut header = MetadataValue::try_from(format!("Bearer {token}")).ok()?;
     header.set_sensitive(true);
     Some(header)
-}
-
-/// TLS to a broker. All is PEM.
-#[derive(Default)]
-pub struct Tls {
-    /// Whom to trust; None: whom this machine trusts.
-    pub ca: Option<Vec<u8>>,
-    /// This client's certificate chain and its key.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-impl Tls {
-    pub(super) fn config(&self) -> ClientTlsConfig {
-        let config = match &self.ca {
-            Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
-            None => ClientTlsConfig::new().with_native_roots(),
-        };
-        match &self.identity {
-            Some((chain, key)) => config.identity(Identity::from_pem(chain, key)),
-            None => config,
-        }
-    }
 }

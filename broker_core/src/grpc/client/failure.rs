@@ -78,18 +78,6 @@ impl Failure {
     }
 }
 
-/// An error and what it came of, in one line.
-pub fn reasons(error: &(dyn StdError + 'static)) -> String {
-    let mut reasons = vec![error.to_string()];
-    let mut next = error.source();
-    while let Some(cause) = next {
-        reasons.push(cause.to_string());
-        next = cause.source();
-    }
-    reasons.dedup();
-    reasons.join(": ")
-}
-
 /// The status that gRPC gives a stream that was reset (`PROTOCOL-HTTP2.md`, "Errors"); a lost connection is none.
 fn status_of(error: &h2::Error) -> Code {
     if !error.is_reset() {

@@ -7,6 +7,7 @@ pub mod bell;
 mod credentials;
 mod exchange;
 mod failure;
+mod tls;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,14 +20,17 @@ use tokio::sync::oneshot;
 use tonic::Code;
 use tonic::client::Grpc;
 use tonic::transport::Endpoint;
+use tower::service_fn;
 
 use self::bell::{Bell, Watcher};
+use self::tls::Connector;
 use super::{FRAME_BYTES, MAX_MESSAGE_BYTES, SERVICE};
 use crate::error::{Code as ErrorCode, Error, Result};
 
-pub use self::credentials::{Tls, Token};
+pub use self::credentials::Token;
 pub use self::exchange::{Exchange, Taken};
 pub use self::failure::Failure;
+pub use self::tls::Tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A dead peer is noticed after 40 s at most, also without a call; servers refuse pings that come more often than each
@@ -44,6 +48,8 @@ const USER_AGENT: &str = concat!("telemetry-broker/", env!("CARGO_PKG_VERSION"))
 pub struct Channel {
     endpoint: Endpoint,
     token: Option<Token>,
+    /// None: plain text.
+    connector: Option<Connector>,
     state: Mutex<State>,
     process: u32,
 }
@@ -76,12 +82,14 @@ impl Channel {
             let host = Uri::from_static("http://localhost");
             Endpoint::from_shared(format!("unix://{path}")).map(|endpoint| endpoint.origin(host))
         } else {
-            let scheme = if tls.is_some() { "https" } else { "http" };
-            let uri = Uri::try_from(format!("{scheme}://{target}")).map_err(|err| invalid(&err))?;
+            let uri = Uri::try_from(format!("http://{target}")).map_err(|err| invalid(&err))?;
             if uri.port().is_none() || uri.host().is_none_or(str::is_empty) {
                 return Err(invalid(&"it does not have a host and a port"));
             }
-            Ok(Endpoint::from(uri))
+            // With TLS the connector brings it: tonic is to know of it only what it tells the broker.
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            let origin = Uri::try_from(format!("{scheme}://{target}")).map_err(|err| invalid(&err))?;
+            Ok(Endpoint::from(uri).origin(origin))
         };
         let endpoint = endpoint
             .and_then(|endpoint| endpoint.user_agent(USER_AGENT))
@@ -94,14 +102,8 @@ impl Channel {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME_BYTES);
-        let endpoint = match tls {
-            Some(tls) => endpoint.tls_config(tls.config()).map_err(|err| {
-                let why = failure::reasons(&err);
-                Error::new(ErrorCode::InvalidArgument, format!("the certificates for {target} cannot be used: {why}"))
-            })?,
-            None => endpoint,
-        };
-        Ok(Self { endpoint, token, state: Mutex::new(State::Fresh), process: std::process::id() })
+        let connector = tls.map(Tls::connector).transpose()?;
+        Ok(Self { endpoint, token, connector, state: Mutex::new(State::Fresh), process: std::process::id() })
     }
 
     /// Whether the next call starts the thread.
@@ -116,7 +118,7 @@ impl Channel {
         }
         let mut state = self.state.lock();
         if matches!(*state, State::Fresh) {
-            *state = State::Running(Box::new(Running::start(&self.endpoint)?));
+            *state = State::Running(Box::new(Running::start(&self.endpoint, self.connector.clone())?));
         }
         Ok(())
     }
@@ -179,15 +181,19 @@ impl Drop for Channel {
 }
 
 impl Running {
-    fn start(endpoint: &Endpoint) -> Result<Self> {
+    fn start(endpoint: &Endpoint, connector: Option<Connector>) -> Result<Self> {
         let failed = |err: std::io::Error| Error::io("start a thread for", std::path::Path::new("a connection"), &err);
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let handle = runtime.handle().clone();
         let grpc = {
             let _entered = handle.enter();
-            Grpc::new(endpoint.connect_lazy())
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES)
+            let channel = match connector {
+                Some(connector) => endpoint.connect_with_connector_lazy(service_fn(move |uri| {
+                    connector.clone().connect(uri, CONNECT_TIMEOUT)
+                })),
+                None => endpoint.connect_lazy(),
+            };
+            Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
         };
         let (stop, stopped) = oneshot::channel();
         let gone = Arc::new(Bell::new()?);

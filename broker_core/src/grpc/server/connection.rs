@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use super::service::{Door, Service};
 use super::stopped;
 use crate::grpc::FRAME_BYTES;
+use crate::grpc::tls::{WRITE_BYTES, buffered};
 
 /// Streams of one connection.
 const MAX_STREAMS: u32 = 10_000;
@@ -101,7 +102,8 @@ impl Accepting {
                 tokio::spawn(async move {
                     let Some(tls) = tls else { return serving.serve(stream, Door::Guarded, place).await };
                     // A client that cannot make it through the handshake is told by TLS itself, as far as it is told.
-                    if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                    if let Ok(Ok(mut stream)) = timeout(HANDSHAKE_TIMEOUT, tls.accept(buffered(stream))).await {
+                        stream.get_mut().1.set_buffer_limit(Some(WRITE_BYTES));
                         serving.serve(stream, Door::Guarded, place).await;
                     }
                 });
