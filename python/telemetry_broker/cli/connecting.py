@@ -99,13 +99,14 @@ def _refuse_missing(url: str, prog: str) -> None:
 def _credentials(parsed: argparse.Namespace, url: str) -> dict[str, Any]:
     """What ``connect`` is told, and no more than that: what was typed, else what the environment says.
 
-    Variables are for brokers elsewhere: one that is set for all of them must not close the way to a folder.
+    A variable is for those brokers that take it: one that is set for all of them must not close the way to a folder.
     """
     given = {name: getattr(parsed, name) for name in _FILES if getattr(parsed, name) is not None}
-    if url.startswith("file:"):
+    if not url.startswith("grpc"):
         return given
     for name, (variable, _) in _FILES.items():
-        if name not in given and (path := os.environ.get(variable)):
+        is_for_all = name == "token_file" or url.startswith("grpcs:")
+        if is_for_all and name not in given and (path := os.environ.get(variable)):
             given[name] = path
     if parsed.token_file is None and (token := os.environ.get(TOKEN_VARIABLE)):
         given.pop("token_file", None)
