@@ -41,6 +41,7 @@ def test_a_withdrawn_token_is_refused_from_then_on_and_one_that_is_back_is_taken
         for _ in range(2):  # shown again it is as bad
             with pytest.raises(tb.UnauthenticatedError, match="not known here"):
                 client.topics()
+        broker.wait_for(r"Refused calls unauthenticated=\d")
         change_tokens(broker, tokens, ROOT, STREAMER)
         assert client.topics() == []
 

@@ -45,7 +45,7 @@ class GrpcFront:
         self._ending.callback(path.unlink, missing_ok=True)
         with _private_files():
             self._others.listen_unix(path)
-        self._access = guard.access
+        self._guard = guard
         self._core = guard.grpc_server(core, str(path))
 
     @property
@@ -66,8 +66,7 @@ class GrpcFront:
     @property
     def refused(self) -> dict[str, int]:
         """What was refused since the start, by reason."""
-        refused = {} if self._access is None else self._access.refused
-        return {**refused, "connections": self._core.connections[1]}
+        return self._guard.refused
 
     def listen(self, host: str, port: int) -> str:
         """Binds the port, 0 for a free one, and returns `host:port`.

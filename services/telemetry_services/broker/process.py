@@ -123,6 +123,7 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
                 "data": str(settings.data_dir.absolute()),
                 "durability": settings.durability,
                 "broker_index": BROKER_INDEX,
+                **guard.summary,
             },
         )
         async with guard.watching():

@@ -79,6 +79,7 @@ async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
                 "group": settings.msg_queue_group,
                 "consumer": collector.name,
                 "store": shown_url(settings.store_url),
+                **guard.summary,
             },
         )
         stop = threading.Event()

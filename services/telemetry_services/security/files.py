@@ -85,9 +85,10 @@ def _stamp(path: Path) -> _Stamp:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-async def watch(service: str, files: Sequence[Watched]) -> None:
-    """Looks at the files until it is cancelled."""
+async def watch(service: str, files: Sequence[Watched], looked: Callable[[], None]) -> None:
+    """Looks at the files until it is cancelled; `looked` is called after each look."""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
+        looked()
         for watched in files:
             watched.look(service)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -15,6 +16,8 @@ from telemetry_services.security.files import Watched, read_bounded, watch
 from telemetry_services.security.tls import CertificateFiles, HttpTls
 from telemetry_services.security.tokens import read_tokens, service_grants
 from telemetry_services.serving.http_connection import CLIENT_CERTIFICATE
+
+log = logging.getLogger(__name__)
 
 _MAX_TOKEN_FILE: Final = 64 << 10
 _SERVICE: Final = "/telemetry_broker.v1.BrokerService/"
@@ -37,6 +40,7 @@ class Guard:
         self._settings = settings
         self._servers: list[_core.GrpcServer] = []
         self._files: list[Watched] = []
+        self._told: dict[str, int] = {}
         self.max_connections = settings.max_connections
         self.access = self._make_access(settings) if isinstance(settings, AccessSettings) else None
         self._certificates = _certificate_files(settings)
@@ -75,11 +79,36 @@ class Guard:
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
         """Keeps up with the files inside the block."""
-        watching = asyncio.create_task(watch(self._service, self._files))
+        watching = asyncio.create_task(watch(self._service, self._files, self._tell_refused))
         try:
             yield
         finally:
             watching.cancel()
+
+    @property
+    def summary(self) -> dict[str, str]:
+        """What is asked of whoever comes, for the log."""
+        asked = {
+            "token": self.access is not None,
+            "client certificate": self._settings.tls_client_ca_file is not None,
+        }
+        return {
+            "tls": "off" if self._certificates is None else "on",
+            "asks_for": ", ".join(what for what, is_asked in asked.items() if is_asked) or "nothing",
+        }
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """What was refused since the start, by reason."""
+        calls = {} if self.access is None else self.access.refused
+        return {**calls, "connections": sum(server.connections[1] for server in self._servers)}
+
+    def _tell_refused(self) -> None:
+        refused = self.refused
+        news = {why: count - self._told.get(why, 0) for why, count in refused.items()}
+        self._told = refused
+        if any(news.values()):
+            log.warning("Refused calls", extra={why: count for why, count in news.items() if count})
 
     def _watch(self, watched: Watched) -> None:
         watched.begin(self._service)
