@@ -181,3 +181,25 @@ def test_every_service_is_described_by_reflection(broker: BrokerProcess) -> None
         tool = Reflected(channel)
         for service in tool.services():
             Reflected(channel).load(service)
+
+
+def test_a_receive_that_is_cancelled_as_records_come_keeps_no_lease(broker: BrokerProcess) -> None:
+    """Both come at once: its wait is over, and nobody is there to whom the records could be sent."""
+    receive = pb.ReceiveRequest(topic="cancelled", group="g", consumer="gone", wait_ms=10_000)
+    produce = pb.ProduceRequest(topic="cancelled", partition=0, records=[pb.Record(value=b"1")])
+    with tb.connect(broker.url) as library, RawHttp2(broker.grpc) as client:
+        library.create_topic("cancelled", partitions=1)
+        with library.consumer("cancelled", group="g") as consumer:
+            assert not consumer.receive()
+            for _ in range(100):
+                waiting = client.open("Receive")
+                client.send(waiting, framed(receive.SerializeToString()), end=True)
+                client.call("DescribeBroker", b"")  # by then it waits
+                producing = client.open("Produce")
+                client.http2.send_data(producing, framed(produce.SerializeToString()), end_stream=True)
+                client.http2.reset_stream(waiting)
+                client.flush()
+                client.wait(producing)
+                batch = consumer.receive(wait=10)
+                assert batch.values == [b"1"]
+                batch.ack()

@@ -8,6 +8,7 @@ mod changes;
 mod connection;
 mod consume;
 mod forward;
+mod leased;
 mod produce;
 mod service;
 mod settling;

@@ -22,9 +22,11 @@ use tonic::{Status, Streaming};
 use super::calls::{Answer, Calls};
 use super::consume::consume;
 use super::forward::Forward;
+use super::leased::Leased;
 use super::produce::produce_stream;
 use super::{Reply, message};
 use crate::access::{Access, Caller, Need, bearer, changed_error, need_of};
+use crate::broker::decode_request;
 use crate::error;
 use crate::grpc::codec::RawCodec;
 use crate::grpc::{MAX_MESSAGE_BYTES, SERVICE};
@@ -159,11 +161,12 @@ impl StreamingService<Bytes> for Handler {
                 return Box::pin(async move {
                     let _active = active;
                     let answer = match deadline {
-                        Some(deadline) => tokio::time::timeout_at(deadline, answer).await.map_err(|_| late())?,
+                        Some(deadline) => {
+                            tokio::time::timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(late()))
+                        }
                         None => answer.await,
                     };
-                    let answers: Answers = Box::pin(futures_util::stream::iter([Ok(answer?)]));
-                    Ok(tonic::Response::new(answers))
+                    answer.map(tonic::Response::new)
                 });
             }
         };
@@ -183,11 +186,12 @@ async fn unary(
     need: Need,
     method: String,
     mut requests: Streaming<Bytes>,
-) -> Reply<Answer> {
+) -> Reply<Answers> {
     let Some(request) = message(&mut requests).await? else {
         return Err(Status::internal(format!("{method} takes one message, and none came")));
     };
     authorize(&caller, need, &method, &request)?;
+    let receive = if method == "Receive" { Some(decode_request(&method, &request)?) } else { None };
     let answer = calls.unary(&method, &caller, request);
     let answer = if matches!(method.as_str(), "Receive" | "Read") && !caller.is_anyone() {
         // Only what waits for records ends with its token: nothing was done yet.
@@ -199,7 +203,11 @@ async fn unary(
     } else {
         answer.await
     };
-    answer.map(Answer::Message).map_err(Status::from)
+    let answer = answer?;
+    Ok(match receive {
+        Some(asked) => Box::pin(Leased::new(calls, asked, answer)),
+        None => Box::pin(futures_util::stream::iter([Ok(Answer::Message(answer))])),
+    })
 }
 
 /// Refuses a request that its caller may not make.
