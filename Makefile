@@ -34,7 +34,7 @@ test-rust: $(VENV)/.made ## run the tests of the core alone
 	cargo test --quiet $(CARGO_LOCKED) --package broker_core --features grpc
 
 test-python: build ## run the Python tests alone: make test-python ARGS="-k lease"
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 coverage: build ## run the Python tests and fail below 85 % coverage; the pages go to htmlcov/
 	$(BIN)/coverage erase
