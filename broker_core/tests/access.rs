@@ -82,7 +82,13 @@ fn a_role_reaches_as_far_as_its_patterns() {
 
 #[test]
 fn what_is_not_in_the_table_needs_every_role_everywhere() {
-    let all = |client: &str, token: &str| Grant::of_all(client.to_owned(), Digest::of(token));
+    let everywhere = || patterns(&["*"]);
+    let all = |client: &str, token: &str| Grant {
+        produce: everywhere(),
+        consume: everywhere(),
+        admin: everywhere(),
+        ..grant(client, token)
+    };
     let but_one = Grant { consume: patterns(&["a*"]), ..all("most", "most") };
     let access = access(vec![all("all", "all"), but_one]);
     let unknown = need_of("/telemetry_broker.v1.BrokerService/Invented");

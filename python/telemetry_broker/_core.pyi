@@ -159,9 +159,6 @@ class Caller:
     """Who makes a call. Counts as one call of its client while it lives."""
 
     @property
-    def client(self) -> str:
-        """The client's name."""
-    @property
     def is_current(self) -> bool:
         """Whether its token is valid and has the roles it had."""
     def check(self, path: str, topic: str) -> None:

@@ -131,12 +131,6 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// One with every role on every topic.
-    pub fn of_all(client: String, digest: Digest) -> Self {
-        let all = || vec![Pattern::Prefix(String::new())];
-        Self { client, digest, expires_s: None, produce: all(), consume: all(), admin: all() }
-    }
-
     pub(super) fn has_expired(&self, now_s: u64) -> bool {
         self.expires_s.is_some_and(|expires| now_s >= expires)
     }

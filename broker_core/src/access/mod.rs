@@ -157,9 +157,7 @@ impl Caller {
 
     /// Whether the caller's token is what it was when it entered.
     pub fn is_current(&self) -> bool {
-        self.0.as_ref().is_none_or(|Entered { access, grant }| {
-            !grant.has_expired(now_s()) && access.grants.borrow().iter().any(|now| now == grant)
-        })
+        self.0.as_ref().is_none_or(|Entered { access, grant }| is_good(&access.grants.borrow(), grant))
     }
 
     /// Returns once the caller's token is no longer what it was: withdrawn, expired, or with other roles.
@@ -168,7 +166,7 @@ impl Caller {
         async move {
             let Some((mut grants, grant)) = known else { return std::future::pending().await };
             loop {
-                if !grants.borrow_and_update().iter().any(|now| **now == *grant) || grant.has_expired(now_s()) {
+                if !is_good(&grants.borrow_and_update(), &grant) {
                     return;
                 }
                 let left = grant.expires_s.map_or(LONGEST_SLEEP, |expires| {
@@ -181,6 +179,11 @@ impl Caller {
             }
         }
     }
+}
+
+/// Whether a grant is among those of now, as it was, and has not expired.
+fn is_good(grants: &[Arc<Grant>], grant: &Arc<Grant>) -> bool {
+    grants.contains(grant) && !grant.has_expired(now_s())
 }
 
 /// What a stream of such a caller ends with: who has a token that is valid may begin it anew.

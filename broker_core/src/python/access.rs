@@ -59,11 +59,6 @@ pub struct PyCaller(Caller);
 #[pymethods]
 impl PyCaller {
     #[getter]
-    fn client(&self) -> &str {
-        self.0.client()
-    }
-
-    #[getter]
     fn is_current(&self) -> bool {
         self.0.is_current()
     }

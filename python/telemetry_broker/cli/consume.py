@@ -17,7 +17,7 @@ from telemetry_broker.cli import values
 from telemetry_broker.cli.connecting import add_broker_options, opened
 from telemetry_broker.cli.output import note, rfc3339, safe, safe_bytes
 from telemetry_broker.cli.parser import Command, Parser, describe
-from telemetry_broker.cli.records import as_objects
+from telemetry_broker.cli.records import as_objects, rows
 from telemetry_broker.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from telemetry_broker.positions import END, START, Offset, Position
 from telemetry_broker.receiving import Outage
@@ -277,15 +277,7 @@ def _as_json(records: Records) -> Iterator[bytes]:
 
 def _as_text(records: Records) -> Iterator[bytes]:
     attempt = getattr(records, "attempt", 0)
-    for offset, append_ns, timestamp_ns, key, value, headers in zip(
-        records.offsets,
-        records.append_times_ns,
-        records.timestamps_ns,
-        records.keys,
-        records.values,
-        records.headers,
-        strict=True,
-    ):
+    for offset, append_ns, timestamp_ns, key, value, headers in rows(records):
         head = [f"{records.topic}/{records.partition} offset {offset}", f"appended {rfc3339(append_ns)}"]
         if timestamp_ns:
             head.append(f"time {rfc3339(timestamp_ns)}")

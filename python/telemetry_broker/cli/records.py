@@ -28,10 +28,9 @@ class Record:
     timestamp_ns: int = 0
 
 
-def as_objects(records: Records) -> Iterator[dict[str, Any]]:
-    """An object for each record, with where it is; ``attempt`` only where it was leased."""
-    attempt = getattr(records, "attempt", None)
-    for offset, append_ns, timestamp_ns, key, value, headers in zip(
+def rows(records: Records) -> Iterator[tuple[int, int, int, bytes | None, bytes, dict[str, bytes]]]:
+    """Of each record its offset, when it was appended, the producer's time, key, value and headers."""
+    return zip(
         records.offsets,
         records.append_times_ns,
         records.timestamps_ns,
@@ -39,7 +38,13 @@ def as_objects(records: Records) -> Iterator[dict[str, Any]]:
         records.values,
         records.headers,
         strict=True,
-    ):
+    )
+
+
+def as_objects(records: Records) -> Iterator[dict[str, Any]]:
+    """An object for each record, with where it is; ``attempt`` only where it was leased."""
+    attempt = getattr(records, "attempt", None)
+    for offset, append_ns, timestamp_ns, key, value, headers in rows(records):
         shown = {
             "topic": records.topic,
             "partition": records.partition,

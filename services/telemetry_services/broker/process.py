@@ -101,13 +101,7 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
             ready=lambda: why_unready(core),
             more_metrics=BrokerMetrics(core, grpc_server).render,
         )
-        endpoints = CompatibilityEndpoints(
-            core,
-            core_calls,
-            waiters,
-            None if settings.http_anonymous else guard,
-            partitions=settings.partitions_per_topic,
-        )
+        endpoints = CompatibilityEndpoints(core, core_calls, waiters, guard, partitions=settings.partitions_per_topic)
         app = endpoints.in_front_of(Starlette(routes=side_port_routes(health)))
         http = (
             HttpServer(app, listener, tls=guard.http_tls, max_connections=guard.max_connections) if listener else None

@@ -10,7 +10,8 @@ from starlette.requests import HTTPConnection
 
 from telemetry_broker import _core
 from telemetry_broker.errors import InvalidArgumentError, UnauthenticatedError
-from telemetry_services.config.models import AccessSettings, ListenSettings, split_tokens
+from telemetry_services.config.models import AccessSettings, BrokerSettings, ListenSettings, split_tokens
+from telemetry_services.config.sources import MAX_SECRET_BYTES
 from telemetry_services.errors import ConfigError
 from telemetry_services.security.files import Watched, read_bounded, watch
 from telemetry_services.security.tls import CertificateFiles, HttpTls
@@ -19,7 +20,6 @@ from telemetry_services.serving.http_connection import CLIENT_CERTIFICATE
 
 log = logging.getLogger(__name__)
 
-_MAX_TOKEN_FILE: Final = 64 << 10
 _SERVICE: Final = "/telemetry_broker.v1.BrokerService/"
 
 
@@ -41,6 +41,7 @@ class Guard:
         self._servers: list[_core.GrpcServer] = []
         self._files: list[Watched] = []
         self._told: dict[str, int] = {}
+        self._http_is_open = isinstance(settings, BrokerSettings) and settings.http_anonymous
         self.max_connections = settings.max_connections
         self.access = self._make_access(settings) if isinstance(settings, AccessSettings) else None
         self._certificates = _certificate_files(settings)
@@ -69,6 +70,8 @@ class Guard:
             PermissionDeniedError: the client has not the role.
             UnavailableError: it has too many calls under way.
         """
+        if self._http_is_open:
+            return None
         self.require_certificate(request)
         if self.access is None:
             return None
@@ -147,7 +150,7 @@ def _service_tokens(settings: AccessSettings) -> list[str]:
     path = settings.service_token_file
     if path is None:
         return settings.service_tokens
-    text = read_bounded(path, _MAX_TOKEN_FILE, "SERVICE_TOKEN_FILE").decode(errors="replace")
+    text = read_bounded(path, MAX_SECRET_BYTES, "SERVICE_TOKEN_FILE").decode(errors="replace")
     if tokens := split_tokens(text):
         return tokens
     raise ConfigError(f"SERVICE_TOKEN_FILE={path}: there is no token in the file")

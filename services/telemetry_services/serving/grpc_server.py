@@ -14,7 +14,6 @@ from telemetry_broker.errors import BrokerError
 from telemetry_broker.status_details import DETAILS_KEY
 from telemetry_services.codes import status_of
 from telemetry_services.serving.error_details import details_of
-from telemetry_services.serving.sockets import listen, port_in_use
 
 MAX_MESSAGE_BYTES: Final = 16 << 20
 MAX_STREAMS: Final = 10_000
@@ -35,8 +34,6 @@ _OPTIONS: Final = (
     # streams at once would have the calls of others cancelled.
     ("grpc.server.max_pending_requests", 2 * MAX_STREAMS),
     ("grpc.server.max_pending_requests_hard_limit", 4 * MAX_STREAMS),
-    # Two servers on one port would share its calls at random; the second one must fail.
-    ("grpc.so_reuseport", 0),
 )
 
 
@@ -49,7 +46,7 @@ logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_gone_client)
 
 
 class GrpcServer:
-    """A gRPC server on one port.
+    """A gRPC server on a Unix socket; ports are `GrpcFront`'s.
 
     Args:
         services: full names, for health and reflection.
@@ -66,23 +63,6 @@ class GrpcServer:
     def server(self) -> grpc.aio.Server:
         """The server itself, for generated `add_..._to_server` functions."""
         return self._server
-
-    def listen(self, host: str, port: int) -> str:
-        """Binds the port, 0 for a free one, and returns `host:port`.
-
-        Raises:
-            PortInUseError: another process has it, or the address is not one of this machine.
-        """
-        if port:  # asked first by a plain socket: gRPC writes a refusal to standard error by itself
-            listen(host, port, variable="GRPC_PORT", flag="--grpc-port").close()
-        shown = f"[{host}]" if ":" in host else host
-        try:
-            bound = self._server.add_insecure_port(f"{shown}:{port}")
-        except RuntimeError as err:
-            raise port_in_use(host, port, variable="GRPC_PORT", flag="--grpc-port") from err
-        if bound == 0:
-            raise port_in_use(host, port, variable="GRPC_PORT", flag="--grpc-port")
-        return f"{shown}:{bound}"
 
     def listen_unix(self, path: Path) -> None:
         """Binds a Unix socket, which must not be there."""

@@ -69,13 +69,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         waiters, core_calls = Waiters(core), CoreCalls(core)
         stack.callback(waiters.close)
         stack.callback(core_calls.close)
-        endpoints = CompatibilityEndpoints(
-            core,
-            core_calls,
-            waiters,
-            None if settings.http_anonymous else guard,
-            partitions=settings.partitions_per_topic,
-        )
+        endpoints = CompatibilityEndpoints(core, core_calls, waiters, guard, partitions=settings.partitions_per_topic)
         app = endpoints.in_front_of(build_app(store, publisher, KeyCheck(key, guard), health))
         http = HttpServer(app, listener, tls=guard.http_tls, max_connections=guard.max_connections)
         grpc_address = await stack.enter_async_context(
