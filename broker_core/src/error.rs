@@ -14,6 +14,11 @@ macro_rules! codes {
             /// Every code, for the test that holds the Python table against it.
             pub const ALL: &'static [Code] = &[$(Code::$name,)+];
 
+            /// The code of such a text, if this version knows it.
+            pub fn of(text: &str) -> Option<Code> {
+                Self::ALL.iter().copied().find(|code| code.as_str() == text)
+            }
+
             /// The stable text, such as `log.corrupt`.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Code::$name => $text,)+ }
@@ -65,6 +70,8 @@ codes! {
     BrokerDraining = "broker.draining",
     /// The broker was closed.
     BrokerClosed = "broker.closed",
+    /// A batch was sent to a broker and not answered: it may be stored there or not.
+    ProduceUnknown = "produce.unknown",
     /// A service that answers again soon: what was asked may be asked anew.
     Unavailable = "broker.unavailable",
     /// No token, or one that is not valid.

@@ -75,6 +75,7 @@ class Broker:
         durability: str = "os",
         min_free_bytes: int = 268_435_456,  # noqa: PYI054
         clock: ManualClock | None = None,
+        name: str = "",
     ) -> Self:
         """Opens the folder, making it if there is none, or a broker in memory (None).
 
@@ -84,6 +85,7 @@ class Broker:
             partitions: default partition count of a new topic.
             durability: default of a new topic: ``memory``, ``os`` or ``fsync``.
             min_free_bytes: free bytes of the disk below which Produce fails with ``log.full``; acks go on.
+            name: what it is called among others, such as ``msg-queue-0``.
 
         Raises:
             InUseError: another process has it open.

@@ -21,6 +21,8 @@ const MIN_SEGMENT_AGE_NS: i64 = 10_000_000_000;
 /// What a broker uses where a topic sets nothing.
 #[derive(Debug, Clone)]
 pub struct BrokerOptions {
+    /// What it is called among others; empty: it has no name.
+    pub name: String,
     /// Records kept in memory per partition.
     pub queue_size: u64,
     /// Length of a lease, milliseconds.
@@ -38,6 +40,7 @@ pub struct BrokerOptions {
 impl Default for BrokerOptions {
     fn default() -> Self {
         Self {
+            name: String::new(),
             queue_size: 2000,
             visibility_timeout_ms: 30_000,
             partitions: 4,

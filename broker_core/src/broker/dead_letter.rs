@@ -13,7 +13,7 @@ use super::chunk::{Bounds, Chunk};
 use super::config::TopicConfig;
 use super::names::{self, DEAD_LETTER_SUFFIX, REDRIVE_GROUP};
 use super::partition::Partition;
-use super::topic::Topic;
+use super::topic::{Basis, Topic};
 use super::{Broker, Code, Error, Result};
 use crate::queue::{Mode, Settled};
 use crate::wire::cursor::{Cursor, put_bytes, put_varint};
@@ -22,9 +22,9 @@ use crate::wire::{RecordView, Records, record_entries, v1};
 
 /// Bytes of a reason, at most.
 const MAX_REASON: usize = 4096;
-/// Records moved at a time.
 /// What a delivery of one letter has beside its record: the topic's name, log id, offset and time.
 const LETTER_HEAD_BYTES: usize = 300;
+/// Records moved at a time.
 const BATCH: Bounds = Bounds { records: 4096, bytes: 4 << 20 };
 
 impl Broker {
@@ -38,7 +38,7 @@ impl Broker {
             }
             other => other?,
         };
-        letters.configure(None, self.first_grant(), |own| Ok(own.for_dead_letters_of(&topic.config().0)))?;
+        letters.configure(Basis::Any, self.first_grant(), |own| Ok(own.for_dead_letters_of(&topic.config().0)))?;
         // From the first dead letter on: what is not redriven is not deleted.
         letters.ensure_group(REDRIVE_GROUP, Some(Mode::Shared), &|_| Ok(None), self.first_grant(), Code::GroupMode)?;
         Ok(letters)
@@ -49,11 +49,11 @@ impl Broker {
     pub(super) fn configure_topic(
         &self,
         topic: &Topic,
-        if_version: Option<u64>,
+        basis: Basis,
         change: impl FnOnce(&TopicConfig) -> Result<TopicConfig>,
     ) -> Result<()> {
         let source = topic.name().strip_suffix(DEAD_LETTER_SUFFIX).and_then(|source| self.topic(source).ok());
-        topic.configure(if_version, self.first_grant(), |own| {
+        topic.configure(basis, self.first_grant(), |own| {
             let Some(source) = &source else { return change(own) };
             let bound = source.config().0;
             let config = change(&own.for_dead_letters_of(&bound))?;
@@ -73,7 +73,7 @@ impl Broker {
         match self.topic(&names::dead_letters_of(topic.name())) {
             Ok(letters) => {
                 let source = topic.config().0;
-                letters.configure(None, self.first_grant(), |own| Ok(own.for_dead_letters_of(&source)))
+                letters.configure(Basis::Any, self.first_grant(), |own| Ok(own.for_dead_letters_of(&source)))
             }
             Err(_) => Ok(()),
         }

@@ -14,7 +14,7 @@ use super::dead_letter::{Choice, Listed, Page};
 use super::info::{GroupInfo, PartitionInfo};
 use super::names;
 use super::partition::Partition;
-use super::topic::{Topic, group_not_found};
+use super::topic::{Basis, Topic, group_not_found};
 use super::{Broker, Code, Delivered, Error, MAX_ANSWER_BYTES, Placed, Receive, Result, Unsettled};
 use crate::log::Appended;
 use crate::log::frame::FrameBody;
@@ -442,19 +442,28 @@ impl Broker {
         let config =
             TopicConfig::new(self.options()).with(request.config.as_ref().unwrap_or(&v1::TopicConfig::default()))?;
         let topic = self.create_topic(&request.name, config)?;
+        if request.config_version > 1 {
+            self.configure_topic(&topic, Basis::Elsewhere(request.config_version), |own| Ok(own.clone()))?;
+        }
         Ok(v1::CreateTopicResponse { topic: Some(self.topic_to_wire(&topic)) }.encode_to_vec())
     }
 
     fn rpc_describe_topic(&self, request: &v1::DescribeTopicRequest) -> Result<Vec<u8>> {
         let topic = self.topic(&request.name)?;
         let partitions = topic.partitions().iter().map(|partition| partition_to_wire(partition.info())).collect();
-        Ok(v1::DescribeTopicResponse { topic: Some(self.topic_to_wire(&topic)), partitions }.encode_to_vec())
+        let topic = Some(self.topic_to_wire(&topic));
+        Ok(v1::DescribeTopicResponse { topic, partitions, missing_brokers: Vec::new() }.encode_to_vec())
     }
 
     fn rpc_configure_topic(&self, request: &v1::ConfigureTopicRequest) -> Result<Vec<u8>> {
         let topic = self.topic(&request.name)?;
         let wish = request.config.unwrap_or_default();
-        self.configure_topic(&topic, request.if_version, |config| config.with(&wish))?;
+        let basis = match (request.config_version, request.if_version) {
+            (0, None) => Basis::Any,
+            (0, Some(version)) => Basis::Version(version),
+            (version, _) => Basis::Elsewhere(version),
+        };
+        self.configure_topic(&topic, basis, |config| config.with(&wish))?;
         self.inner.wakeups.signal(topic.name());
         Ok(v1::ConfigureTopicResponse { topic: Some(self.topic_to_wire(&topic)) }.encode_to_vec())
     }
@@ -488,7 +497,7 @@ impl Broker {
             .collect();
         let mode = topic.group_mode(&request.group).unwrap_or(Mode::Shared);
         let group = Some(group_to_wire(request.group, mode));
-        Ok(v1::DescribeGroupResponse { group, partitions: infos? }.encode_to_vec())
+        Ok(v1::DescribeGroupResponse { group, partitions: infos?, missing_brokers: Vec::new() }.encode_to_vec())
     }
 
     fn rpc_seek_group(&self, request: &v1::SeekGroupRequest) -> Result<Vec<u8>> {
@@ -536,6 +545,7 @@ impl Broker {
             total,
             next_partition: next.map(|(partition, _)| partition),
             next_offset: next.map_or(0, |(_, offset)| offset),
+            ..Default::default()
         };
         response.extend(rest.encode_to_vec());
         Ok(response)
@@ -570,6 +580,8 @@ impl Broker {
             min_free_bytes: self.options().min_free_bytes,
             draining: self.inner.draining.load(std::sync::atomic::Ordering::Relaxed),
             partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
+            name: self.options().name.clone(),
+            members: Vec::new(),
         }
         .encode_to_vec())
     }
@@ -621,21 +633,21 @@ fn on_leases(
 fn resolve(topic: &Topic, partition: &Partition, position: Option<&v1::Position>) -> Result<Option<u64>> {
     let Some(position) = position else { return Ok(None) };
     let (start, end) = partition.edges();
+    if !position.log_id.is_empty() && position.log_id != partition.log_id().0 {
+        return Err(Error::new(
+            Code::PositionLogId,
+            format!(
+                "{}/{} has log {:?}, not the log of that position: it was made anew, offsets of the old one mean \
+                 nothing; begin at its start",
+                topic.name(),
+                partition.number(),
+                partition.log_id()
+            ),
+        ));
+    }
     match position.at {
         None => Ok(None),
         Some(v1::position::At::Offset(offset)) => {
-            if !position.log_id.is_empty() && position.log_id != partition.log_id().0 {
-                return Err(Error::new(
-                    Code::PositionLogId,
-                    format!(
-                        "{}/{} has log {:?}, not the log of that position: it was made anew, offsets of the old one mean \
-                         nothing; begin at its start",
-                        topic.name(),
-                        partition.number(),
-                        partition.log_id()
-                    ),
-                ));
-            }
             if offset > end {
                 return Err(Error::new(
                     Code::PositionOutOfRange,
@@ -707,6 +719,7 @@ fn partition_to_wire(info: PartitionInfo) -> v1::PartitionState {
         recovered_cut_bytes: info.recovered_cut_bytes,
         dropped_records: info.dropped_records,
         forgotten_producers: info.forgotten_producers,
+        broker: String::new(),
     }
 }
 
@@ -722,6 +735,7 @@ fn group_info_to_wire(info: GroupInfo) -> v1::GroupPartitionState {
         holder: info.holder,
         redelivered: info.redelivered,
         journal_bad_bytes: info.journal_bad_bytes,
+        broker: String::new(),
     }
 }
 

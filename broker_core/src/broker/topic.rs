@@ -67,6 +67,17 @@ pub(crate) struct Context {
     pub new_group_id: fn() -> Result<u64>,
 }
 
+/// Which configuration a change is made to.
+#[derive(Clone, Copy)]
+pub enum Basis {
+    /// Whichever there is.
+    Any,
+    /// The one of this version, or it is refused.
+    Version(u64),
+    /// It was made at another broker and has this version there: taken over if that is newer, else left alone.
+    Elsewhere(u64),
+}
+
 /// Where a new group begins in one partition.
 pub type StartOf<'a> = &'a dyn Fn(&Partition) -> Result<Option<u64>>;
 
@@ -239,12 +250,19 @@ impl Topic {
     /// Changes the configuration by `change`, which gets the one there is.
     pub fn configure(
         &self,
-        if_version: Option<u64>,
+        basis: Basis,
         first_grant: u64,
         change: impl FnOnce(&TopicConfig) -> Result<TopicConfig>,
     ) -> Result<()> {
         let mut meta = self.meta.lock();
-        if let Some(expected) = if_version.filter(|&expected| expected != meta.version) {
+        let version = match basis {
+            Basis::Any | Basis::Version(_) => meta.version + 1,
+            Basis::Elsewhere(version) if version > meta.version => version,
+            Basis::Elsewhere(_) => return Ok(()),
+        };
+        if let Basis::Version(expected) = basis
+            && expected != meta.version
+        {
             return Err(Error::new(
                 Code::TopicVersion,
                 format!(
@@ -264,10 +282,10 @@ impl Topic {
             )
             .field("config.partitions"));
         }
-        if config == meta.config {
+        if config == meta.config && !matches!(basis, Basis::Elsewhere(_)) {
             return Ok(());
         }
-        let next = Meta { config, version: meta.version + 1, ..meta.clone() };
+        let next = Meta { config, version, ..meta.clone() };
         let added = self.open_partitions(&next, first_grant)?;
         self.sync()?;
         // Only what a restart finds is used: a record in a partition that topic.json does not count would be lost.

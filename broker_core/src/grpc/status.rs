@@ -42,6 +42,7 @@ pub fn status_code(code: Code) -> Grpc {
         Code::Denied => Grpc::PermissionDenied,
         Code::BrokerClosed => Grpc::Cancelled,
         Code::Unsupported => Grpc::Unimplemented,
+        Code::ProduceUnknown => Grpc::Unknown,
     }
 }
 

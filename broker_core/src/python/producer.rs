@@ -202,7 +202,7 @@ fn head(address: &Address, partition: u32, sequence: u64) -> Vec<u8> {
         partition: Some(partition),
         producer: address.producer.clone(),
         sequence,
-        records: Vec::new(),
+        ..Default::default()
     };
     head.encode_to_vec()
 }

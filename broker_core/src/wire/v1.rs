@@ -148,6 +148,9 @@ pub struct PartitionState {
     /// forgets those that were silent for longest, at least 15 minutes. A batch of theirs that is sent again is stored again.
     #[prost(uint64, tag = "11")]
     pub forgotten_producers: u64,
+    /// Behind a proxy, the broker whose log this is; else empty.
+    #[prost(string, tag = "12")]
+    pub broker: ::prost::alloc::string::String,
 }
 /// Makes a topic.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -158,6 +161,9 @@ pub struct CreateTopicRequest {
     /// Defaults where unset.
     #[prost(message, optional, tag = "2")]
     pub config: ::core::option::Option<TopicConfig>,
+    /// Of brokers among themselves: the version that the configuration has elsewhere; 0: it is a new topic.
+    #[prost(uint64, tag = "3")]
+    pub config_version: u64,
 }
 /// The topic as it is now.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -199,9 +205,13 @@ pub struct DescribeTopicResponse {
     /// The topic.
     #[prost(message, optional, tag = "1")]
     pub topic: ::core::option::Option<Topic>,
-    /// In the order of their numbers.
+    /// In the order of their numbers. Behind a proxy a partition has an entry for each broker that holds records of it, or
+    /// held some; the one that takes its records now comes first.
     #[prost(message, repeated, tag = "2")]
     pub partitions: ::prost::alloc::vec::Vec<PartitionState>,
+    /// Behind a proxy: brokers that are away. What they hold is not in here.
+    #[prost(string, repeated, tag = "3")]
+    pub missing_brokers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Changes a topic.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -215,6 +225,10 @@ pub struct ConfigureTopicRequest {
     /// When set: fail with FAILED_PRECONDITION (`topic.version`) unless the configuration has this version.
     #[prost(uint64, optional, tag = "3")]
     pub if_version: ::core::option::Option<u64>,
+    /// Of brokers among themselves: the version that this configuration has elsewhere. It is taken over if it is above the
+    /// present one, and left alone otherwise; 0: it is a change made here.
+    #[prost(uint64, tag = "4")]
+    pub config_version: u64,
 }
 /// The topic after the change.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -260,6 +274,10 @@ pub struct OpenProducerRequest {
     /// 1 to 255 bytes of UTF-8. The same name is the same producer, in whatever process.
     #[prost(string, tag = "2")]
     pub producer: ::prost::alloc::string::String,
+    /// The name was made up just now, so that no broker has anything of it: behind a proxy, brokers that are away need not
+    /// be asked.
+    #[prost(bool, tag = "3")]
+    pub new_name: bool,
 }
 /// How far a partition has a producer's batches.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -298,6 +316,10 @@ pub struct ProduceRequest {
     /// A batch whose sequence is not above the highest stored one is answered as a duplicate and not stored.
     #[prost(uint64, tag = "4")]
     pub sequence: u64,
+    /// Set when an earlier attempt of this batch was sent and not answered, so that it may be stored: the broker that may have
+    /// it, as the error named it, or empty where no broker was named. A proxy sends such a batch nowhere else.
+    #[prost(string, optional, tag = "5")]
+    pub resent_to: ::core::option::Option<::prost::alloc::string::String>,
     /// 0 to 65,536 records, 8 MiB; none only to move a named producer's sequence.
     #[prost(message, repeated, tag = "15")]
     pub records: ::prost::alloc::vec::Vec<Record>,
@@ -343,6 +365,9 @@ pub struct Error {
     /// The field of the request that is wrong, where one is.
     #[prost(string, tag = "4")]
     pub field: ::prost::alloc::string::String,
+    /// With `produce.unknown`: the broker that may have stored the batch, for `ProduceRequest.resent_to`.
+    #[prost(string, tag = "5")]
+    pub broker: ::prost::alloc::string::String,
 }
 /// One Produce on a stream.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -473,6 +498,10 @@ pub struct ConsumeStart {
     /// above 0, credit counts deliveries on this stream instead of records.
     #[prost(uint32, tag = "4")]
     pub credit_deliveries: u32,
+    /// Say `waiting` when there may be records and no credit is left. For a hop that shares one credit among brokers, and so
+    /// the credit may begin at 0.
+    #[prost(bool, tag = "5")]
+    pub tell_waiting: bool,
 }
 /// More may be sent, or less.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -534,6 +563,10 @@ pub struct Credited {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {
 }
+/// There may be records, and no credit for them; said once for each time that the credit runs out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Waiting {
+}
 /// The server is draining: what is leased may still be acked here, new records come from elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Goodbye {
@@ -542,7 +575,7 @@ pub struct Goodbye {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ConsumeResponse {
     /// What it is.
-    #[prost(oneof = "consume_response::Response", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "consume_response::Response", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub response: ::core::option::Option<consume_response::Response>,
 }
 /// Nested message and enum types in `ConsumeResponse`.
@@ -574,6 +607,9 @@ pub mod consume_response {
         /// Answer to a credit that replaces, in their order.
         #[prost(message, tag = "8")]
         Credited(super::Credited),
+        /// Only where the start asked for it.
+        #[prost(message, tag = "9")]
+        Waiting(super::Waiting),
     }
 }
 /// Offsets from `start` up to `end`, exclusive.
@@ -690,7 +726,8 @@ pub struct ExtendResponse {
 /// A place in a partition.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Position {
-    /// 16 bytes, with `offset` only; empty: whatever log the partition has.
+    /// 16 bytes: the log that is meant; empty: whatever log the partition has. Behind a proxy a partition may have several,
+    /// one a broker, and empty is the one that takes its records now.
     #[prost(bytes = "vec", tag = "4")]
     pub log_id: ::prost::alloc::vec::Vec<u8>,
     /// One of three ways to say it.
@@ -841,6 +878,9 @@ pub struct GroupPartitionState {
     /// Acks in them are lost, so their records are given out again.
     #[prost(uint64, tag = "10")]
     pub journal_bad_bytes: u64,
+    /// Behind a proxy, the broker whose log this is; else empty.
+    #[prost(string, tag = "11")]
+    pub broker: ::prost::alloc::string::String,
 }
 /// A group, partition by partition.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -848,9 +888,12 @@ pub struct DescribeGroupResponse {
     /// The group.
     #[prost(message, optional, tag = "1")]
     pub group: ::core::option::Option<Group>,
-    /// In the order of their numbers.
+    /// In the order of their numbers; behind a proxy as in DescribeTopicResponse.
     #[prost(message, repeated, tag = "2")]
     pub partitions: ::prost::alloc::vec::Vec<GroupPartitionState>,
+    /// Behind a proxy: brokers that are away. What they hold is not in here.
+    #[prost(string, repeated, tag = "3")]
+    pub missing_brokers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Moves a group.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -913,6 +956,9 @@ pub struct ListDeadLettersRequest {
     /// To go on: `next_partition` of the answer before, with its `next_offset` as `from_offset`. Partitions below are left out.
     #[prost(uint32, optional, tag = "7")]
     pub from_partition: ::core::option::Option<u32>,
+    /// Behind a proxy: to go on, `next_broker` of the answer before. Brokers in front of it are left out.
+    #[prost(string, tag = "8")]
+    pub from_broker: ::prost::alloc::string::String,
 }
 /// Dead letters, oldest first in each partition.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -929,6 +975,12 @@ pub struct ListDeadLettersResponse {
     /// The offset to go on from in that partition.
     #[prost(uint64, tag = "4")]
     pub next_offset: u64,
+    /// Behind a proxy, with `next_partition`: the broker to go on at.
+    #[prost(string, tag = "5")]
+    pub next_broker: ::prost::alloc::string::String,
+    /// Behind a proxy: brokers that are away. What they hold is not in here.
+    #[prost(string, repeated, tag = "6")]
+    pub missing_brokers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Puts dead letters back.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -945,6 +997,9 @@ pub struct RedriveDeadLettersRequest {
     /// Only these offsets of the dead-letter partition; needs `partition`; empty: all.
     #[prost(message, repeated, tag = "4")]
     pub ranges: ::prost::alloc::vec::Vec<OffsetRange>,
+    /// Behind a proxy: only those of this broker; empty: all. Needed with `ranges`.
+    #[prost(string, tag = "5")]
+    pub broker: ::prost::alloc::string::String,
 }
 /// What was put back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -958,7 +1013,7 @@ pub struct RedriveDeadLettersResponse {
 pub struct DescribeBrokerRequest {
 }
 /// The broker.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DescribeBrokerResponse {
     /// 8 bytes, made with its folder; part of every lease id.
     #[prost(bytes = "vec", tag = "1")]
@@ -984,13 +1039,47 @@ pub struct DescribeBrokerResponse {
     /// Partitions of all topics.
     #[prost(uint32, tag = "8")]
     pub partitions: u32,
+    /// What the broker is called among others, such as `msg-queue-0`; empty: it has no name.
+    #[prost(string, tag = "9")]
+    pub name: ::prost::alloc::string::String,
+    /// Behind a proxy: the brokers. Then `broker_id` and `data_dir` are empty, and the sizes are those of the smallest one.
+    #[prost(message, repeated, tag = "10")]
+    pub members: ::prost::alloc::vec::Vec<Member>,
+}
+/// A broker among others.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Member {
+    /// As the ring has it.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// `host:port`.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    /// It answers.
+    #[prost(bool, tag = "3")]
+    pub healthy: bool,
+    /// It takes no new records.
+    #[prost(bool, tag = "4")]
+    pub draining: bool,
+    /// 8 bytes; empty: not known yet.
+    #[prost(bytes = "vec", tag = "5")]
+    pub broker_id: ::prost::alloc::vec::Vec<u8>,
+    /// Its semantic version; empty: not known yet.
+    #[prost(string, tag = "6")]
+    pub version: ::prost::alloc::string::String,
+    /// Why it is away.
+    #[prost(string, tag = "7")]
+    pub error: ::prost::alloc::string::String,
 }
 /// Drains the broker.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DrainBrokerRequest {
     /// False ends a drain.
     #[prost(bool, tag = "1")]
     pub draining: bool,
+    /// Behind a proxy: which broker. Empty: the one that is asked.
+    #[prost(string, tag = "2")]
+    pub broker: ::prost::alloc::string::String,
 }
 /// The drain has begun.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -126,7 +126,7 @@ class Topic(_message.Message):
     def __init__(self, name: _Optional[str] = ..., config: _Optional[_Union[TopicConfig, _Mapping]] = ..., config_version: _Optional[int] = ...) -> None: ...
 
 class PartitionState(_message.Message):
-    __slots__ = ("partition", "log_id", "start_offset", "end_offset", "synced_end_offset", "bytes", "last_append_time_ns", "poisoned", "recovered_cut_bytes", "dropped_records", "forgotten_producers")
+    __slots__ = ("partition", "log_id", "start_offset", "end_offset", "synced_end_offset", "bytes", "last_append_time_ns", "poisoned", "recovered_cut_bytes", "dropped_records", "forgotten_producers", "broker")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     START_OFFSET_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,7 @@ class PartitionState(_message.Message):
     RECOVERED_CUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     DROPPED_RECORDS_FIELD_NUMBER: _ClassVar[int]
     FORGOTTEN_PRODUCERS_FIELD_NUMBER: _ClassVar[int]
+    BROKER_FIELD_NUMBER: _ClassVar[int]
     partition: int
     log_id: bytes
     start_offset: int
@@ -149,15 +150,18 @@ class PartitionState(_message.Message):
     recovered_cut_bytes: int
     dropped_records: int
     forgotten_producers: int
-    def __init__(self, partition: _Optional[int] = ..., log_id: _Optional[bytes] = ..., start_offset: _Optional[int] = ..., end_offset: _Optional[int] = ..., synced_end_offset: _Optional[int] = ..., bytes: _Optional[int] = ..., last_append_time_ns: _Optional[int] = ..., poisoned: _Optional[str] = ..., recovered_cut_bytes: _Optional[int] = ..., dropped_records: _Optional[int] = ..., forgotten_producers: _Optional[int] = ...) -> None: ...
+    broker: str
+    def __init__(self, partition: _Optional[int] = ..., log_id: _Optional[bytes] = ..., start_offset: _Optional[int] = ..., end_offset: _Optional[int] = ..., synced_end_offset: _Optional[int] = ..., bytes: _Optional[int] = ..., last_append_time_ns: _Optional[int] = ..., poisoned: _Optional[str] = ..., recovered_cut_bytes: _Optional[int] = ..., dropped_records: _Optional[int] = ..., forgotten_producers: _Optional[int] = ..., broker: _Optional[str] = ...) -> None: ...
 
 class CreateTopicRequest(_message.Message):
-    __slots__ = ("name", "config")
+    __slots__ = ("name", "config", "config_version")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_VERSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     config: TopicConfig
-    def __init__(self, name: _Optional[str] = ..., config: _Optional[_Union[TopicConfig, _Mapping]] = ...) -> None: ...
+    config_version: int
+    def __init__(self, name: _Optional[str] = ..., config: _Optional[_Union[TopicConfig, _Mapping]] = ..., config_version: _Optional[int] = ...) -> None: ...
 
 class CreateTopicResponse(_message.Message):
     __slots__ = ("topic",)
@@ -188,22 +192,26 @@ class DescribeTopicRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class DescribeTopicResponse(_message.Message):
-    __slots__ = ("topic", "partitions")
+    __slots__ = ("topic", "partitions", "missing_brokers")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_BROKERS_FIELD_NUMBER: _ClassVar[int]
     topic: Topic
     partitions: _containers.RepeatedCompositeFieldContainer[PartitionState]
-    def __init__(self, topic: _Optional[_Union[Topic, _Mapping]] = ..., partitions: _Optional[_Iterable[_Union[PartitionState, _Mapping]]] = ...) -> None: ...
+    missing_brokers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, topic: _Optional[_Union[Topic, _Mapping]] = ..., partitions: _Optional[_Iterable[_Union[PartitionState, _Mapping]]] = ..., missing_brokers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ConfigureTopicRequest(_message.Message):
-    __slots__ = ("name", "config", "if_version")
+    __slots__ = ("name", "config", "if_version", "config_version")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     IF_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_VERSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     config: TopicConfig
     if_version: int
-    def __init__(self, name: _Optional[str] = ..., config: _Optional[_Union[TopicConfig, _Mapping]] = ..., if_version: _Optional[int] = ...) -> None: ...
+    config_version: int
+    def __init__(self, name: _Optional[str] = ..., config: _Optional[_Union[TopicConfig, _Mapping]] = ..., if_version: _Optional[int] = ..., config_version: _Optional[int] = ...) -> None: ...
 
 class ConfigureTopicResponse(_message.Message):
     __slots__ = ("topic",)
@@ -236,12 +244,14 @@ class PurgeTopicResponse(_message.Message):
     def __init__(self, records: _Optional[int] = ...) -> None: ...
 
 class OpenProducerRequest(_message.Message):
-    __slots__ = ("topic", "producer")
+    __slots__ = ("topic", "producer", "new_name")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PRODUCER_FIELD_NUMBER: _ClassVar[int]
+    NEW_NAME_FIELD_NUMBER: _ClassVar[int]
     topic: str
     producer: str
-    def __init__(self, topic: _Optional[str] = ..., producer: _Optional[str] = ...) -> None: ...
+    new_name: bool
+    def __init__(self, topic: _Optional[str] = ..., producer: _Optional[str] = ..., new_name: _Optional[bool] = ...) -> None: ...
 
 class ProducerState(_message.Message):
     __slots__ = ("partition", "log_id", "sequence")
@@ -260,18 +270,20 @@ class OpenProducerResponse(_message.Message):
     def __init__(self, partitions: _Optional[_Iterable[_Union[ProducerState, _Mapping]]] = ...) -> None: ...
 
 class ProduceRequest(_message.Message):
-    __slots__ = ("topic", "partition", "producer", "sequence", "records")
+    __slots__ = ("topic", "partition", "producer", "sequence", "resent_to", "records")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     PRODUCER_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    RESENT_TO_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     topic: str
     partition: int
     producer: str
     sequence: int
+    resent_to: str
     records: _containers.RepeatedCompositeFieldContainer[Record]
-    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., producer: _Optional[str] = ..., sequence: _Optional[int] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ...) -> None: ...
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., producer: _Optional[str] = ..., sequence: _Optional[int] = ..., resent_to: _Optional[str] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ...) -> None: ...
 
 class Appended(_message.Message):
     __slots__ = ("partition", "log_id", "base_offset", "count", "duplicate")
@@ -294,16 +306,18 @@ class ProduceResponse(_message.Message):
     def __init__(self, appended: _Optional[_Iterable[_Union[Appended, _Mapping]]] = ...) -> None: ...
 
 class Error(_message.Message):
-    __slots__ = ("code", "message", "retry_after_ms", "field")
+    __slots__ = ("code", "message", "retry_after_ms", "field", "broker")
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     FIELD_FIELD_NUMBER: _ClassVar[int]
+    BROKER_FIELD_NUMBER: _ClassVar[int]
     code: str
     message: str
     retry_after_ms: int
     field: str
-    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., retry_after_ms: _Optional[int] = ..., field: _Optional[str] = ...) -> None: ...
+    broker: str
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., retry_after_ms: _Optional[int] = ..., field: _Optional[str] = ..., broker: _Optional[str] = ...) -> None: ...
 
 class ProduceStreamRequest(_message.Message):
     __slots__ = ("produce",)
@@ -382,16 +396,18 @@ class ReceiveResponse(_message.Message):
     def __init__(self, deliveries: _Optional[_Iterable[_Union[Delivery, _Mapping]]] = ..., next_due_ms: _Optional[int] = ...) -> None: ...
 
 class ConsumeStart(_message.Message):
-    __slots__ = ("receive", "credit_records", "keep_leases", "credit_deliveries")
+    __slots__ = ("receive", "credit_records", "keep_leases", "credit_deliveries", "tell_waiting")
     RECEIVE_FIELD_NUMBER: _ClassVar[int]
     CREDIT_RECORDS_FIELD_NUMBER: _ClassVar[int]
     KEEP_LEASES_FIELD_NUMBER: _ClassVar[int]
     CREDIT_DELIVERIES_FIELD_NUMBER: _ClassVar[int]
+    TELL_WAITING_FIELD_NUMBER: _ClassVar[int]
     receive: ReceiveRequest
     credit_records: int
     keep_leases: bool
     credit_deliveries: int
-    def __init__(self, receive: _Optional[_Union[ReceiveRequest, _Mapping]] = ..., credit_records: _Optional[int] = ..., keep_leases: _Optional[bool] = ..., credit_deliveries: _Optional[int] = ...) -> None: ...
+    tell_waiting: bool
+    def __init__(self, receive: _Optional[_Union[ReceiveRequest, _Mapping]] = ..., credit_records: _Optional[int] = ..., keep_leases: _Optional[bool] = ..., credit_deliveries: _Optional[int] = ..., tell_waiting: _Optional[bool] = ...) -> None: ...
 
 class ConsumeCredit(_message.Message):
     __slots__ = ("records", "deliveries", "replace")
@@ -433,12 +449,16 @@ class Heartbeat(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Waiting(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class Goodbye(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ConsumeResponse(_message.Message):
-    __slots__ = ("delivery", "acked", "nacked", "extended", "heartbeat", "goodbye", "error", "credited")
+    __slots__ = ("delivery", "acked", "nacked", "extended", "heartbeat", "goodbye", "error", "credited", "waiting")
     DELIVERY_FIELD_NUMBER: _ClassVar[int]
     ACKED_FIELD_NUMBER: _ClassVar[int]
     NACKED_FIELD_NUMBER: _ClassVar[int]
@@ -447,6 +467,7 @@ class ConsumeResponse(_message.Message):
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     CREDITED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     delivery: Delivery
     acked: AckResponse
     nacked: NackResponse
@@ -455,7 +476,8 @@ class ConsumeResponse(_message.Message):
     goodbye: Goodbye
     error: Error
     credited: Credited
-    def __init__(self, delivery: _Optional[_Union[Delivery, _Mapping]] = ..., acked: _Optional[_Union[AckResponse, _Mapping]] = ..., nacked: _Optional[_Union[NackResponse, _Mapping]] = ..., extended: _Optional[_Union[ExtendResponse, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., credited: _Optional[_Union[Credited, _Mapping]] = ...) -> None: ...
+    waiting: Waiting
+    def __init__(self, delivery: _Optional[_Union[Delivery, _Mapping]] = ..., acked: _Optional[_Union[AckResponse, _Mapping]] = ..., nacked: _Optional[_Union[NackResponse, _Mapping]] = ..., extended: _Optional[_Union[ExtendResponse, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., credited: _Optional[_Union[Credited, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ...) -> None: ...
 
 class OffsetRange(_message.Message):
     __slots__ = ("start", "end")
@@ -626,7 +648,7 @@ class DescribeGroupRequest(_message.Message):
     def __init__(self, topic: _Optional[str] = ..., group: _Optional[str] = ...) -> None: ...
 
 class GroupPartitionState(_message.Message):
-    __slots__ = ("partition", "log_id", "acked_end_offset", "next_offset", "lag", "in_flight", "leases", "holder", "redelivered", "journal_bad_bytes")
+    __slots__ = ("partition", "log_id", "acked_end_offset", "next_offset", "lag", "in_flight", "leases", "holder", "redelivered", "journal_bad_bytes", "broker")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     ACKED_END_OFFSET_FIELD_NUMBER: _ClassVar[int]
@@ -637,6 +659,7 @@ class GroupPartitionState(_message.Message):
     HOLDER_FIELD_NUMBER: _ClassVar[int]
     REDELIVERED_FIELD_NUMBER: _ClassVar[int]
     JOURNAL_BAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BROKER_FIELD_NUMBER: _ClassVar[int]
     partition: int
     log_id: bytes
     acked_end_offset: int
@@ -647,15 +670,18 @@ class GroupPartitionState(_message.Message):
     holder: str
     redelivered: int
     journal_bad_bytes: int
-    def __init__(self, partition: _Optional[int] = ..., log_id: _Optional[bytes] = ..., acked_end_offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., lag: _Optional[int] = ..., in_flight: _Optional[int] = ..., leases: _Optional[int] = ..., holder: _Optional[str] = ..., redelivered: _Optional[int] = ..., journal_bad_bytes: _Optional[int] = ...) -> None: ...
+    broker: str
+    def __init__(self, partition: _Optional[int] = ..., log_id: _Optional[bytes] = ..., acked_end_offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., lag: _Optional[int] = ..., in_flight: _Optional[int] = ..., leases: _Optional[int] = ..., holder: _Optional[str] = ..., redelivered: _Optional[int] = ..., journal_bad_bytes: _Optional[int] = ..., broker: _Optional[str] = ...) -> None: ...
 
 class DescribeGroupResponse(_message.Message):
-    __slots__ = ("group", "partitions")
+    __slots__ = ("group", "partitions", "missing_brokers")
     GROUP_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_BROKERS_FIELD_NUMBER: _ClassVar[int]
     group: Group
     partitions: _containers.RepeatedCompositeFieldContainer[GroupPartitionState]
-    def __init__(self, group: _Optional[_Union[Group, _Mapping]] = ..., partitions: _Optional[_Iterable[_Union[GroupPartitionState, _Mapping]]] = ...) -> None: ...
+    missing_brokers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, group: _Optional[_Union[Group, _Mapping]] = ..., partitions: _Optional[_Iterable[_Union[GroupPartitionState, _Mapping]]] = ..., missing_brokers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SeekGroupRequest(_message.Message):
     __slots__ = ("topic", "group", "partitions", "to")
@@ -688,7 +714,7 @@ class DeleteGroupResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ListDeadLettersRequest(_message.Message):
-    __slots__ = ("topic", "partition", "group", "from_offset", "max_records", "max_bytes", "from_partition")
+    __slots__ = ("topic", "partition", "group", "from_offset", "max_records", "max_bytes", "from_partition", "from_broker")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
@@ -696,6 +722,7 @@ class ListDeadLettersRequest(_message.Message):
     MAX_RECORDS_FIELD_NUMBER: _ClassVar[int]
     MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     FROM_PARTITION_FIELD_NUMBER: _ClassVar[int]
+    FROM_BROKER_FIELD_NUMBER: _ClassVar[int]
     topic: str
     partition: int
     group: str
@@ -703,31 +730,38 @@ class ListDeadLettersRequest(_message.Message):
     max_records: int
     max_bytes: int
     from_partition: int
-    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., group: _Optional[str] = ..., from_offset: _Optional[int] = ..., max_records: _Optional[int] = ..., max_bytes: _Optional[int] = ..., from_partition: _Optional[int] = ...) -> None: ...
+    from_broker: str
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., group: _Optional[str] = ..., from_offset: _Optional[int] = ..., max_records: _Optional[int] = ..., max_bytes: _Optional[int] = ..., from_partition: _Optional[int] = ..., from_broker: _Optional[str] = ...) -> None: ...
 
 class ListDeadLettersResponse(_message.Message):
-    __slots__ = ("deliveries", "total", "next_partition", "next_offset")
+    __slots__ = ("deliveries", "total", "next_partition", "next_offset", "next_broker", "missing_brokers")
     DELIVERIES_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     NEXT_PARTITION_FIELD_NUMBER: _ClassVar[int]
     NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    NEXT_BROKER_FIELD_NUMBER: _ClassVar[int]
+    MISSING_BROKERS_FIELD_NUMBER: _ClassVar[int]
     deliveries: _containers.RepeatedCompositeFieldContainer[Delivery]
     total: int
     next_partition: int
     next_offset: int
-    def __init__(self, deliveries: _Optional[_Iterable[_Union[Delivery, _Mapping]]] = ..., total: _Optional[int] = ..., next_partition: _Optional[int] = ..., next_offset: _Optional[int] = ...) -> None: ...
+    next_broker: str
+    missing_brokers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, deliveries: _Optional[_Iterable[_Union[Delivery, _Mapping]]] = ..., total: _Optional[int] = ..., next_partition: _Optional[int] = ..., next_offset: _Optional[int] = ..., next_broker: _Optional[str] = ..., missing_brokers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RedriveDeadLettersRequest(_message.Message):
-    __slots__ = ("topic", "partition", "group", "ranges")
+    __slots__ = ("topic", "partition", "group", "ranges", "broker")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     RANGES_FIELD_NUMBER: _ClassVar[int]
+    BROKER_FIELD_NUMBER: _ClassVar[int]
     topic: str
     partition: int
     group: str
     ranges: _containers.RepeatedCompositeFieldContainer[OffsetRange]
-    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., group: _Optional[str] = ..., ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ...) -> None: ...
+    broker: str
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., group: _Optional[str] = ..., ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., broker: _Optional[str] = ...) -> None: ...
 
 class RedriveDeadLettersResponse(_message.Message):
     __slots__ = ("redriven",)
@@ -740,7 +774,7 @@ class DescribeBrokerRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeBrokerResponse(_message.Message):
-    __slots__ = ("broker_id", "version", "started_ns", "data_dir", "free_bytes", "min_free_bytes", "draining", "partitions")
+    __slots__ = ("broker_id", "version", "started_ns", "data_dir", "free_bytes", "min_free_bytes", "draining", "partitions", "name", "members")
     BROKER_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STARTED_NS_FIELD_NUMBER: _ClassVar[int]
@@ -749,6 +783,8 @@ class DescribeBrokerResponse(_message.Message):
     MIN_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     broker_id: bytes
     version: str
     started_ns: int
@@ -757,13 +793,35 @@ class DescribeBrokerResponse(_message.Message):
     min_free_bytes: int
     draining: bool
     partitions: int
-    def __init__(self, broker_id: _Optional[bytes] = ..., version: _Optional[str] = ..., started_ns: _Optional[int] = ..., data_dir: _Optional[str] = ..., free_bytes: _Optional[int] = ..., min_free_bytes: _Optional[int] = ..., draining: _Optional[bool] = ..., partitions: _Optional[int] = ...) -> None: ...
+    name: str
+    members: _containers.RepeatedCompositeFieldContainer[Member]
+    def __init__(self, broker_id: _Optional[bytes] = ..., version: _Optional[str] = ..., started_ns: _Optional[int] = ..., data_dir: _Optional[str] = ..., free_bytes: _Optional[int] = ..., min_free_bytes: _Optional[int] = ..., draining: _Optional[bool] = ..., partitions: _Optional[int] = ..., name: _Optional[str] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
+
+class Member(_message.Message):
+    __slots__ = ("name", "address", "healthy", "draining", "broker_id", "version", "error")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    HEALTHY_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    BROKER_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    address: str
+    healthy: bool
+    draining: bool
+    broker_id: bytes
+    version: str
+    error: str
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., healthy: _Optional[bool] = ..., draining: _Optional[bool] = ..., broker_id: _Optional[bytes] = ..., version: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
 
 class DrainBrokerRequest(_message.Message):
-    __slots__ = ("draining",)
+    __slots__ = ("draining", "broker")
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    BROKER_FIELD_NUMBER: _ClassVar[int]
     draining: bool
-    def __init__(self, draining: _Optional[bool] = ...) -> None: ...
+    broker: str
+    def __init__(self, draining: _Optional[bool] = ..., broker: _Optional[str] = ...) -> None: ...
 
 class DrainBrokerResponse(_message.Message):
     __slots__ = ("remaining",)

@@ -139,6 +139,9 @@ struct ConsumeStream {
     max_records: u32,
     counts_deliveries: bool,
     credit: u64,
+    /// Says when it has no credit; whether it has said so since it had some.
+    tells_waiting: bool,
+    told_waiting: bool,
     changes: watch::Receiver<()>,
     stopping: watch::Receiver<bool>,
     /// There may be records.
@@ -165,7 +168,7 @@ impl ConsumeStream {
             );
             return Err(Error::new(Code::InvalidArgument, message).field("start.credit_deliveries"));
         }
-        if !(1..=MAX_CREDIT).contains(&credit) {
+        if !(1..=MAX_CREDIT).contains(&credit) && !(credit == 0 && start.tell_waiting) {
             let message = format!("credit_records is {credit}: expected 1 to {MAX_CREDIT}");
             return Err(Error::new(Code::InvalidArgument, message).field("start.credit_records"));
         }
@@ -184,6 +187,8 @@ impl ConsumeStream {
             max_records,
             counts_deliveries,
             credit,
+            tells_waiting: start.tell_waiting,
+            told_waiting: false,
             ready: true,
             due: None,
             heartbeat: Instant::now() + HEARTBEAT,
@@ -201,6 +206,7 @@ impl ConsumeStream {
             if self.ended && self.answers.is_empty() && self.pending.is_none() {
                 return Ok(());
             }
+            self.tell_waiting();
             self.set(alarm.as_mut());
             let stopping = self.calls.is_stopping();
             let listens = !self.ended && self.pending.is_none() && self.answers.len() < MAX_ANSWERS;
@@ -235,6 +241,15 @@ impl ConsumeStream {
                 () = stopped(&mut self.stopping), if !stopping => {}
                 () = alarm.as_mut() => self.ring(),
             }
+        }
+    }
+
+    fn tell_waiting(&mut self) {
+        if self.credit > 0 {
+            self.told_waiting = false;
+        } else if self.tells_waiting && self.ready && !self.told_waiting {
+            self.told_waiting = true;
+            self.answers.push_back(encoded(Response::Waiting(v1::Waiting {})));
         }
     }
 

@@ -149,6 +149,7 @@ pub(super) fn stream_error(error: &Error) -> v1::Error {
         message: error.message().to_owned(),
         retry_after_ms: error.retry_after().unwrap_or(0),
         field: error.wrong_field().unwrap_or_default().to_owned(),
+        broker: String::new(),
     }
 }
 
