@@ -9,6 +9,7 @@
 //! | [`telemetry`] | codecs: DCGM CSV to line protocol, line protocol to Arrow columns |
 //! | [`wire`] | the protobuf messages, and the walk over record bytes |
 //! | `access` | who may do what: tokens, roles on topics, what each call needs (feature `grpc`) |
+//! | `cluster` | several brokers as one: routing, health, failover (feature `grpc`) |
 //! | `grpc` | `BrokerService` over HTTP/2, both ends (feature `grpc`) |
 //! | [`inspect`] | verify, repair and dump of a folder that no broker has open |
 //! | [`disk`], [`clock`] | the file system and the time, injected |
@@ -19,6 +20,8 @@
 pub mod access;
 pub mod broker;
 pub mod clock;
+#[cfg(feature = "grpc")]
+pub mod cluster;
 pub mod disk;
 pub mod error;
 #[cfg(feature = "grpc")]

@@ -76,6 +76,7 @@ class Broker:
         min_free_bytes: int = 268_435_456,  # noqa: PYI054
         clock: ManualClock | None = None,
         name: str = "",
+        members: Sequence[tuple[str, str]] = (),
     ) -> Self:
         """Opens the folder, making it if there is none, or a broker in memory (None).
 
@@ -86,6 +87,7 @@ class Broker:
             durability: default of a new topic: ``memory``, ``os`` or ``fsync``.
             min_free_bytes: free bytes of the disk below which Produce fails with ``log.full``; acks go on.
             name: what it is called among others, such as ``msg-queue-0``.
+            members: names and addresses of all brokers, itself included, for clients that ask it.
 
         Raises:
             InUseError: another process has it open.
@@ -181,7 +183,7 @@ class GrpcServer:
 
     def __new__(
         cls,
-        broker: Broker | None,
+        broker: Broker | Cluster | None,
         *,
         forward_to: str | None = None,
         access: Access | None = None,
@@ -190,7 +192,8 @@ class GrpcServer:
         """A server that listens nowhere yet.
 
         Args:
-            broker: None: all calls are of other services.
+            broker: whose calls it answers: those of a broker of this process, or of brokers elsewhere, on whose threads
+                it then runs, too. None: all calls are of other services.
             forward_to: path of a Unix socket, whose server gets the calls of all other services; None: they are refused.
             access: who may do what over TCP; None: everybody may everything. A Unix socket lets in whom its file lets in.
             max_connections: at the same time; further ones are closed at once.
@@ -248,6 +251,8 @@ class ProducerBuffer:
             batch_records: count at which a batch is ready, 1 to 65,536.
             linger: seconds after its first record at which a batch is ``due``.
         """
+    def rename(self, producer: str) -> None:
+        """Batches that are taken from here on have this producer's name, which must be as long as the one before."""
     def send(
         self,
         value: Buffer,
@@ -795,6 +800,26 @@ class Channel:
         Raises:
             InvalidArgumentError: not such an address, or a token or certificate that cannot be used.
         """
+    @staticmethod
+    def to_many(
+        members: Sequence[tuple[str, str]],
+        *,
+        virtual_nodes: int = 150,
+        token: str | None = None,
+        token_file: str | None = None,
+        tls: bool = False,
+        ca: bytes | None = None,
+        identity: tuple[bytes, bytes] | None = None,
+        follow: bool = False,
+    ) -> Channel:
+        """A channel to several brokers, which are one for whoever calls it; see ``Cluster`` for the members.
+
+        Args:
+            follow: take over the members that the brokers themselves know of.
+        """
+    @staticmethod
+    def of_cluster(cluster: Cluster) -> Channel:
+        """A channel to the brokers of a cluster that others use, too; closing it leaves the cluster open."""
     def call(self, method: str, request: Buffer, timeout: float | None = None) -> bytes:
         """Runs a unary call of BrokerService, for ``timeout`` seconds at most. Releases the GIL; Ctrl-C cancels the call.
 
@@ -809,6 +834,86 @@ class Channel:
         """Begins a stream; its news are messages and the end. Once closed, the exchange has failed: CANCELLED."""
     def close(self) -> None:
         """Ends every call with CANCELLED and lets go of the connection. Repeating it is fine."""
+
+@final
+class Cluster:
+    """Several brokers as one: it connects to them by itself, watches their health and routes. Thread-safe."""
+
+    def __new__(
+        cls,
+        members: Sequence[tuple[str, str]],
+        *,
+        virtual_nodes: int = 150,
+        token: str | None = None,
+        token_file: str | None = None,
+        tls: bool = False,
+        ca: bytes | None = None,
+        identity: tuple[bytes, bytes] | None = None,
+    ) -> Self:
+        """``members``: name and ``host:port`` (or ``unix:/path``) of each broker; the ring knows them by their names.
+
+        Args:
+            virtual_nodes: points that a broker has on the ring.
+            token: as for ``Channel``, like all that follow.
+            token_file: see there.
+            tls: see there.
+            ca: see there.
+            identity: see there.
+
+        Raises:
+            InvalidArgumentError: no members, more than 1,000, a name or an address twice, or one that is none.
+        """
+    def set_members(self, members: Sequence[tuple[str, str]]) -> None:
+        """From here on these are the members; those that stay keep their connections. An error changes nothing."""
+    def members(self) -> list[Member]:
+        """The members as they are now, by name."""
+    def placement(self) -> list[tuple[str, list[str]]]:
+        """For each topic that is known, by name: the broker that each of its partitions is placed at."""
+    def take_events(self) -> list[tuple[str, str]]:
+        """What happened since it was asked last, ``info`` or ``warning`` and a text; the last 1,000 are kept."""
+    def close(self) -> None:
+        """Ends every call. Repeating it is fine."""
+
+@final
+class Member:
+    """One broker of a ``Cluster``, as it was when it was asked for."""
+
+    @property
+    def name(self) -> str:
+        """As the ring has it."""
+    @property
+    def address(self) -> str:
+        """``host:port``, or ``unix:/path``."""
+    @property
+    def state(self) -> str:
+        """Of its circuit breaker: ``closed`` (it is well), ``open`` (it is away) or ``half-open`` (it is being tried)."""
+    @property
+    def draining(self) -> bool:
+        """It takes no new records."""
+    @property
+    def broker_id(self) -> bytes:
+        """8 bytes, made with its folder; empty: not known yet."""
+    @property
+    def version(self) -> str:
+        """Of its program; empty: not known yet."""
+    @property
+    def calls_itself(self) -> str:
+        """What it calls itself; empty: nothing, or not known yet."""
+    @property
+    def error(self) -> str:
+        """Why it is away; empty: it is not, or was not asked yet."""
+    @property
+    def requests(self) -> int:
+        """Calls and messages sent to it."""
+    @property
+    def failures(self) -> int:
+        """Those that failed by its fault."""
+    @property
+    def health_checks(self) -> int:
+        """How often it was found out whether it is well."""
+    @property
+    def failures_detected(self) -> int:
+        """How often it was found to be away."""
 
 @final
 class LogFinding:

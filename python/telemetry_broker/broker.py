@@ -26,7 +26,7 @@ from telemetry_broker.consumer import Consumer
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.positions import START, Position
 from telemetry_broker.producer import Producer
-from telemetry_broker.producing import ProducerSettings, producer_name
+from telemetry_broker.producing import ProducerSettings, new_name
 from telemetry_broker.receiving import Demand
 from telemetry_broker.steps import Steps, T, run
 from telemetry_broker.transport import Transport
@@ -235,7 +235,8 @@ class Broker:
         """
         settings = ProducerSettings(
             topic,
-            producer_name(name),
+            new_name() if name is None else name,
+            name is not None,
             linger=linger,
             batch_bytes=batch_bytes,
             max_block=max_block,

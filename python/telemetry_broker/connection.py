@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +16,18 @@ from telemetry_broker.admin import Durability
 from telemetry_broker.broker import Broker
 from telemetry_broker.credentials import Credentials, FilePath
 from telemetry_broker.embedded import EmbeddedTransport
-from telemetry_broker.errors import InvalidArgumentError, UnsupportedError
+from telemetry_broker.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from telemetry_broker.positions import milliseconds
 from telemetry_broker.remote import RemoteTransport
+from telemetry_broker.v1 import broker_pb2 as pb
 
 DEFAULT_PORT: Final = 9090
 
-_ACCEPTED: Final = "mem://, mem://name, file:///path, grpc://host:port, grpcs://host:port (TLS) or grpc+unix:///path"
+_ACCEPTED: Final = (
+    "mem://, mem://name, file:///path, grpc://host:port, grpc://host:port,host:port (several brokers), "
+    "grpc+dns://name:port, grpcs://host:port (TLS) or grpc+unix:///path"
+)
+_ASKING_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +101,14 @@ def connect(
             - ``file:///path``: a broker in a folder, which is made if there is none. For one process at a time; others
               share it through ``telemetry broker``.
             - ``grpc://host:port`` (default port 9090), ``grpcs://host:port`` (the same over TLS) or
-              ``grpc+unix:///path``: a broker elsewhere. The first call connects, and so does the first one after a
-              break.
+              ``grpc+unix:///path``: a broker or a proxy elsewhere. The first call connects, and so does the first one
+              after a break.
+            - ``grpc://host:port,host:port`` (also ``grpcs://``): several brokers as one. Records go straight to the
+              broker that the ring places their partition at, and to another one while that is away; consumers get
+              what any of them holds. ``name=host:port`` says what the ring is to know a broker by; without it that is
+              its address.
+            - ``grpc+dns://name:port`` (also ``grpcs+dns://``): several brokers as one, which are found by asking one of
+              those at the addresses that ``name`` has for all; they are followed when there are more or fewer.
         queue_size: records kept in memory per partition, the bound of the buffer that ``memory`` topics live in.
         visibility_timeout: seconds of a lease where neither consumer nor topic name any, up to 12 h.
         partitions: of a topic that is made without a number.
@@ -143,17 +155,21 @@ def find(url: str, options: Options, credentials: Credentials) -> Found | _core.
         case "file":
             core = options.open(_path(url, parts))
             return Found(core, core.close)
-        case "grpc" | "grpcs" | "grpc+unix":
+        case "grpc" | "grpcs" | "grpc+unix" | "grpc+dns" | "grpcs+dns":
             if options != Options():
                 raise InvalidArgumentError(
                     f"{url} has its own settings: queue_size, visibility_timeout, partitions, durability and clock are "
                     "for a broker in this process"
                 )
-            tls = parts.scheme == "grpcs"
+            tls = parts.scheme.startswith("grpcs")
             if not tls and credentials.certificates:
                 raise InvalidArgumentError(
                     f"{url} is without TLS, and {', '.join(credentials.certificates)} are for it: give grpcs://host:port"
                 )
+            if parts.scheme.endswith("+dns"):
+                return _found_by_name(url, parts, credentials, tls=tls)
+            if "," in parts.netloc:
+                return credentials.open_channel(_targets(url, parts), tls=tls)
             return credentials.open_channel(_target(url, parts), tls=tls)
         case "nats":
             raise UnsupportedError(f"{url}: NATS JetStream is not supported by this version; give {_ACCEPTED}")
@@ -208,8 +224,6 @@ def _target(url: str, parts: SplitResult) -> str:
         if parts.netloc or not parts.path.startswith("/"):
             raise _invalid(url, "a socket needs three slashes and its whole path, such as grpc+unix:///run/broker.sock")
         return f"unix:{unquote(parts.path)}"
-    if "," in parts.netloc:
-        raise UnsupportedError(f"{url}: several brokers in one URL are not supported by this version; give one of them")
     if parts.path not in ("", "/") or "@" in parts.netloc:
         raise _invalid(url, f"{parts.scheme}:// takes a host and a port, nothing else")
     try:
@@ -219,3 +233,43 @@ def _target(url: str, parts: SplitResult) -> str:
     if not host:
         raise _invalid(url, "the host is missing")
     return f"{f'[{host}]' if ':' in host else host}:{DEFAULT_PORT if port is None else port}"
+
+
+def _targets(url: str, parts: SplitResult) -> list[tuple[str, str]]:
+    """Names and addresses of several brokers."""
+    if parts.path not in ("", "/"):
+        raise _invalid(url, "it takes hosts and ports, nothing else")
+    members = []
+    for entry in parts.netloc.split(","):
+        name, named, address = entry.rpartition("=")
+        if named and not name:
+            raise _invalid(url, f"{entry!r} has no name in front of the =")
+        target = _target(url, urlsplit(f"{parts.scheme}://{address}"))
+        members.append((name or target, target))
+    return members
+
+
+def _found_by_name(url: str, parts: SplitResult, credentials: Credentials, *, tls: bool) -> _core.Channel:
+    """A channel to the brokers that one of those at the addresses of a name knows of."""
+    host, _, port = _target(url, parts).rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise UnavailableError(
+            f"{url}: {host} does not resolve ({error.strerror or error}): is the name right?"
+        ) from error
+    addresses = list(dict.fromkeys(entry[4][0] for entry in found))
+    failures = []
+    for address in addresses:
+        target = f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
+        channel = credentials.open_channel(target, tls=tls)
+        try:
+            answer = channel.call("DescribeBroker", b"", _ASKING_SECONDS)
+        except _core.CallError as error:
+            failures.append(f"{target}: {error}")
+            continue
+        finally:
+            channel.close()
+        members = [(each.name, each.address) for each in pb.DescribeBrokerResponse.FromString(answer).members]
+        return credentials.open_channel(members or [(target, target)], tls=tls, follow=True)
+    raise UnavailableError(f"{url}: none of the brokers that {host} names can be asked: {'; '.join(failures)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -29,8 +30,13 @@ class Credentials:
         names = ("ca_file", "cert_file", "key_file")
         return [name for name in names if getattr(self, name) is not None]
 
-    def open_channel(self, target: str, *, tls: bool) -> _core.Channel:
-        """A channel to ``target``, with these credentials.
+    def open_channel(
+        self, target: str | Sequence[tuple[str, str]], *, tls: bool, follow: bool = False
+    ) -> _core.Channel:
+        """A channel to an address, or to several brokers' names and addresses, with these credentials.
+
+        Args:
+            follow: of several brokers: take over the members that these know of.
 
         Raises:
             InvalidArgumentError: a file cannot be read or used, or two of the arguments exclude each other.
@@ -43,13 +49,12 @@ class Credentials:
         identity = None
         if self.cert_file is not None and self.key_file is not None:
             identity = _read("cert_file", self.cert_file), _read("key_file", self.key_file)
-        return _core.Channel(
-            target,
-            token=self.token,
-            token_file=None if self.token_file is None else os.fspath(self.token_file),
-            tls=tls,
-            ca=None if self.ca_file is None else _read("ca_file", self.ca_file),
-            identity=identity,
+        token_file = None if self.token_file is None else os.fspath(self.token_file)
+        ca = None if self.ca_file is None else _read("ca_file", self.ca_file)
+        if isinstance(target, str):
+            return _core.Channel(target, token=self.token, token_file=token_file, tls=tls, ca=ca, identity=identity)
+        return _core.Channel.to_many(
+            target, token=self.token, token_file=token_file, tls=tls, ca=ca, identity=identity, follow=follow
         )
 
 

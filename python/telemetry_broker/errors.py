@@ -134,6 +134,9 @@ class ProduceUnknownError(BrokerError):
 
     default_code = "produce.unknown"
 
+    broker: str = ""
+    """The broker that may have it, where a proxy said so."""
+
 
 class TimedOutError(BrokerError):
     """The deadline passed before the call could be made; nothing was done."""

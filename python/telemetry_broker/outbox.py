@@ -19,12 +19,14 @@ from telemetry_broker.errors import (
     TimedOutError,
     UnavailableError,
 )
+from telemetry_broker.producing import new_name
 from telemetry_broker.transport import Request, UnansweredError, forked_error
 from telemetry_broker.v1 import broker_pb2 as pb
 
 _REQUEST_TIMEOUT: Final = 30.0
 _FIRST_BACKOFF: Final = 0.05
 _LONGEST_BACKOFF: Final = 5.0
+_MAX_ASIDE: Final = 16
 
 _log = logging.getLogger(__name__)
 
@@ -58,8 +60,20 @@ class SentBatch:
     deadline: float
     waiter: Callable[[Outcome], None] | None = None  # set where somebody waits for this batch alone
     attempts: int = 0
-    maybe_stored: bool = False  # an attempt was sent and not answered
+    resent_to: str | None = None  # an attempt was sent and not answered: who may have it, empty where nobody knows
     retry_at: float | None = None  # None: on its way
+
+    @property
+    def maybe_stored(self) -> bool:
+        """Whether an attempt was sent and not answered."""
+        return self.resent_to is not None
+
+    def note_unanswered(self, broker: str) -> None:
+        """An attempt was not answered; from here on the request says who may have it, once somebody knows."""
+        if self.resent_to is None or (broker and broker != self.resent_to):
+            self.resent_to = broker
+            # Protobuf fields may stand in any order, and of two the last one counts.
+            self.request = bytes(self.request) + pb.ProduceRequest(resent_to=broker).SerializeToString()
 
     def attempt(self) -> float:
         """Counts an attempt and returns its timeout in seconds."""
@@ -73,12 +87,16 @@ class Outbox:
     At most one batch a partition is unanswered: a second one could overtake a first one that must be sent again, and
     its higher sequence would make the first a duplicate. What comes meanwhile stays in the buffer and follows.
 
+    Several brokers, of which one did not answer, need not hold up a producer whose name was made up: what it may have is
+    set aside and sent there again, and what follows goes on under another name, with sequences of its own.
+
     Attributes:
         halted: a record must not be added before somebody looked why: there is an error to raise, a partition is
             stalled, the producer appends, was closed, or came through a fork.
         failed_records: records of batches that were given up.
         stored_records: records that the broker answered for.
         batches: the unanswered batch of each partition.
+        aside: batches that a broker which is away may have, and that nothing waits for.
         stalled: partitions whose next batch is full and waits for the one above.
     """
 
@@ -90,12 +108,14 @@ class Outbox:
         *,
         delivery_timeout: float,
         on_error: Callable[[BrokerError], None] | None,
+        is_named: bool = True,
     ) -> None:
         self.topic = topic
         self.producer = producer
         self.failed_records = 0
         self.stored_records = 0
         self.batches: dict[int, SentBatch] = {}
+        self.aside: set[SentBatch] = set()
         self.stalled: set[int] = set()
         self.error: BrokerError | None = None  # of a batch that nobody waits for; raised once
         self.closed = False
@@ -103,6 +123,7 @@ class Outbox:
         self.delivery_timeout = delivery_timeout
         self._buffer = buffer
         self._on_error = on_error
+        self._is_named = is_named
         self._followed: set[int] = set()  # partitions whose next batch leaves when the one above is settled
         self._gathered = False  # small batches wait until nothing is on its way
         self._appends = False
@@ -149,7 +170,7 @@ class Outbox:
 
     def late_error(self, late: str) -> TimedOutError:
         """What a wait that took too long answers; ``late`` says for how long and for what it was."""
-        waiting = len(self._buffer) + sum(batch.count for batch in self.batches.values())
+        waiting = len(self._buffer) + sum(batch.count for batch in self.unsettled())
         return TimedOutError(f"{self.topic}: after {late}; {waiting} records wait for the broker")
 
     # The way of a batch: taken or claimed, answered, settled.
@@ -157,6 +178,10 @@ class Outbox:
     def is_free(self, partition: int) -> bool:
         """Whether no batch of the partition is on its way."""
         return partition not in self.batches
+
+    def unsettled(self) -> set[SentBatch]:
+        """Every batch that was sent and is not settled."""
+        return {*self.batches.values(), *self.aside}
 
     def follow(self, partition: int, *, stall: bool) -> None:
         """Lets the partition's next batch leave when the present one is settled; ``stall``: it is full."""
@@ -199,8 +224,14 @@ class Outbox:
         """What the broker's answer means; None: try again at ``batch.retry_at``."""
         if isinstance(answer, bytes):
             return self._stored(batch, answer)
-        if isinstance(answer, UnansweredError):
-            batch.maybe_stored = True
+        if isinstance(answer, ProduceUnknownError):
+            batch.note_unanswered(answer.broker)
+            if answer.broker:
+                self._set_aside(batch)
+            error: BrokerError = answer
+            retryable = True
+        elif isinstance(answer, UnansweredError):
+            batch.note_unanswered("")
             error, retryable = answer.cause, not isinstance(answer.cause, ClosedError)
         else:
             error, retryable = answer, isinstance(answer, UnavailableError) or answer.retry_after is not None
@@ -213,7 +244,7 @@ class Outbox:
 
     def due(self, now: float) -> tuple[list[SentBatch], float | None]:
         """Batches to be tried again now, and the seconds until the next one is, None when there is none."""
-        times = {batch: batch.retry_at for batch in self.batches.values() if batch.retry_at is not None}
+        times = {batch: batch.retry_at for batch in self.unsettled() if batch.retry_at is not None}
         due = [batch for batch, retry_at in times.items() if retry_at <= now]
         for batch in due:
             batch.retry_at = None
@@ -222,7 +253,10 @@ class Outbox:
 
     def settle(self, batch: SentBatch, outcome: Outcome) -> None:
         """Frees the partition. Not once closed: that has counted."""
-        del self.batches[batch.partition]
+        if batch in self.aside:
+            self.aside.discard(batch)
+        else:
+            del self.batches[batch.partition]
         if isinstance(outcome, Appended):
             # A batch that was sent comes back as a duplicate only where an earlier attempt had stored it.
             self.stored_records += batch.count if batch.waiter is None else outcome.count
@@ -244,6 +278,16 @@ class Outbox:
             taken += [self.take(partition) for partition in self._buffer.waiting() if self.is_free(partition)]
         return [batch for batch in taken if batch is not None]
 
+    def _set_aside(self, batch: SentBatch) -> None:
+        """Frees the partition of a batch that some broker may have, where nothing depends on its order."""
+        sent_here = batch.waiter is None and self.batches.get(batch.partition) is batch
+        if self._is_named or not sent_here or len(self.aside) >= _MAX_ASIDE:
+            return
+        del self.batches[batch.partition]
+        self.aside.add(batch)
+        self.producer = new_name()
+        self._buffer.rename(self.producer)
+
     def _busy(self) -> bool:
         """Whether a batch is on its way; not one that waits to be tried again."""
         return any(batch.retry_at is None for batch in self.batches.values())
@@ -261,7 +305,7 @@ class Outbox:
     def close(self) -> list[SentBatch]:
         """Gives up what is not settled, counts it, and returns it."""
         self.closed = self.halted = True
-        left = list(self.batches.values())
+        left = list(self.unsettled())
         self.failed_records += len(self._buffer) + sum(batch.count for batch in left)
         return left
 

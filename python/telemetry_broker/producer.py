@@ -57,6 +57,7 @@ class Producer:
             linger=settings.linger,
             delivery_timeout=settings.delivery_timeout,
             on_error=settings.on_error,
+            is_named=settings.is_named,
         )
         self._outbox = self._sender.outbox
         make_way = partial(self._sender.make_way, settings.max_block)

@@ -32,6 +32,8 @@ class ProducerSettings:
 
     topic: str
     name: str
+    is_named: bool
+    """Its name was given, and not made up."""
     linger: float
     batch_bytes: int
     max_block: float
@@ -46,14 +48,15 @@ class ProducerSettings:
             )
 
 
-def producer_name(name: str | None) -> str:
-    """The name, or one that nobody has."""
-    return name if name is not None else f"producer-{uuid.uuid4().hex}"
+def new_name() -> str:
+    """A producer's name that nobody has; all are of one length."""
+    return f"producer-{uuid.uuid4().hex}"
 
 
 def open_producer(settings: ProducerSettings) -> Steps[dict[int, int]]:
     """The highest sequence that each partition has from the producer; 0: none."""
-    answer = yield "OpenProducer", pb.OpenProducerRequest(topic=settings.topic, producer=settings.name)
+    request = pb.OpenProducerRequest(topic=settings.topic, producer=settings.name, new_name=not settings.is_named)
+    answer = yield "OpenProducer", request
     return {state.partition: state.sequence for state in pb.OpenProducerResponse.FromString(answer).partitions}
 
 

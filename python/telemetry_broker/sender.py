@@ -36,6 +36,7 @@ class Sender:
         linger: float,
         delivery_timeout: float,
         on_error: Callable[[BrokerError], None] | None,
+        is_named: bool,
     ) -> None:
         """``linger``: the buffer's."""
         self._producing = transport.producing()
@@ -46,7 +47,9 @@ class Sender:
         # What follows is guarded by the lock, but for a look at one attribute.
         self._thread: threading.Thread | None = None
         self._awake_by = math.inf  # when the thread looks again at what is overdue
-        self.outbox = Outbox(topic, producer, buffer, delivery_timeout=delivery_timeout, on_error=on_error)
+        self.outbox = Outbox(
+            topic, producer, buffer, delivery_timeout=delivery_timeout, on_error=on_error, is_named=is_named
+        )
         _senders.add(self)
 
     def make_way(self, max_block: float) -> None:
@@ -110,12 +113,12 @@ class Sender:
         waiting = self._buffer.waiting()
         for partition in waiting:
             # Who has nothing else to do makes the call: each thread less on its way is a tenth of a millisecond.
-            alone = timeout is None and len(waiting) == 1 and not self.outbox.batches
+            alone = timeout is None and len(waiting) == 1 and not self.outbox.unsettled()
             while not self.dispatch(partition, here=alone):
                 self._await(partial(self.outbox.is_free, partition), end, late)
         with self._lock:
-            sent = set(self.outbox.batches.values())
-        self._await(lambda: sent.isdisjoint(self.outbox.batches.values()), end, late)
+            sent = self.outbox.unsettled()
+        self._await(lambda: sent.isdisjoint(self.outbox.unsettled()), end, late)
 
     def append(self, requests: Sequence[tuple[int, bytes]]) -> list[Appended]:
         """Sends complete Produce requests, each to its partition, side by side; returns when all are settled."""
@@ -178,6 +181,7 @@ class Sender:
             if outcome is None:
                 self._start_thread()
                 self._buffer.wake()
+                self._settled.notify_all()  # its partition may be free
             elif self.outbox.closed:
                 return  # close() has counted it
             else:

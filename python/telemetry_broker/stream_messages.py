@@ -7,7 +7,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from telemetry_broker import _core
-from telemetry_broker.errors import BrokerError, UnavailableError, error_from_code
+from telemetry_broker.errors import BrokerError, ProduceUnknownError, UnavailableError, error_from_code
 from telemetry_broker.transport import Request, UnansweredError
 from telemetry_broker.v1 import broker_pb2 as pb
 
@@ -50,7 +50,10 @@ def in_consume(method: str, request: bytes) -> bytes | None:
 
 def error_of(error: pb.Error) -> BrokerError:
     """A failure inside of a stream."""
-    return error_from_code(error.code, error.message, error.retry_after_ms / 1000 or None, error.field or None)
+    made = error_from_code(error.code, error.message, error.retry_after_ms / 1000 or None, error.field or None)
+    if isinstance(made, ProduceUnknownError):
+        made.broker = error.broker
+    return made
 
 
 def wrap(field: int, message: bytes) -> bytes:

@@ -23,6 +23,8 @@ const MIN_SEGMENT_AGE_NS: i64 = 10_000_000_000;
 pub struct BrokerOptions {
     /// What it is called among others; empty: it has no name.
     pub name: String,
+    /// Names and addresses of all brokers, itself included, for clients that ask; empty: it is alone.
+    pub members: Vec<(String, String)>,
     /// Records kept in memory per partition.
     pub queue_size: u64,
     /// Length of a lease, milliseconds.
@@ -41,6 +43,7 @@ impl Default for BrokerOptions {
     fn default() -> Self {
         Self {
             name: String::new(),
+            members: Vec::new(),
             queue_size: 2000,
             visibility_timeout_ms: 30_000,
             partitions: 4,

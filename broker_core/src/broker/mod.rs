@@ -48,11 +48,10 @@ use crate::disk::{Disk, MemoryDisk, RealDisk};
 use crate::error::{Code, Error, Result};
 use crate::log::frame::{Entries, FrameBody};
 use crate::log::{Appended, Durability, LogId};
-use crate::partitioner::partition_for_key;
 use crate::queue::Mode;
 use crate::queue::lease::LeaseId;
 use crate::wire::record::MAX_BATCH_BYTES;
-use crate::wire::{ProduceHead, RecordView, Records, record_entries};
+use crate::wire::{ProduceHead, Records};
 
 /// Topics of a broker, at most.
 const MAX_TOPICS: usize = 10_000;
@@ -703,15 +702,7 @@ fn split_by_key(topic: &Topic, records: &Records<'_>) -> Result<Vec<(Arc<Partiti
     let partitions = topic.in_turn(&[])?;
     let len = u32::try_from(partitions.len()).unwrap_or(u32::MAX);
     let keyless = partitions.first().map_or(0, |partition| partition.number());
-    let mut parts: BTreeMap<u32, (Vec<u8>, u32)> = BTreeMap::new();
-    let mut start = 0;
-    for entry in record_entries(records.bytes()) {
-        let number = RecordView::of(entry.record).key.map_or(keyless, |key| partition_for_key(key, len));
-        let (bytes, count) = parts.entry(number).or_default();
-        bytes.extend_from_slice(&records.bytes()[start..entry.end]);
-        *count += 1;
-        start = entry.end;
-    }
+    let parts = records.by_key(len, keyless);
     parts
         .into_iter()
         .map(|(number, (bytes, count))| Ok((topic.partition(number)?, Records::trusted(bytes, count))))

@@ -581,7 +581,7 @@ impl Broker {
             draining: self.inner.draining.load(std::sync::atomic::Ordering::Relaxed),
             partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
             name: self.options().name.clone(),
-            members: Vec::new(),
+            members: self.options().members.iter().map(member_to_wire).collect(),
         }
         .encode_to_vec())
     }
@@ -721,6 +721,10 @@ fn partition_to_wire(info: PartitionInfo) -> v1::PartitionState {
         forgotten_producers: info.forgotten_producers,
         broker: String::new(),
     }
+}
+
+fn member_to_wire((name, address): &(String, String)) -> v1::Member {
+    v1::Member { name: name.clone(), address: address.clone(), ..v1::Member::default() }
 }
 
 fn group_info_to_wire(info: GroupInfo) -> v1::GroupPartitionState {

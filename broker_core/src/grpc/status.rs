@@ -7,6 +7,7 @@ use tonic::{Code as Grpc, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::error::{Code, Error};
+use crate::wire::v1;
 
 /// The domain of our `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "telemetry-broker";
@@ -46,16 +47,43 @@ pub fn status_code(code: Code) -> Grpc {
     }
 }
 
+/// An error inside of a stream that goes on.
+pub fn in_stream(error: &Error) -> v1::Error {
+    v1::Error {
+        code: error.code().as_str().to_owned(),
+        message: error.message().to_owned(),
+        retry_after_ms: error.retry_after().unwrap_or(0),
+        field: error.wrong_field().unwrap_or_default().to_owned(),
+        broker: String::new(),
+    }
+}
+
+/// The status of an error that another broker told: its field, and the broker that it names in the metadata.
+pub fn told(error: &Error, field: &str, broker: &str) -> Status {
+    let metadata = [("broker", broker)].into_iter().filter(|(_, value)| !value.is_empty());
+    let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let mut details = details_of(error, metadata);
+    if !field.is_empty() {
+        details.add_bad_request_violation(field, error.message());
+    }
+    Status::with_error_details(status_code(error.code()), error.message(), details)
+}
+
 /// The status of an error: `ErrorInfo`, `RetryInfo` if a retry may help, `BadRequest` if one field is wrong.
 fn status_of(error: &Error) -> Status {
-    let mut details = ErrorDetails::with_error_info(error.code().as_str(), DOMAIN, HashMap::new());
-    if let Some(delay) = error.retry_after() {
-        details.set_retry_info(Some(Duration::from_millis(u64::from(delay.max(1)))));
-    }
+    let mut details = details_of(error, HashMap::new());
     if let Some(field) = error.wrong_field() {
         details.add_bad_request_violation(field, error.message());
     }
     Status::with_error_details(status_code(error.code()), error.message(), details)
+}
+
+fn details_of(error: &Error, metadata: HashMap<String, String>) -> ErrorDetails {
+    let mut details = ErrorDetails::with_error_info(error.code().as_str(), DOMAIN, metadata);
+    if let Some(delay) = error.retry_after() {
+        details.set_retry_info(Some(Duration::from_millis(u64::from(delay.max(1)))));
+    }
+    details
 }
 
 impl From<Error> for Status {

@@ -129,7 +129,7 @@ impl PyBroker {
     #[expect(clippy::too_many_arguments, reason = "each is a keyword of its own in Python")]
     #[pyo3(signature = (
         data_dir, *, queue_size = 2000, visibility_timeout_ms = 30_000, partitions = 4, durability = "os", min_free_bytes = 268_435_456,
-        clock = None, name = String::new()
+        clock = None, name = String::new(), members = Vec::new()
     ))]
     fn new(
         py: Python<'_>,
@@ -141,12 +141,14 @@ impl PyBroker {
         min_free_bytes: u64,
         clock: Option<&PyManualClock>,
         name: String,
+        members: Vec<(String, String)>,
     ) -> PyResult<Self> {
         let clock = clock.map(|clock| clock.0.clone() as Arc<dyn Clock>);
         let open = || {
             let durability = durability_of(durability)?;
             let options = BrokerOptions {
                 name,
+                members,
                 queue_size,
                 visibility_timeout_ms,
                 partitions,

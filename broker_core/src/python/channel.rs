@@ -17,12 +17,14 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 
 use super::bytes::Input;
+use super::cluster::PyCluster;
 use super::delivery::Streamed;
 use super::encoded::PyEncodedBatch;
 use super::errors::to_py_err;
+use crate::cluster::Options;
 use crate::error::Result;
 use crate::grpc::client::bell::{Bell, Notifier, Watcher};
-use crate::grpc::client::{Channel, Exchange, Failure, Taken, Tls, Token};
+use crate::grpc::client::{Channel, Credentials, Exchange, Failure, Taken, Tls, Token};
 
 create_exception!(telemetry_broker._core, CallError, PyException);
 
@@ -249,6 +251,26 @@ impl PyChannel {
     }
 }
 
+/// What a client shows, out of what Python gives.
+pub fn credentials(
+    token: Option<&str>,
+    token_file: Option<PathBuf>,
+    tls: bool,
+    ca: Option<&[u8]>,
+    identity: Option<&(PyBackedBytes, PyBackedBytes)>,
+) -> Result<Credentials> {
+    let token = match (token, token_file) {
+        (Some(token), _) => Some(Token::fixed(token)?),
+        (None, Some(path)) => Some(Token::file(path)?),
+        (None, None) => None,
+    };
+    let tls = tls.then(|| Tls {
+        ca: ca.map(<[u8]>::to_vec),
+        identity: identity.map(|(chain, key)| (chain.to_vec(), key.to_vec())),
+    });
+    Credentials::new(token, tls.as_ref())
+}
+
 #[pymethods]
 impl PyChannel {
     #[new]
@@ -261,20 +283,40 @@ impl PyChannel {
         ca: Option<PyBackedBytes>,
         identity: Option<(PyBackedBytes, PyBackedBytes)>,
     ) -> PyResult<Self> {
-        let token = match (token, token_file) {
-            (Some(token), _) => Some(Token::fixed(token)),
-            (None, Some(path)) => Some(Token::file(path)),
-            (None, None) => None,
-        };
-        let tls = tls.then(|| Tls {
-            ca: ca.map(|ca| ca.to_vec()),
-            identity: identity.map(|(chain, key)| (chain.to_vec(), key.to_vec())),
-        });
-        token
-            .transpose()
-            .and_then(|token| Channel::new(target, token, tls.as_ref()))
+        credentials(token, token_file, tls, ca.as_deref(), identity.as_ref())
+            .and_then(|credentials| Channel::new(target, credentials))
             .map(Self)
             .map_err(|err| to_py_err(&err))
+    }
+
+    #[staticmethod]
+    #[expect(clippy::too_many_arguments, reason = "each is a keyword of its own in Python")]
+    #[pyo3(signature = (
+        members, *, virtual_nodes = 150, token = None, token_file = None, tls = false, ca = None, identity = None,
+        follow = false
+    ))]
+    fn to_many(
+        members: Vec<(String, String)>,
+        virtual_nodes: u32,
+        token: Option<&str>,
+        token_file: Option<PathBuf>,
+        tls: bool,
+        ca: Option<PyBackedBytes>,
+        identity: Option<(PyBackedBytes, PyBackedBytes)>,
+        follow: bool,
+    ) -> PyResult<Self> {
+        credentials(token, token_file, tls, ca.as_deref(), identity.as_ref())
+            .and_then(|credentials| {
+                let options = Options { virtual_nodes, credentials, follow, ..Options::default() };
+                Channel::to_many(&members, options)
+            })
+            .map(Self)
+            .map_err(|err| to_py_err(&err))
+    }
+
+    #[staticmethod]
+    fn of_cluster(cluster: &PyCluster) -> PyResult<Self> {
+        Ok(Self(Channel::of_cluster(cluster.get()?)))
     }
 
     #[pyo3(signature = (method, request, timeout = None))]

@@ -9,6 +9,7 @@ mod access;
 mod broker;
 mod bytes;
 mod channel;
+mod cluster;
 mod delivery;
 mod encoded;
 mod errors;
@@ -60,6 +61,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<encoded::PyEncodedBatch>()?;
     m.add_class::<delivery::PyDelivery>()?;
     channel::register(m)?;
+    cluster::register(m)?;
     inspect::register(m)?;
     ring::register(m)?;
     telemetry::register(m)

@@ -67,7 +67,7 @@ enum Sleep {
 
 #[pyclass(name = "ProducerBuffer", module = "telemetry_broker._core", frozen)]
 pub struct PyProducerBuffer {
-    address: Arc<Address>,
+    address: Mutex<Arc<Address>>,
     /// What a request has in front of its records, on a stream too, at most.
     most_head_bytes: usize,
     batch_bytes: usize,
@@ -250,7 +250,7 @@ impl PyProducerBuffer {
         let parts = sequences.into_iter().map(new_part).collect();
         let buffer = Mutex::new(Buffer { parts, records: 0, bytes: 0, sticky: 0, sleeps: Sleep::Awake, woken: false });
         Ok(Self {
-            address,
+            address: Mutex::new(address),
             most_head_bytes,
             // A batch is ready before the record that could pass the bound of a request.
             batch_bytes: batch_bytes.min(MAX_BATCH_BYTES - MAX_RECORD_BYTES - 16),
@@ -260,6 +260,16 @@ impl PyProducerBuffer {
             lingers: Condvar::new(),
             halted: AtomicBool::new(false),
         })
+    }
+
+    fn rename(&self, producer: String) -> PyResult<()> {
+        let mut address = self.address.lock();
+        if producer.len() != address.producer.len() {
+            let (new, old) = (producer.len(), address.producer.len());
+            return Err(invalid(format!("the new name has {new} bytes, it must have {old} as the one before")));
+        }
+        *address = Arc::new(Address { topic: address.topic.clone(), producer });
+        Ok(())
     }
 
     #[pyo3(signature = (value, key = None, partition = None, timestamp_ns = 0, headers = None))]
@@ -348,12 +358,13 @@ impl PyProducerBuffer {
         // The next batch is about as large.
         let next = FrameBody::with_room(self.most_head_bytes, bytes + bytes / 16);
         let number = u32::try_from(partition).unwrap_or(u32::MAX);
+        let address = self.address.lock().clone();
         let batch = PyEncodedBatch {
-            address: self.address.clone(),
             partition: number,
             sequence: part.sequence,
             count: records,
-            head: head(&self.address, number, part.sequence),
+            head: head(&address, number, part.sequence),
+            address,
             body: Mutex::new(std::mem::replace(&mut part.body, next)),
         };
         (part.records, part.since) = (0, None);

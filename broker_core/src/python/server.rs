@@ -7,12 +7,20 @@ use pyo3::prelude::*;
 
 use super::access::PyAccess;
 use super::broker::PyBroker;
+use super::cluster::PyCluster;
 use super::errors::to_py_err;
 use crate::error::{Code, Error};
-use crate::grpc::server::{Options, Server};
+use crate::grpc::server::{Backend, Options, Server};
 
 #[pyclass(name = "GrpcServer", module = "telemetry_broker._core", frozen)]
 pub struct PyGrpcServer(Server);
+
+/// Whose calls it serves.
+#[derive(FromPyObject)]
+enum Backing<'py> {
+    Broker(Bound<'py, PyBroker>),
+    Cluster(Bound<'py, PyCluster>),
+}
 
 #[pymethods]
 impl PyGrpcServer {
@@ -20,14 +28,20 @@ impl PyGrpcServer {
     #[pyo3(signature = (broker, *, forward_to = None, access = None, max_connections = 10_000))]
     fn new(
         py: Python<'_>,
-        broker: Option<&PyBroker>,
+        broker: Option<Backing<'_>>,
         forward_to: Option<PathBuf>,
         access: Option<&PyAccess>,
         max_connections: usize,
     ) -> PyResult<Self> {
-        let broker = broker.map(|broker| broker.mine().cloned()).transpose().map_err(|err| to_py_err(&err))?;
+        let backend = match broker {
+            None => Backend::Nobody,
+            Some(Backing::Broker(broker)) => {
+                Backend::Broker(broker.get().mine().cloned().map_err(|err| to_py_err(&err))?)
+            }
+            Some(Backing::Cluster(cluster)) => Backend::Cluster(cluster.get().get()?),
+        };
         let options = Options { forward_to, access: access.map(|access| access.0.clone()), max_connections };
-        Ok(Self(py.detach(|| Server::new(broker, options))?))
+        Ok(Self(py.detach(|| Server::new(backend, options))?))
     }
 
     #[pyo3(signature = (chain, key, client_ca = None))]

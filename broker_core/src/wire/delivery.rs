@@ -34,6 +34,24 @@ pub fn parse_deliveries(response: &[u8]) -> Result<Vec<DeliveryView>> {
     Ok(deliveries)
 }
 
+/// Records of the delivery that a `ConsumeResponse` is, by its append runs: those stand in front of the records, which are
+/// not looked at. 0 for what is none.
+pub fn records_in_response(response: &[u8]) -> u64 {
+    let mut records = 0;
+    let mut cursor = Cursor::new(response);
+    let Ok(Some(field)) = cursor.next_field() else { return 0 };
+    let (1, Value::Bytes(delivery)) = (field.number, field.value) else { return 0 };
+    let mut cursor = Cursor::new(delivery);
+    while let Ok(Some(field)) = cursor.next_field() {
+        match (field.number, field.value) {
+            (15, _) => break,
+            (8, Value::Bytes(run)) => records += v1::AppendRun::decode(run).map_or(0, |run| u64::from(run.count)),
+            _ => {}
+        }
+    }
+    records
+}
+
 fn parse_delivery(delivery: &[u8], start: usize) -> Result<DeliveryView> {
     let mut cursor = Cursor::new(delivery);
     let (mut head, mut records, mut count) = (Vec::new(), 0..0, 0);

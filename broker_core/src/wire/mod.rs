@@ -11,7 +11,7 @@ pub mod v1;
 use self::cursor::{Cursor, Malformed, Value};
 use crate::error::{Code, Error, Result};
 
-pub use record::{ProduceHead, RecordView, Records, record_entries};
+pub use record::{ProduceAddress, ProduceHead, RecordView, Records, record_entries};
 
 /// The topic that a request names: its field 1, and the last one where there are several, as every parser takes it.
 pub fn topic_of(request: &[u8]) -> Result<&str> {

@@ -5,9 +5,11 @@
 //! between two entries. What is inside a record stays as the producer encoded it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::cursor::{Cursor, Malformed, Value, put_bytes, put_varint, varint_len};
 use crate::error::{Code, Error, Result};
+use crate::partitioner::partition_for_key;
 
 /// Tag of field 15, wire type 2: what each entry begins with.
 pub const ENTRY_TAG: u8 = 0x7A;
@@ -49,6 +51,21 @@ impl<'a> Records<'a> {
     /// The entries.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The records of each partition that has some, and how many they are; those without a key are `keyless`'s.
+    pub fn by_key(&self, partitions: u32, keyless: u32) -> BTreeMap<u32, (Vec<u8>, u32)> {
+        let mut parts: BTreeMap<u32, (Vec<u8>, u32)> = BTreeMap::new();
+        let mut start = 0;
+        for entry in record_entries(&self.bytes) {
+            let key = RecordView::of(entry.record).key;
+            let (bytes, count) =
+                parts.entry(key.map_or(keyless, |key| partition_for_key(key, partitions))).or_default();
+            bytes.extend_from_slice(&self.bytes[start..entry.end]);
+            *count += 1;
+            start = entry.end;
+        }
+        parts
     }
 
     /// How many there are.
@@ -125,6 +142,42 @@ impl<'a> ProduceHead<'a> {
         }
         head.records = run.finish(request);
         Ok(head)
+    }
+}
+
+/// Where an encoded `ProduceRequest` goes, found without a look at its records.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ProduceAddress<'a> {
+    /// Field 1.
+    pub topic: &'a str,
+    /// Field 2.
+    pub partition: Option<u32>,
+    /// Field 3.
+    pub producer: &'a str,
+    /// Field 4.
+    pub sequence: u64,
+    /// Field 5.
+    pub resent_to: Option<&'a str>,
+}
+
+impl<'a> ProduceAddress<'a> {
+    /// Finds it. Whoever stores the records checks them.
+    pub fn parse(request: &'a [u8]) -> Result<Self> {
+        let mut address = ProduceAddress { topic: "", partition: None, producer: "", sequence: 0, resent_to: None };
+        let mut cursor = Cursor::new(request);
+        while let Some(field) = cursor.next_field().map_err(|bad| malformed(0, bad))? {
+            match (field.number, field.value) {
+                (15, _) => {}
+                (1, Value::Bytes(text)) => address.topic = utf8(text, "topic", field.start)?,
+                // What does not fit is refused by whoever it comes to.
+                (2, Value::Varint(partition)) => address.partition = Some(u32::try_from(partition).unwrap_or(u32::MAX)),
+                (3, Value::Bytes(text)) => address.producer = utf8(text, "producer", field.start)?,
+                (4, Value::Varint(sequence)) => address.sequence = sequence,
+                (5, Value::Bytes(text)) => address.resent_to = Some(utf8(text, "resent_to", field.start)?),
+                _ => {}
+            }
+        }
+        Ok(address)
     }
 }
 

@@ -498,10 +498,13 @@ pub struct ConsumeStart {
     /// above 0, credit counts deliveries on this stream instead of records.
     #[prost(uint32, tag = "4")]
     pub credit_deliveries: u32,
-    /// Say `waiting` when there may be records and no credit is left. For a hop that shares one credit among brokers, and so
-    /// the credit may begin at 0.
+    /// Say `waiting` when there may be records and no credit is left. For a hop that shares one credit among brokers: the
+    /// credit may then begin at 0.
     #[prost(bool, tag = "5")]
     pub tell_waiting: bool,
+    /// With tell_waiting and a credit of 0: credit counts deliveries, not records.
+    #[prost(bool, tag = "6")]
+    pub count_deliveries: bool,
 }
 /// More may be sent, or less.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -28,7 +28,7 @@ from telemetry_broker.aio.transport import Transport, run
 from telemetry_broker.batch import Page
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.positions import START, Position
-from telemetry_broker.producing import ProducerSettings, producer_name
+from telemetry_broker.producing import ProducerSettings, new_name
 from telemetry_broker.receiving import Demand
 from telemetry_broker.steps import Steps, T
 
@@ -238,7 +238,8 @@ class Broker:
         """
         settings = ProducerSettings(
             topic,
-            producer_name(name),
+            new_name() if name is None else name,
+            name is not None,
             linger=linger,
             batch_bytes=batch_bytes,
             max_block=max_block,

@@ -57,6 +57,7 @@ class Producer:
             self._buffer,
             delivery_timeout=settings.delivery_timeout,
             on_error=settings.on_error,
+            is_named=settings.is_named,
         )
         self._sender = Sender(transport, self._outbox, self._buffer, settings.linger)
 

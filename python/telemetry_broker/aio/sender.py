@@ -82,8 +82,8 @@ class Sender:
         for partition in self._buffer.waiting():
             while not self.dispatch(partition):
                 await self._await(partial(self._outbox.is_free, partition), end, late)
-        sent = set(self._outbox.batches.values())
-        await self._await(lambda: sent.isdisjoint(self._outbox.batches.values()), end, late)
+        sent = self._outbox.unsettled()
+        await self._await(lambda: sent.isdisjoint(self._outbox.unsettled()), end, late)
 
     async def append(self, requests: Sequence[tuple[int, bytes]]) -> list[Appended]:
         """Sends complete Produce requests, each to its partition, side by side; returns when all are settled."""
@@ -153,7 +153,7 @@ class Sender:
                     return  # close() has counted it
                 if outcome is not None:
                     self._outbox.settle(batch, outcome)
-                    self._wake()
+                self._wake()  # where it is set aside, its partition is free
                 for following in self._outbox.following(batch):
                     self._start(following)
                 if outcome is None:

@@ -396,18 +396,20 @@ class ReceiveResponse(_message.Message):
     def __init__(self, deliveries: _Optional[_Iterable[_Union[Delivery, _Mapping]]] = ..., next_due_ms: _Optional[int] = ...) -> None: ...
 
 class ConsumeStart(_message.Message):
-    __slots__ = ("receive", "credit_records", "keep_leases", "credit_deliveries", "tell_waiting")
+    __slots__ = ("receive", "credit_records", "keep_leases", "credit_deliveries", "tell_waiting", "count_deliveries")
     RECEIVE_FIELD_NUMBER: _ClassVar[int]
     CREDIT_RECORDS_FIELD_NUMBER: _ClassVar[int]
     KEEP_LEASES_FIELD_NUMBER: _ClassVar[int]
     CREDIT_DELIVERIES_FIELD_NUMBER: _ClassVar[int]
     TELL_WAITING_FIELD_NUMBER: _ClassVar[int]
+    COUNT_DELIVERIES_FIELD_NUMBER: _ClassVar[int]
     receive: ReceiveRequest
     credit_records: int
     keep_leases: bool
     credit_deliveries: int
     tell_waiting: bool
-    def __init__(self, receive: _Optional[_Union[ReceiveRequest, _Mapping]] = ..., credit_records: _Optional[int] = ..., keep_leases: _Optional[bool] = ..., credit_deliveries: _Optional[int] = ..., tell_waiting: _Optional[bool] = ...) -> None: ...
+    count_deliveries: bool
+    def __init__(self, receive: _Optional[_Union[ReceiveRequest, _Mapping]] = ..., credit_records: _Optional[int] = ..., keep_leases: _Optional[bool] = ..., credit_deliveries: _Optional[int] = ..., tell_waiting: _Optional[bool] = ..., count_deliveries: _Optional[bool] = ...) -> None: ...
 
 class ConsumeCredit(_message.Message):
     __slots__ = ("records", "deliveries", "replace")

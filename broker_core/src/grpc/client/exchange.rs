@@ -7,21 +7,22 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::task::AtomicWaker;
+use futures_util::{Stream, StreamExt};
 use http::uri::PathAndQuery;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{CancellationHandle, Code, Request, Status};
 
+use super::Callee;
 use super::bell::{Watcher, Woken};
 use super::failure::Failure;
-use crate::grpc::MAX_MESSAGE_BYTES;
+use crate::cluster::{Client, Messages};
 use crate::grpc::codec::RawCodec;
+use crate::grpc::{MAX_MESSAGE_BYTES, SERVICE};
 
 /// Untaken messages, and bytes of them, from which on nothing more is read: then HTTP/2 holds the broker back.
 const MOST_MESSAGES: usize = 256;
@@ -212,7 +213,7 @@ pub struct Exchange {
 
 impl Exchange {
     /// Begins a call.
-    pub(super) fn begin(handle: &Handle, grpc: Grpc<tonic::transport::Channel>, call: Call) -> Self {
+    pub(super) fn begin(handle: &Handle, callee: Callee, call: Call) -> Self {
         let Call { path, authorization, timeout, watcher, request } = call;
         let unary = request.is_some();
         let shared = Arc::new(Shared { inbox: Mutex::default(), room: Notify::new(), watcher, unary });
@@ -230,7 +231,7 @@ impl Exchange {
         let ending = Ending { shared: shared.clone(), requests: Some(request.cancellation_handle()) };
         let task = handle.spawn(async move {
             let Ending { shared, .. } = &ending;
-            let driven = drive(shared, grpc, path, request);
+            let driven = drive(shared, callee, path, request);
             let end = match timeout {
                 None => driven.await,
                 Some(timeout) => tokio::time::timeout(timeout, driven)
@@ -349,20 +350,24 @@ pub(super) fn too_large(message: &Bytes) -> Failure {
     Failure::here(Code::ResourceExhausted, text, false)
 }
 
-async fn drive(
-    shared: &Shared,
-    mut grpc: Grpc<tonic::transport::Channel>,
-    path: PathAndQuery,
-    request: Request<Requests>,
-) -> Result<(), Failure> {
+async fn drive(shared: &Shared, callee: Callee, path: PathAndQuery, request: Request<Requests>) -> Result<(), Failure> {
     let failed = |status: Status| Failure::of(&status);
-    grpc.ready().await.map_err(|error| Failure::of_connection(&error))?;
-    let answer = grpc.streaming(request, path, RawCodec::<Bytes>::default()).await.map_err(failed)?;
-    let mut messages = answer.into_inner();
+    let mut messages: Messages = match callee {
+        Callee::One(mut grpc) => {
+            grpc.ready().await.map_err(|error| Failure::of_connection(&error))?;
+            let answer = grpc.streaming(request, path, RawCodec::<Bytes>::default()).await.map_err(failed)?;
+            Box::pin(answer.into_inner())
+        }
+        Callee::Many(cluster) => {
+            let method = path.path().trim_start_matches(SERVICE).to_owned();
+            let requests = Box::pin(request.into_inner().map(Ok));
+            cluster.call(&method, requests, Client::default()).await.map_err(failed)?
+        }
+    };
     loop {
         shared.has_room().await?;
-        match messages.message().await.map_err(failed)? {
-            Some(message) => shared.push(message),
+        match messages.next().await {
+            Some(message) => shared.push(message.map_err(failed)?),
             None => return Ok(()),
         }
     }

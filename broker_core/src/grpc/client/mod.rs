@@ -7,51 +7,62 @@ pub mod bell;
 mod credentials;
 mod exchange;
 mod failure;
+mod remote;
 mod tls;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::uri::{PathAndQuery, Uri};
+use http::uri::PathAndQuery;
 use parking_lot::Mutex;
 use tokio::runtime::{self, Handle};
 use tokio::sync::oneshot;
 use tonic::Code;
 use tonic::client::Grpc;
-use tonic::transport::Endpoint;
-use tower::service_fn;
 
 use self::bell::{Bell, Watcher};
-use self::tls::Connector;
-use super::{FRAME_BYTES, MAX_MESSAGE_BYTES, SERVICE};
+use super::{MAX_MESSAGE_BYTES, SERVICE};
+use crate::cluster::{self, Cluster};
 use crate::error::{Code as ErrorCode, Error, Result};
 
 pub use self::credentials::Token;
 pub use self::exchange::{Exchange, Taken};
 pub use self::failure::Failure;
+pub use self::remote::{Address, Credentials, Patience, Remote};
 pub use self::tls::Tls;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A dead peer is noticed after 40 s at most, also without a call; servers refuse pings that come more often than each
 /// 10 s.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a broker may send ahead of its reader: half a message on a stream, and one over all of them.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const PATIENCE: Patience = Patience {
+    connect: Duration::from_secs(10),
+    ping_interval: Duration::from_secs(30),
+    ping_timeout: Duration::from_secs(10),
+};
 /// How long `close` waits for the thread, which has nothing to do but to let go.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-const USER_AGENT: &str = concat!("telemetry-broker/", env!("CARGO_PKG_VERSION"));
 
 /// A connection to one broker. The first call connects, and so does the first one after a break.
 pub struct Channel {
-    endpoint: Endpoint,
-    token: Option<Token>,
-    /// None: plain text.
-    connector: Option<Connector>,
+    target: Target,
     state: Mutex<State>,
     process: u32,
+}
+
+enum Target {
+    One(Box<Address>),
+    /// Names and addresses.
+    Many {
+        members: Vec<(String, String)>,
+        options: cluster::Options,
+    },
+}
+
+/// Who answers.
+#[derive(Clone)]
+enum Callee {
+    One(Grpc<tonic::transport::Channel>),
+    Many(Arc<Cluster>),
 }
 
 enum State {
@@ -61,10 +72,15 @@ enum State {
     Closed,
 }
 
-/// The thread, seen from outside.
+/// What runs, seen from outside.
 struct Running {
     handle: Handle,
-    grpc: Grpc<tonic::transport::Channel>,
+    remote: Callee,
+    /// None: somebody else's.
+    thread: Option<Thread>,
+}
+
+struct Thread {
     /// Ends the thread, also when it is dropped.
     stop: oneshot::Sender<()>,
     /// Rings once the thread has let go of everything.
@@ -72,38 +88,27 @@ struct Running {
 }
 
 impl Channel {
-    /// One to `host:port`, `[v6]:port` or `unix:/path`, which sends the token with each call.
-    pub fn new(target: &str, token: Option<Token>, tls: Option<&Tls>) -> Result<Self> {
-        let invalid = |why: &dyn std::fmt::Display| {
-            Error::new(ErrorCode::InvalidArgument, format!("{target:?} is no address of a broker: {why}"))
-        };
-        let endpoint = if let Some(path) = target.strip_prefix("unix:") {
-            // The host is what other gRPC clients say on a socket.
-            let host = Uri::from_static("http://localhost");
-            Endpoint::from_shared(format!("unix://{path}")).map(|endpoint| endpoint.origin(host))
-        } else {
-            let uri = Uri::try_from(format!("http://{target}")).map_err(|err| invalid(&err))?;
-            if uri.port().is_none() || uri.host().is_none_or(str::is_empty) {
-                return Err(invalid(&"it does not have a host and a port"));
-            }
-            // With TLS the connector brings it: tonic is to know of it only what it tells the broker.
-            let scheme = if tls.is_some() { "https" } else { "http" };
-            let origin = Uri::try_from(format!("{scheme}://{target}")).map_err(|err| invalid(&err))?;
-            Ok(Endpoint::from(uri).origin(origin))
-        };
-        let endpoint = endpoint
-            .and_then(|endpoint| endpoint.user_agent(USER_AGENT))
-            .map_err(|err| invalid(&err))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(FRAME_BYTES);
-        let connector = tls.map(Tls::connector).transpose()?;
-        Ok(Self { endpoint, token, connector, state: Mutex::new(State::Fresh), process: std::process::id() })
+    /// One to `host:port`, `[v6]:port` or `unix:/path`.
+    pub fn new(target: &str, credentials: Credentials) -> Result<Self> {
+        Address::new(target, credentials, PATIENCE).map(|address| Self::to(Target::One(Box::new(address))))
+    }
+
+    /// One to several brokers, of names and addresses, which are one for whoever calls it.
+    pub fn to_many(members: &[(String, String)], options: cluster::Options) -> Result<Self> {
+        cluster::check(members, &options)?;
+        Ok(Self::to(Target::Many { members: members.to_vec(), options }))
+    }
+
+    /// One to brokers that others call, too.
+    pub fn of_cluster(cluster: Arc<Cluster>) -> Self {
+        let channel = Self::to(Target::Many { members: Vec::new(), options: cluster::Options::default() });
+        let running = Running { handle: cluster.handle().clone(), remote: Callee::Many(cluster), thread: None };
+        *channel.state.lock() = State::Running(Box::new(running));
+        channel
+    }
+
+    fn to(target: Target) -> Self {
+        Self { target, state: Mutex::new(State::Fresh), process: std::process::id() }
     }
 
     /// Whether the next call starts the thread.
@@ -118,7 +123,7 @@ impl Channel {
         }
         let mut state = self.state.lock();
         if matches!(*state, State::Fresh) {
-            *state = State::Running(Box::new(Running::start(&self.endpoint, self.connector.clone())?));
+            *state = State::Running(Box::new(Running::start(&self.target)?));
         }
         Ok(())
     }
@@ -135,7 +140,10 @@ impl Channel {
         let path = PathAndQuery::try_from(format!("{SERVICE}{method}"))
             .map_err(|_| Error::new(ErrorCode::InvalidArgument, format!("{method:?} is no method")))?;
         let too_large = request.as_ref().filter(|request| request.len() > MAX_MESSAGE_BYTES).map(exchange::too_large);
-        let authorization = self.token.as_ref().map(Token::header);
+        let authorization = match &self.target {
+            Target::One(address) => address.token().map(Token::header),
+            Target::Many { .. } => None,
+        };
         let call = exchange::Call { path, authorization, timeout, watcher, request };
         if let Some(failure) = too_large {
             return Ok(Exchange::failed(call, failure));
@@ -146,7 +154,7 @@ impl Channel {
         }
         self.start()?;
         match &*self.state.lock() {
-            State::Running(running) => Ok(Exchange::begin(&running.handle, running.grpc.clone(), call)),
+            State::Running(running) => Ok(Exchange::begin(&running.handle, running.remote.clone(), call)),
             _ => failed(call, "the connection was closed"),
         }
     }
@@ -157,8 +165,9 @@ impl Channel {
             return;
         }
         let state = std::mem::replace(&mut *self.state.lock(), State::Closed);
-        if let State::Running(running) = state {
-            let Running { stop, gone, .. } = *running;
+        if let State::Running(running) = state
+            && let Some(Thread { stop, gone }) = running.thread
+        {
             // It fails only where the thread has ended.
             let _ = stop.send(());
             let until = Instant::now() + CLOSE_TIMEOUT;
@@ -181,19 +190,16 @@ impl Drop for Channel {
 }
 
 impl Running {
-    fn start(endpoint: &Endpoint, connector: Option<Connector>) -> Result<Self> {
+    fn start(target: &Target) -> Result<Self> {
         let failed = |err: std::io::Error| Error::io("start a thread for", std::path::Path::new("a connection"), &err);
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let handle = runtime.handle().clone();
-        let grpc = {
+        let remote = {
             let _entered = handle.enter();
-            let channel = match connector {
-                Some(connector) => endpoint.connect_with_connector_lazy(service_fn(move |uri| {
-                    connector.clone().connect(uri, CONNECT_TIMEOUT)
-                })),
-                None => endpoint.connect_lazy(),
-            };
-            Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+            match target {
+                Target::One(address) => Callee::One(address.connect()),
+                Target::Many { members, options } => Callee::Many(Cluster::new(members, options.clone(), &handle)?),
+            }
         };
         let (stop, stopped) = oneshot::channel();
         let gone = Arc::new(Bell::new()?);
@@ -206,6 +212,6 @@ impl Running {
             rings.ring();
         };
         std::thread::Builder::new().name("broker calls".into()).spawn(life).map_err(failed)?;
-        Ok(Self { handle, grpc, stop, gone })
+        Ok(Self { handle, remote, thread: Some(Thread { stop, gone }) })
     }
 }

@@ -25,6 +25,8 @@ use crate::wire::v1;
 pub enum Answer {
     /// Encoded.
     Message(Vec<u8>),
+    /// Encoded by another broker.
+    Encoded(Bytes),
     /// A `ConsumeResponse` with one delivery, whose records are still where the log has them.
     Delivery(Box<Handed>),
 }
@@ -33,6 +35,7 @@ impl Outgoing for Answer {
     fn size(&self) -> usize {
         match self {
             Self::Message(message) => message.len(),
+            Self::Encoded(message) => message.len(),
             Self::Delivery(handed) => handed.field_len(),
         }
     }
@@ -40,6 +43,7 @@ impl Outgoing for Answer {
     fn put(self, out: &mut impl BufMut) {
         match self {
             Self::Message(message) => out.put_slice(&message),
+            Self::Encoded(message) => out.put_slice(&message),
             Self::Delivery(handed) => handed.put(out),
         }
     }
@@ -67,7 +71,9 @@ impl Calls {
     /// Runs one call that its caller may make: an encoded request in, the encoded response out.
     pub async fn unary(&self, method: &str, caller: &Caller, request: Bytes) -> Result<Vec<u8>> {
         match method {
-            "ListTopics" if !caller.is_anyone() => self.list_topics(caller, &request),
+            "ListTopics" if !caller.is_anyone() => {
+                topics_of(caller, &request, |asked| std::future::ready(self.broker.call("ListTopics", &asked))).await
+            }
             "Receive" => self.receive(&request).await,
             "Read" => self.read(&request).await,
             "Produce" | "Ack" => {
@@ -87,22 +93,6 @@ impl Calls {
             _ => {
                 let method = method.to_owned();
                 self.blocking(move |broker| broker.call(&method, &request)).await
-            }
-        }
-    }
-
-    /// Topics that the caller has a role on.
-    fn list_topics(&self, caller: &Caller, request: &[u8]) -> Result<Vec<u8>> {
-        let mut asked: v1::ListTopicsRequest = decode_request("ListTopics", request)?;
-        loop {
-            let answer = self.broker.call("ListTopics", &asked.encode_to_vec())?;
-            let mut page: v1::ListTopicsResponse = decode_request("ListTopics", &answer)?;
-            let last = page.topics.last().map(|topic| topic.name.clone());
-            page.topics.retain(|topic| caller.sees(&topic.name));
-            match last {
-                // Who asks goes on behind the last name of a page, so that there has to be one.
-                Some(last) if page.more && page.topics.is_empty() => asked.after = last,
-                _ => return Ok(page.encode_to_vec()),
             }
         }
     }
@@ -131,11 +121,7 @@ impl Calls {
 
     /// A broker that stops ends waits with an error: an empty answer would be asked for again at once.
     pub fn refuse_when_stopping(&self) -> Result<()> {
-        if !self.is_stopping() {
-            return Ok(());
-        }
-        let message = "the broker is stopping; ask another one, or this one again later";
-        Err(Error::new(Code::BrokerDraining, message).retry_after_ms(1000))
+        if self.is_stopping() { Err(stopping_error()) } else { Ok(()) }
     }
 
     async fn receive(&self, request: &Bytes) -> Result<Vec<u8>> {
@@ -197,6 +183,32 @@ impl Calls {
             }
         }
     }
+}
+
+/// The answer to a `ListTopics` without what its caller has no role on; `ask` gives that with it.
+pub(super) async fn topics_of<A: AsRef<[u8]>, E: From<Error>, F: Future<Output = std::result::Result<A, E>>>(
+    caller: &Caller,
+    request: &[u8],
+    ask: impl Fn(Vec<u8>) -> F,
+) -> std::result::Result<Vec<u8>, E> {
+    let mut asked: v1::ListTopicsRequest = decode_request("ListTopics", request)?;
+    loop {
+        let answer = ask(asked.encode_to_vec()).await?;
+        let mut page: v1::ListTopicsResponse = decode_request("ListTopics", answer.as_ref())?;
+        let last = page.topics.last().map(|topic| topic.name.clone());
+        page.topics.retain(|topic| caller.sees(&topic.name));
+        match last {
+            // Who asks goes on behind the last name of a page, so that there has to be one.
+            Some(last) if page.more && page.topics.is_empty() => asked.after = last,
+            _ => return Ok(page.encode_to_vec()),
+        }
+    }
+}
+
+/// What is answered by a server that stops.
+pub(super) fn stopping_error() -> Error {
+    let message = "the broker is stopping; ask another one, or this one again later";
+    Error::new(Code::BrokerDraining, message).retry_after_ms(1000)
 }
 
 /// What a wait for a sync gives.

@@ -14,20 +14,21 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Streaming;
 
 use super::calls::{Answer, Calls, settled};
-use super::produce::{stream_error, wrap};
+use super::produce::wrap;
 use super::{Reply, message, stopped};
 use crate::access::{Caller, Need, Role};
 use crate::broker::{Broker, DEFAULT_RECORDS, Handed};
 use crate::error::{Code, Error, Result};
+use crate::grpc::status;
 use crate::wire::v1;
 use crate::wire::v1::consume_request::Request;
 use crate::wire::v1::consume_response::Response;
 
-const HEARTBEAT: Duration = Duration::from_secs(10);
-const MAX_CREDIT: u64 = 1_000_000;
-const MAX_CREDIT_DELIVERIES: u64 = 1000;
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
+pub(crate) const MAX_CREDIT: u64 = 1_000_000;
+pub(crate) const MAX_CREDIT_DELIVERIES: u64 = 1000;
 /// Answers to acks that a client does not read; then its requests are not read either.
-const MAX_ANSWERS: usize = 1000;
+pub(crate) const MAX_ANSWERS: usize = 1000;
 /// Fields of `ConsumeResponse`.
 const ACKED: u8 = 2;
 const NACKED: u8 = 3;
@@ -160,18 +161,8 @@ struct ConsumeStream {
 
 impl ConsumeStream {
     fn start(calls: Arc<Calls>, start: v1::ConsumeStart) -> Result<Self> {
-        let counts_deliveries = start.credit_deliveries > 0;
-        let credit = u64::from(if counts_deliveries { start.credit_deliveries } else { start.credit_records });
-        if counts_deliveries && credit > MAX_CREDIT_DELIVERIES {
-            let message = format!(
-                "credit_deliveries is {credit}: expected 1 to {MAX_CREDIT_DELIVERIES}, or 0 for a credit in records"
-            );
-            return Err(Error::new(Code::InvalidArgument, message).field("start.credit_deliveries"));
-        }
-        if !(1..=MAX_CREDIT).contains(&credit) && !(credit == 0 && start.tell_waiting) {
-            let message = format!("credit_records is {credit}: expected 1 to {MAX_CREDIT}");
-            return Err(Error::new(Code::InvalidArgument, message).field("start.credit_records"));
-        }
+        let counts_deliveries = start.credit_deliveries > 0 || (start.tell_waiting && start.count_deliveries);
+        let credit = credit_of(&start)?;
         let mut receive = start.receive.unwrap_or_default();
         receive.wait_ms = 0;
         receive.max_deliveries = 1;
@@ -383,6 +374,26 @@ impl ConsumeStream {
     }
 }
 
+/// The credit that a stream begins with.
+pub(crate) fn credit_of(start: &v1::ConsumeStart) -> Result<u64> {
+    let credit = u64::from(start.credit_deliveries);
+    if credit > MAX_CREDIT_DELIVERIES {
+        let message = format!(
+            "credit_deliveries is {credit}: expected 1 to {MAX_CREDIT_DELIVERIES}, or 0 for a credit in records"
+        );
+        return Err(Error::new(Code::InvalidArgument, message).field("start.credit_deliveries"));
+    }
+    if credit > 0 || (start.tell_waiting && start.credit_records == 0) {
+        return Ok(credit);
+    }
+    let credit = u64::from(start.credit_records);
+    if !(1..=MAX_CREDIT).contains(&credit) {
+        let message = format!("credit_records is {credit}: expected 1 to {MAX_CREDIT}");
+        return Err(Error::new(Code::InvalidArgument, message).field("start.credit_records"));
+    }
+    Ok(credit)
+}
+
 /// The answer that is waited for. May be called again when it was cancelled.
 async fn ready(pending: &mut Option<Pending>) -> Vec<u8> {
     match pending {
@@ -392,7 +403,7 @@ async fn ready(pending: &mut Option<Pending>) -> Vec<u8> {
 }
 
 fn answered(answer: Result<Vec<u8>>) -> Vec<u8> {
-    answer.unwrap_or_else(|error| encoded(Response::Error(stream_error(&error))))
+    answer.unwrap_or_else(|error| encoded(Response::Error(status::in_stream(&error))))
 }
 
 fn encoded(response: Response) -> Vec<u8> {

@@ -1,28 +1,30 @@
 //! The answer of a Receive. What it leases is given back if it never leaves: its client was gone when it was there.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use futures_util::Stream;
 use prost::Message;
-use tokio::runtime::Handle;
 
 use super::Reply;
-use super::calls::{Answer, Calls};
+use super::calls::Answer;
 use crate::wire::v1;
+
+/// Gives leases back, in its own time.
+type GiveBack = Box<dyn FnOnce(v1::NackRequest) + Send>;
 
 /// One answer, until it is taken.
 pub(super) struct Leased {
-    calls: Arc<Calls>,
+    give_back: Option<GiveBack>,
     topic: String,
     group: String,
-    answer: Option<Vec<u8>>,
+    answer: Option<Answer>,
 }
 
 impl Leased {
-    pub fn new(calls: Arc<Calls>, asked: v1::ReceiveRequest, answer: Vec<u8>) -> Self {
-        Self { calls, topic: asked.topic, group: asked.group, answer: Some(answer) }
+    pub fn new(give_back: GiveBack, asked: v1::ReceiveRequest, answer: Answer) -> Self {
+        Self { give_back: Some(give_back), topic: asked.topic, group: asked.group, answer: Some(answer) }
     }
 }
 
@@ -30,16 +32,19 @@ impl Stream for Leased {
     type Item = Reply<Answer>;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(self.answer.take().map(|answer| Ok(Answer::Message(answer))))
+        Poll::Ready(self.answer.take().map(Ok))
     }
 }
 
 impl Drop for Leased {
     fn drop(&mut self) {
-        let Some(answer) = self.answer.take() else { return };
-        let (Ok(answer), Ok(runtime)) = (v1::ReceiveResponse::decode(answer.as_slice()), Handle::try_current()) else {
-            return; // a server that stops: they end with their visibility timeout
+        let (Some(answer), Some(give_back)) = (self.answer.take(), self.give_back.take()) else { return };
+        let encoded = match answer {
+            Answer::Message(message) => Bytes::from(message),
+            Answer::Encoded(message) => message,
+            Answer::Delivery(_) => return,
         };
+        let Ok(answer) = v1::ReceiveResponse::decode(encoded) else { return };
         let lease = |delivery: v1::Delivery| v1::LeaseRange { lease_id: delivery.lease_id, ..Default::default() };
         let leases: Vec<_> = answer.deliveries.into_iter().map(lease).collect();
         if leases.is_empty() {
@@ -47,8 +52,6 @@ impl Drop for Leased {
         }
         let (topic, group) = (std::mem::take(&mut self.topic), std::mem::take(&mut self.group));
         let nack = v1::NackRequest { topic, group, leases, ..Default::default() };
-        let calls = self.calls.clone();
-        // An error leaves them to their visibility timeout.
-        runtime.spawn(async move { calls.nack(nack).await });
+        give_back(nack);
     }
 }

@@ -31,10 +31,12 @@ use tonic::{Code, Status, Streaming};
 
 use self::calls::Calls;
 use self::connection::{Accepting, Connections, Listening};
+pub(crate) use self::consume::{HEARTBEAT, MAX_ANSWERS, MAX_CREDIT, MAX_CREDIT_DELIVERIES, credit_of};
 use self::forward::Forward;
-use self::service::Service;
+use self::service::{Callee, Service};
 use crate::access::Access;
 use crate::broker::Broker;
+use crate::cluster::Cluster;
 use crate::error;
 
 /// Threads that answer calls. They wait for nothing, so that more than processors are no use; past these, the partitions'
@@ -55,10 +57,20 @@ pub struct Options {
     pub max_connections: usize,
 }
 
-/// A server of one broker, or of none: then it passes on all calls.
+/// Who carries out the calls of `BrokerService`.
+pub enum Backend {
+    /// Nobody: all calls are passed on.
+    Nobody,
+    /// A broker of this process.
+    Broker(Arc<Broker>),
+    /// Brokers elsewhere, on whose runtime the server runs, too.
+    Cluster(Arc<Cluster>),
+}
+
+/// A server.
 pub struct Server {
     /// None once stopped.
-    runtime: Mutex<Option<Runtime>>,
+    runtime: Mutex<Option<Running>>,
     handle: Handle,
     service: Arc<Service>,
     connections: Arc<Connections>,
@@ -70,20 +82,43 @@ pub struct Server {
     serving: Mutex<(Option<mpsc::Sender<()>>, mpsc::Receiver<()>)>,
 }
 
+/// Where a server runs.
+enum Running {
+    Here(Runtime),
+    /// In what outlives it.
+    Elsewhere,
+}
+
+/// Threads for calls, and for what waits for the disk.
+pub fn runtime() -> io::Result<Runtime> {
+    let workers = std::thread::available_parallelism().map_or(1, |processors| processors.get().min(MAX_WORKERS));
+    Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("grpc")
+        .enable_all()
+        .build()
+}
+
 impl Server {
     /// A server that listens nowhere yet.
-    pub fn new(broker: Option<Arc<Broker>>, options: Options) -> io::Result<Self> {
-        let workers = std::thread::available_parallelism().map_or(1, |processors| processors.get().min(MAX_WORKERS));
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(workers)
-            .max_blocking_threads(BLOCKING_THREADS)
-            .thread_name("grpc")
-            .enable_all()
-            .build()?;
+    pub fn new(backend: Backend, options: Options) -> io::Result<Self> {
+        let (running, handle) = match &backend {
+            Backend::Cluster(cluster) => (Running::Elsewhere, cluster.handle().clone()),
+            _ => {
+                let runtime = runtime()?;
+                let handle = runtime.handle().clone();
+                (Running::Here(runtime), handle)
+            }
+        };
         let (stop, stopping) = watch::channel(false);
         let Options { forward_to, access, max_connections } = options;
         let service = Service {
-            calls: broker.map(|broker| Arc::new(Calls::new(broker, stopping))),
+            callee: match backend {
+                Backend::Nobody => None,
+                Backend::Broker(broker) => Some(Callee::Broker(Arc::new(Calls::new(broker, stopping)))),
+                Backend::Cluster(cluster) => Some(Callee::Cluster(cluster, stopping)),
+            },
             forward: forward_to.map(Forward::new),
             access,
             active: Arc::default(),
@@ -91,8 +126,8 @@ impl Server {
         let connections = Connections { places: Arc::new(Semaphore::new(max_connections)), refused: AtomicU64::new(0) };
         let (serving, served) = mpsc::channel(1);
         Ok(Self {
-            handle: runtime.handle().clone(),
-            runtime: Mutex::new(Some(runtime)),
+            handle,
+            runtime: Mutex::new(Some(running)),
             service: Arc::new(service),
             connections: Arc::new(connections),
             max_connections,
@@ -154,15 +189,17 @@ impl Server {
     /// Takes no new call, lets those under way finish for so long, and ends. Repeating it is fine.
     pub fn stop(&self, grace: Duration) {
         self.stop.send_replace(true);
-        let Some(runtime) = self.runtime.lock().take() else { return };
+        let Some(running) = self.runtime.lock().take() else { return };
         let mut serving = self.serving.lock();
         serving.0 = None;
-        runtime.block_on(async {
+        self.handle.block_on(async {
             // Ends by itself once the last connection has.
             let _ = tokio::time::timeout(grace, serving.1.recv()).await;
         });
         self.listeners.lock().clear();
-        runtime.shutdown_timeout(LAST_WAIT);
+        if let Running::Here(runtime) = running {
+            runtime.shutdown_timeout(LAST_WAIT);
+        }
     }
 
     /// Calls of `BrokerService` under way.
@@ -179,7 +216,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.lock().take() {
+        if let Some(Running::Here(runtime)) = self.runtime.lock().take() {
             runtime.shutdown_background();
         }
     }

@@ -15,8 +15,8 @@ use super::service::authorize;
 use super::{Reply, message, stopped};
 use crate::access::{Caller, Need, Role};
 use crate::error::{Code, Error, Result};
+use crate::grpc::status;
 use crate::wire::cursor::{Cursor, Value, put_bytes};
-use crate::wire::v1;
 
 /// Requests of one stream that are not answered yet; behind them, the client's next ones wait in its connection.
 const IN_FLIGHT: usize = 16;
@@ -138,18 +138,7 @@ fn produce_request(message: &[u8]) -> Result<&[u8]> {
 fn in_stream(answer: Result<Vec<u8>>) -> Vec<u8> {
     match answer {
         Ok(answer) => wrap(PRODUCED, &answer),
-        Err(error) => wrap(ERROR, &stream_error(&error).encode_to_vec()),
-    }
-}
-
-/// An error inside a stream that goes on.
-pub(super) fn stream_error(error: &Error) -> v1::Error {
-    v1::Error {
-        code: error.code().as_str().to_owned(),
-        message: error.message().to_owned(),
-        retry_after_ms: error.retry_after().unwrap_or(0),
-        field: error.wrong_field().unwrap_or_default().to_owned(),
-        broker: String::new(),
+        Err(error) => wrap(ERROR, &status::in_stream(&error).encode_to_vec()),
     }
 }
 

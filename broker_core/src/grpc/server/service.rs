@@ -8,10 +8,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::unfold;
 use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, Request, Response, header};
 use hyper::body::Incoming;
-use tokio::sync::mpsc;
+use prost::Message;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -19,18 +22,19 @@ use tonic::codec::CompressionEncoding::Gzip;
 use tonic::server::{Grpc, StreamingService};
 use tonic::{Status, Streaming};
 
-use super::calls::{Answer, Calls};
+use super::calls::{Answer, Calls, stopping_error, topics_of};
 use super::consume::consume;
 use super::forward::Forward;
 use super::leased::Leased;
 use super::produce::produce_stream;
-use super::{Reply, message};
+use super::{Reply, message, stopped};
 use crate::access::{Access, Caller, Need, bearer, changed_error, need_of};
 use crate::broker::decode_request;
+use crate::cluster::{Client, Cluster};
 use crate::error;
 use crate::grpc::codec::RawCodec;
 use crate::grpc::{MAX_MESSAGE_BYTES, SERVICE};
-use crate::wire::{ProduceHead, topic_of};
+use crate::wire::{ProduceHead, topic_of, v1};
 
 /// A client's wish that answers be compressed, in the metadata of a call. All gRPC libraries say that they accept gzip,
 /// wanted or not, so that alone is no wish for it.
@@ -49,10 +53,19 @@ pub(super) enum Door {
     Private,
 }
 
+/// Who carries out calls of `BrokerService`.
+#[derive(Clone)]
+pub(super) enum Callee {
+    /// A broker of this process.
+    Broker(Arc<Calls>),
+    /// Brokers elsewhere. The receiver says when the server stops.
+    Cluster(Arc<Cluster>, watch::Receiver<bool>),
+}
+
 /// What answers the calls of all connections.
 pub(super) struct Service {
     /// None: there is no broker.
-    pub calls: Option<Arc<Calls>>,
+    pub callee: Option<Callee>,
     pub forward: Option<Forward>,
     pub access: Option<Arc<Access>>,
     /// Calls of `BrokerService` under way.
@@ -68,7 +81,7 @@ impl Service {
             Ok(caller) => caller,
             Err(refused) => return Ok(Status::from(refused).into_http()),
         };
-        let (Some(calls), Some(method)) = (&self.calls, path.strip_prefix(SERVICE)) else {
+        let (Some(callee), Some(method)) = (&self.callee, path.strip_prefix(SERVICE)) else {
             return Ok(match caller.check(need, path, "") {
                 Ok(()) => self.pass_on(request).await,
                 Err(refused) => Status::from(refused).into_http(),
@@ -78,7 +91,7 @@ impl Service {
         let compresses = request.headers().get(COMPRESS.0).is_some_and(|value| value == COMPRESS.1);
         let deadline = timeout(request.headers()).map(|timeout| Instant::now() + timeout);
         let active = Some(Active::of(&self.active));
-        let handler = Handler { calls: calls.clone(), caller: Arc::new(caller), method, need, deadline, active };
+        let handler = Handler { callee: callee.clone(), caller: Arc::new(caller), method, need, deadline, active };
         let mut grpc = Grpc::new(RawCodec::default())
             .accept_compressed(Gzip)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -130,7 +143,7 @@ impl Drop for Active {
 
 /// One call of `BrokerService`. On the wire a unary call is a stream of one message each way.
 struct Handler {
-    calls: Arc<Calls>,
+    callee: Callee,
     caller: Arc<Caller>,
     method: String,
     need: Need,
@@ -145,19 +158,26 @@ impl StreamingService<Bytes> for Handler {
     type Future = Pin<Box<dyn Future<Output = Reply<tonic::Response<Answers>>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
-        let (calls, caller) = (self.calls.clone(), self.caller.clone());
+        let (callee, caller) = (self.callee.clone(), self.caller.clone());
         let requests = request.into_inner();
         let active = self.active.take();
         let deadline = self.deadline;
-        let answers: Answers = match self.method.as_str() {
-            "ProduceStream" => Box::pin(produce_stream(calls, caller, requests)),
-            "Consume" => {
+        let answers: Answers = match (self.method.as_str(), callee) {
+            ("ProduceStream", Callee::Broker(calls)) => Box::pin(produce_stream(calls, caller, requests)),
+            ("Consume", Callee::Broker(calls)) => {
                 let (out, answers) = mpsc::channel(SENT_AHEAD);
                 tokio::spawn(consume(calls, caller, requests, out));
                 Box::pin(ReceiverStream::new(answers))
             }
-            method => {
-                let answer = unary(calls, caller, self.need, method.to_owned(), requests);
+            (method @ ("ProduceStream" | "Consume"), Callee::Cluster(cluster, stopping)) => {
+                let (need, name) = (self.need, method.to_owned());
+                let check = move |topic: &str| caller.check(need, &name, topic);
+                let client = Client { stopping: Some(stopping), check: Some(Arc::new(check)) };
+                let messages = cluster.stream(method, Box::pin(read(requests)), client);
+                Box::pin(messages.map(|message| message.map(Answer::Encoded)))
+            }
+            (method, callee) => {
+                let answer = unary(callee, caller, self.need, method.to_owned(), requests);
                 return Box::pin(async move {
                     let _active = active;
                     let answer = match deadline {
@@ -181,7 +201,7 @@ impl StreamingService<Bytes> for Handler {
 }
 
 async fn unary(
-    calls: Arc<Calls>,
+    callee: Callee,
     caller: Arc<Caller>,
     need: Need,
     method: String,
@@ -192,12 +212,12 @@ async fn unary(
     };
     authorize(&caller, need, &method, &request)?;
     let receive = if method == "Receive" { Some(decode_request(&method, &request)?) } else { None };
-    let answer = calls.unary(&method, &caller, request);
+    let answer = callee.unary(&method, &caller, request);
     let answer = if matches!(method.as_str(), "Receive" | "Read") && !caller.is_anyone() {
         // Only what waits for records ends with its token: nothing was done yet.
         tokio::select! {
             biased;
-            () = caller.changed() => Err(changed_error()),
+            () = caller.changed() => Err(changed_error().into()),
             answer = answer => answer,
         }
     } else {
@@ -205,9 +225,51 @@ async fn unary(
     };
     let answer = answer?;
     Ok(match receive {
-        Some(asked) => Box::pin(Leased::new(calls, asked, answer)),
-        None => Box::pin(futures_util::stream::iter([Ok(Answer::Message(answer))])),
+        Some(asked) => Box::pin(Leased::new(callee.give_back(), asked, answer)),
+        None => Box::pin(futures_util::stream::iter([Ok(answer)])),
     })
+}
+
+impl Callee {
+    async fn unary(&self, method: &str, caller: &Caller, request: Bytes) -> Reply<Answer> {
+        match self {
+            Self::Broker(calls) => Ok(Answer::Message(calls.unary(method, caller, request).await?)),
+            Self::Cluster(cluster, _) if method == "ListTopics" && !caller.is_anyone() => {
+                let ask = |asked: Vec<u8>| cluster.unary(method, asked.into());
+                topics_of(caller, &request, ask).await.map(Answer::Message)
+            }
+            Self::Cluster(cluster, stopping) => {
+                let mut stopping = stopping.clone();
+                tokio::select! {
+                    answer = cluster.unary(method, request) => answer.map(Answer::Encoded),
+                    () = stopped(&mut stopping), if matches!(method, "Receive" | "Read") => Err(stopping_error().into()),
+                }
+            }
+        }
+    }
+
+    /// What gives back leases that nobody was told of. An error leaves them to their visibility timeout.
+    fn give_back(&self) -> Box<dyn FnOnce(v1::NackRequest) + Send> {
+        let callee = self.clone();
+        Box::new(move |nack| {
+            // A server that has stopped has no runtime: they end with their visibility timeout.
+            let Ok(runtime) = Handle::try_current() else { return };
+            runtime.spawn(async move {
+                match callee {
+                    Self::Broker(calls) => drop(calls.nack(nack).await),
+                    Self::Cluster(cluster, _) => drop(cluster.unary("Nack", nack.encode_to_vec().into()).await),
+                }
+            });
+        })
+    }
+}
+
+/// The messages of a client.
+fn read(requests: Streaming<Bytes>) -> impl Stream<Item = Reply<Bytes>> + Send {
+    unfold(
+        requests,
+        |mut requests| async move { message(&mut requests).await.transpose().map(|next| (next, requests)) },
+    )
 }
 
 /// Refuses a request that its caller may not make.
