@@ -253,7 +253,7 @@ pub fn request(data: &[u8]) {
     ];
     let broker = Broker::in_memory(BrokerOptions::default(), Some(Arc::new(ManualClock::new(0)))).unwrap();
     let config = v1::TopicConfig { partitions: Some(2), ..Default::default() };
-    let create = v1::CreateTopicRequest { name: "t".into(), config: Some(config) };
+    let create = v1::CreateTopicRequest { name: "t".into(), config: Some(config), ..Default::default() };
     broker.call("CreateTopic", &create.encode_to_vec()).unwrap();
     let mut rest = data;
     let mut lease_id = Vec::new();

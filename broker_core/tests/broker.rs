@@ -20,7 +20,7 @@ fn call<M: Message + Default>(broker: &Broker, method: &str, request: &impl Mess
 
 fn create(broker: &Broker, name: &str, partitions: u32, durability: v1::Durability) {
     let config = v1::TopicConfig { partitions: Some(partitions), durability: durability.into(), ..Default::default() };
-    let request = v1::CreateTopicRequest { name: name.into(), config: Some(config) };
+    let request = v1::CreateTopicRequest { name: name.into(), config: Some(config), ..Default::default() };
     call::<v1::CreateTopicResponse>(broker, "CreateTopic", &request).unwrap();
 }
 
@@ -181,6 +181,7 @@ fn a_named_producers_batch_is_stored_once_across_restarts() {
         producer: "p".into(),
         sequence: 7,
         records: vec![record],
+        ..Default::default()
     };
     let first: v1::ProduceResponse = call(&broker, "Produce", &request).unwrap();
     assert_eq!((first.appended[0].count, first.appended[0].duplicate), (1, false));
@@ -188,7 +189,7 @@ fn a_named_producers_batch_is_stored_once_across_restarts() {
     let broker = open(dir.path());
     let again: v1::ProduceResponse = call(&broker, "Produce", &request).unwrap();
     assert_eq!((again.appended[0].count, again.appended[0].duplicate), (0, true));
-    let request = v1::OpenProducerRequest { topic: "t".into(), producer: "p".into() };
+    let request = v1::OpenProducerRequest { topic: "t".into(), producer: "p".into(), ..Default::default() };
     let state: v1::OpenProducerResponse = call(&broker, "OpenProducer", &request).unwrap();
     assert_eq!(state.partitions.iter().map(|state| state.sequence).collect::<Vec<_>>(), [0, 7]);
 }
@@ -329,6 +330,7 @@ fn errors_name_the_value_and_what_was_expected() {
         producer: producer.into(),
         sequence,
         records: vec![],
+        ..Default::default()
     };
     let cases = [
         (err("Produce", &|| produce("no", None, "", 0).encode_to_vec()), Code::TopicNotFound, "\"no\""),
@@ -348,7 +350,7 @@ fn errors_name_the_value_and_what_was_expected() {
             "none",
         ),
         (
-            err("CreateTopic", &|| v1::CreateTopicRequest { name: "..".into(), config: None }.encode_to_vec()),
+            err("CreateTopic", &|| v1::CreateTopicRequest { name: "..".into(), ..Default::default() }.encode_to_vec()),
             Code::InvalidName,
             "..",
         ),
@@ -365,7 +367,7 @@ fn a_topic_is_never_made_in_a_folder_of_something_else() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(dir.path().join("store/_delta_log")).unwrap();
     let broker = open(dir.path());
-    let request = v1::CreateTopicRequest { name: "store".into(), config: None };
+    let request = v1::CreateTopicRequest { name: "store".into(), config: None, ..Default::default() };
     assert_eq!(
         call::<v1::CreateTopicResponse>(&broker, "CreateTopic", &request).unwrap_err().code(),
         Code::TopicExists
@@ -391,7 +393,7 @@ fn the_defaults_of_a_broker_are_those_of_its_options() {
     let options =
         BrokerOptions { partitions: 3, durability: Durability::Fsync, visibility_timeout_ms: 5, ..Default::default() };
     let broker = Broker::in_memory(options, None).unwrap();
-    let request = v1::CreateTopicRequest { name: "t".into(), config: None };
+    let request = v1::CreateTopicRequest { name: "t".into(), config: None, ..Default::default() };
     let topic = call::<v1::CreateTopicResponse>(&broker, "CreateTopic", &request).unwrap().topic.unwrap();
     let config = topic.config.unwrap();
     assert_eq!(

@@ -75,7 +75,7 @@ fn say(line: &str) {
 
 /// Produces 0, 1, 2, ... in batches of a named producer, going on where the broker says it stands.
 fn produce(broker: &Broker, topic: &str, mut chance: Chance) {
-    let request = v1::OpenProducerRequest { topic: topic.into(), producer: "p".into() };
+    let request = v1::OpenProducerRequest { topic: topic.into(), producer: "p".into(), ..Default::default() };
     let mut next = call::<v1::OpenProducerResponse>(broker, "OpenProducer", &request).partitions[0].sequence;
     loop {
         // Mostly small batches; now and then one that fills pages and rolls a segment before long.
@@ -93,6 +93,7 @@ fn produce(broker: &Broker, topic: &str, mut chance: Chance) {
             producer: "p".into(),
             sequence: next,
             records,
+            ..Default::default()
         };
         call::<v1::ProduceResponse>(broker, "Produce", &request);
         say(&format!("stored {topic} {next}"));
@@ -152,7 +153,7 @@ fn live_until_killed(dir: &Path, seed: u64) -> ! {
             max_attempts: Some(0),
             ..Default::default()
         };
-        let request = v1::CreateTopicRequest { name: topic.into(), config: Some(config) };
+        let request = v1::CreateTopicRequest { name: topic.into(), config: Some(config), ..Default::default() };
         call::<v1::CreateTopicResponse>(&broker, "CreateTopic", &request);
         let chance = |salt: u64| Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (number * 8 + salt + 1));
         let (producing, chance_of_producing) = (broker.clone(), chance(0));

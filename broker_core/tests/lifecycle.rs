@@ -52,7 +52,7 @@ impl Setup {
     fn create(&self, partitions: u32, change: impl FnOnce(&mut v1::TopicConfig)) {
         let mut config = v1::TopicConfig { partitions: Some(partitions), ..Default::default() };
         change(&mut config);
-        let request = v1::CreateTopicRequest { name: "t".into(), config: Some(config) };
+        let request = v1::CreateTopicRequest { name: "t".into(), config: Some(config), ..Default::default() };
         self.call::<v1::CreateTopicResponse>("CreateTopic", &request).unwrap();
     }
 
@@ -65,6 +65,7 @@ impl Setup {
             producer: if sequence > 0 { "p" } else { "" }.into(),
             sequence,
             records: sizes.iter().map(record).collect(),
+            ..Default::default()
         };
         self.call("Produce", &request)
     }
@@ -76,7 +77,7 @@ impl Setup {
     }
 
     fn drain(&self) -> u64 {
-        let request = v1::DrainBrokerRequest { draining: true };
+        let request = v1::DrainBrokerRequest { draining: true, ..Default::default() };
         self.call::<v1::DrainBrokerResponse>("DrainBroker", &request).unwrap().remaining
     }
 
@@ -476,6 +477,7 @@ fn a_named_producer_is_known_through_retention_and_forgotten_after_a_week() {
         producer: "p".into(),
         sequence: 5,
         records: vec![v1::Record::default()],
+        ..Default::default()
     };
     setup.call::<v1::ProduceResponse>("Produce", &request).unwrap();
     setup.clock.advance_ns(2 * SECOND_NS);

@@ -53,7 +53,7 @@ impl Setup {
     fn create(&self, name: &str, partitions: u32, change: impl FnOnce(&mut v1::TopicConfig)) {
         let mut config = v1::TopicConfig { partitions: Some(partitions), ..Default::default() };
         change(&mut config);
-        let request = v1::CreateTopicRequest { name: name.into(), config: Some(config) };
+        let request = v1::CreateTopicRequest { name: name.into(), config: Some(config), ..Default::default() };
         self.call::<v1::CreateTopicResponse>("CreateTopic", &request);
     }
 
@@ -252,7 +252,7 @@ fn given_a_torn_tail_when_opened_then_its_bytes_are_counted() {
     let open = || Broker::open(dir.path(), BrokerOptions::default(), None).unwrap();
     let broker = open();
     let config = v1::TopicConfig { partitions: Some(1), ..Default::default() };
-    let request = v1::CreateTopicRequest { name: "t".into(), config: Some(config) };
+    let request = v1::CreateTopicRequest { name: "t".into(), config: Some(config), ..Default::default() };
     broker.call("CreateTopic", &request.encode_to_vec()).unwrap();
     let record = v1::Record { value: b"1".to_vec(), ..Default::default() };
     let request = v1::ProduceRequest { topic: "t".into(), records: vec![record], ..Default::default() };

@@ -32,7 +32,7 @@ fn try_create(broker: &Broker, name: &str, partitions: u32, durability: v1::Dura
     call::<v1::CreateTopicResponse>(
         broker,
         "CreateTopic",
-        &v1::CreateTopicRequest { name: name.into(), config: Some(config) },
+        &v1::CreateTopicRequest { name: name.into(), config: Some(config), ..Default::default() },
     )
     .map(drop)
 }
@@ -51,7 +51,14 @@ fn produce_as(
     call(
         b,
         "Produce",
-        &v1::ProduceRequest { topic: t.into(), partition: p, producer: producer.into(), sequence, records },
+        &v1::ProduceRequest {
+            topic: t.into(),
+            partition: p,
+            producer: producer.into(),
+            sequence,
+            records,
+            ..Default::default()
+        },
     )
 }
 fn produce(b: &Broker, t: &str, values: &[&str]) {
@@ -770,7 +777,11 @@ fn a_damaged_entry_of_a_journal_is_passed_over_and_counted() {
 }
 
 fn open_producer(b: &Broker, t: &str, producer: &str) -> Result<v1::OpenProducerResponse, Error> {
-    call(b, "OpenProducer", &v1::OpenProducerRequest { topic: t.into(), producer: producer.into() })
+    call(
+        b,
+        "OpenProducer",
+        &v1::OpenProducerRequest { topic: t.into(), producer: producer.into(), ..Default::default() },
+    )
 }
 #[test]
 fn a_sequence_whose_sync_failed_is_told_to_nobody() {
@@ -986,9 +997,10 @@ fn a_policy_that_is_not_known_is_refused_and_a_bound_can_be_taken_away() {
     let b = on(&disk);
     let wish =
         |full_policy, max_partition_bytes| v1::TopicConfig { full_policy, max_partition_bytes, ..Default::default() };
-    let request = v1::CreateTopicRequest { name: "t".into(), config: Some(wish(7, None)) };
+    let request = v1::CreateTopicRequest { name: "t".into(), config: Some(wish(7, None)), ..Default::default() };
     assert_eq!(call::<v1::CreateTopicResponse>(&b, "CreateTopic", &request).unwrap_err().code(), Code::InvalidArgument);
-    let request = v1::CreateTopicRequest { name: "t".into(), config: Some(wish(0, Some(1 << 30))) };
+    let request =
+        v1::CreateTopicRequest { name: "t".into(), config: Some(wish(0, Some(1 << 30))), ..Default::default() };
     call::<v1::CreateTopicResponse>(&b, "CreateTopic", &request).unwrap();
     let request = v1::ConfigureTopicRequest { name: "t".into(), config: Some(wish(0, Some(0))), ..Default::default() };
     let topic = call::<v1::ConfigureTopicResponse>(&b, "ConfigureTopic", &request).unwrap().topic.unwrap();
@@ -1084,7 +1096,7 @@ fn a_record_of_a_memory_topic_that_is_on_disk_and_kills_its_broker_ends_among_th
         max_attempts: Some(2),
         ..Default::default()
     };
-    let request = v1::CreateTopicRequest { name: "t".into(), config: Some(config) };
+    let request = v1::CreateTopicRequest { name: "t".into(), config: Some(config), ..Default::default() };
     call::<v1::CreateTopicResponse>(&b, "CreateTopic", &request).unwrap();
     produce(&b, "t", &["x"; 2001]);
     produce(&b, "t", &["y"]); // what is behind the bound goes to disk before it

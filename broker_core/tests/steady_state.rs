@@ -74,7 +74,7 @@ fn given_steady_load_then_the_memory_stays_what_it_was() {
         max_attempts: Some(0),
         ..Default::default()
     };
-    let create = v1::CreateTopicRequest { name: "t".into(), config: Some(config) };
+    let create = v1::CreateTopicRequest { name: "t".into(), config: Some(config), ..Default::default() };
     call::<v1::CreateTopicResponse>(&broker, "CreateTopic", &create);
     let records = vec![v1::Record { value: vec![b'x'; 450], ..Default::default() }; 500];
     (0..BATCHES / 2).for_each(|number| round_trip(&broker, &records, number));

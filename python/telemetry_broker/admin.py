@@ -90,14 +90,22 @@ class PartitionState:
     """Records deleted, acked or not, because the topic drops the oldest, since the broker started."""
     forgotten_producers: int
     """Named producers forgotten before their 7 days since the broker started: a partition knows 100,000 at most."""
+    broker: str = ""
+    """Of several brokers, the one whose log this is."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """A topic and its partitions, in the order of their numbers."""
+    """A topic and its partitions, in the order of their numbers.
+
+    Of several brokers each one that holds records of a partition, or held some, has an entry for it; the one that takes
+    its records now comes first. How many partitions there are is ``topic.config.partitions``.
+    """
 
     topic: Topic
     partitions: tuple[PartitionState, ...]
+    missing_brokers: tuple[str, ...] = ()
+    """Of several brokers, those that are away; what they hold is not in here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +137,18 @@ class GroupPartition:
     """Records given out again since the broker started."""
     journal_bad_bytes: int
     """Bytes of the group's acks that could not be read when the broker started; those records are given out again."""
+    broker: str = ""
+    """Of several brokers, the one whose log this is."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """A group, partition by partition."""
+    """A group, partition by partition; of several brokers as in ``TopicState``."""
 
     group: Group
     partitions: tuple[GroupPartition, ...]
+    missing_brokers: tuple[str, ...] = ()
+    """Of several brokers, those that are away; what they hold is not in here."""
 
     @property
     def lag(self) -> int:
@@ -145,8 +157,25 @@ class GroupState:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """One of several brokers."""
+
+    name: str
+    address: str
+    """``host:port``."""
+    healthy: bool
+    draining: bool
+    """It takes no new records."""
+    broker_id: bytes
+    """8 bytes; empty: not known yet."""
+    version: str
+    error: str
+    """Why it is away."""
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerState:
-    """The broker itself."""
+    """The broker itself, or several as one: then with the sizes of the smallest."""
 
     broker_id: bytes
     """8 bytes, made with its folder."""
@@ -162,6 +191,10 @@ class BrokerState:
     """It takes no new records."""
     partitions: int
     """Of all topics."""
+    name: str = ""
+    """What it is called among others; empty: it has no name."""
+    members: tuple[Member, ...] = ()
+    """The brokers, where they are several; what one was told of them is names and addresses alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +222,8 @@ class DeadLetter:
     headers: dict[str, bytes]
     timestamp_ns: int
     """The producer's own time; 0: none."""
+    broker: str = ""
+    """Of several brokers, the one that holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +236,8 @@ class DeadLetters:
     letters: tuple[DeadLetter, ...]
     total: int
     """How many the topic has, whichever were asked for."""
-    next: tuple[int, int] | None
-    """Partition and offset to go on from, the next call's ``start``; None: these were the last."""
+    next: tuple[int, int, str] | None
+    """Partition, offset and (of several) broker to go on from, the next call's ``start``; None: these were the last."""
 
     def __iter__(self) -> Iterator[DeadLetter]:
         return iter(self.letters)
@@ -293,6 +328,7 @@ def decode_partition(state: pb.PartitionState) -> PartitionState:
         recovered_cut_bytes=state.recovered_cut_bytes,
         dropped_records=state.dropped_records,
         forgotten_producers=state.forgotten_producers,
+        broker=state.broker,
     )
 
 
@@ -314,6 +350,7 @@ def decode_group_partition(state: pb.GroupPartitionState) -> GroupPartition:
         holder=state.holder,
         redelivered=state.redelivered,
         journal_bad_bytes=state.journal_bad_bytes,
+        broker=state.broker,
     )
 
 
@@ -328,6 +365,11 @@ def decode_broker(state: pb.DescribeBrokerResponse) -> BrokerState:
         min_free_bytes=state.min_free_bytes,
         draining=state.draining,
         partitions=state.partitions,
+        name=state.name,
+        members=tuple(
+            Member(each.name, each.address, each.healthy, each.draining, each.broker_id, each.version, each.error)
+            for each in state.members
+        ),
     )
 
 
@@ -347,9 +389,12 @@ def decode_dead_letters(answer: pb.ListDeadLettersResponse) -> DeadLetters:
             key=record.key if record.HasField("key") else None,
             headers={header.name: header.value for header in record.headers},
             timestamp_ns=record.timestamp_ns,
+            broker=delivery.broker,
         )
         for delivery in answer.deliveries
         for offset, record in enumerate(delivery.records, delivery.base_offset)
     ]
-    following = (answer.next_partition, answer.next_offset) if answer.HasField("next_partition") else None
+    following = None
+    if answer.HasField("next_partition"):
+        following = answer.next_partition, answer.next_offset, answer.next_broker
     return DeadLetters(tuple(letters), answer.total, following)

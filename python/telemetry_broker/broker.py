@@ -333,7 +333,7 @@ class Broker:
         *,
         partition: int | None = None,
         group: str | None = None,
-        start: tuple[int, int] | None = None,
+        start: tuple[int, int] | tuple[int, int, str] | None = None,
         max_records: int = 100,
     ) -> DeadLetters:
         """Looks at what the groups of a topic gave up, with the reason; nothing is leased.
@@ -357,6 +357,7 @@ class Broker:
         partition: int | None = None,
         group: str | None = None,
         offsets: Iterable[int] | None = None,
+        broker: str = "",
     ) -> int:
         """Puts dead letters back to the end of their topic's partition, where every group gets them again.
 
@@ -365,6 +366,7 @@ class Broker:
             partition: only this one's; None: all.
             group: only what this group gave up; None: all.
             offsets: only these of the dead-letter topic, which need their partition; None: all.
+            broker: of several brokers, only what this one holds, which ``offsets`` need; empty: all.
 
         Returns:
             How many were put back; each is put back once, whoever calls at the same time.
@@ -374,7 +376,7 @@ class Broker:
             InvalidArgumentError: offsets without a partition.
             FullError, UnavailableError: the broker takes no records now; what was not put back is kept.
         """
-        return self._run(calls.redrive(topic, partition, group, offsets))
+        return self._run(calls.redrive(topic, partition, group, offsets, broker))
 
     # The broker itself
 

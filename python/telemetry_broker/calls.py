@@ -50,7 +50,8 @@ def topics() -> Steps[list[Topic]]:
 def describe_topic(name: str) -> Steps[TopicState]:
     """One topic."""
     answer = pb.DescribeTopicResponse.FromString((yield "DescribeTopic", pb.DescribeTopicRequest(name=name)))
-    return TopicState(decode_topic(answer.topic), tuple(map(decode_partition, answer.partitions)))
+    partitions = tuple(map(decode_partition, answer.partitions))
+    return TopicState(decode_topic(answer.topic), partitions, tuple(answer.missing_brokers))
 
 
 def configure_topic(name: str, config: pb.TopicConfig, if_version: int | None) -> Steps[Topic]:
@@ -89,7 +90,8 @@ def describe_group(topic: str, group: str) -> Steps[GroupState]:
     """One group."""
     request = pb.DescribeGroupRequest(topic=topic, group=group)
     answer = pb.DescribeGroupResponse.FromString((yield "DescribeGroup", request))
-    return GroupState(decode_group(answer.group), tuple(map(decode_group_partition, answer.partitions)))
+    partitions = tuple(map(decode_group_partition, answer.partitions))
+    return GroupState(decode_group(answer.group), partitions, tuple(answer.missing_brokers))
 
 
 def seek(topic: str, group: str, to: Position, partitions: Iterable[int]) -> Steps[tuple[GroupPartition, ...]]:
@@ -109,19 +111,20 @@ def seek_consumer(
 
 def peek(topic: str, group: str, partitions: Iterable[int], max_records: int, max_bytes: int) -> Steps[list[Records]]:
     """The oldest records that a group has not acked, in the order of the partitions."""
-    positions: dict[int, Position] = {}
+    # Of several brokers a partition may have several logs.
+    positions: list[tuple[int, Position]] = []
     if any(known.name == group for known in (yield from groups(topic))):
         for held in (yield from describe_group(topic, group)).partitions:
             if held.lag:
-                positions[held.partition] = held.acked_end_offset
+                positions.append((held.partition, Offset(held.log_id, held.acked_end_offset)))
     else:
-        described = yield from describe_topic(topic)
-        positions = {state.partition: Edge.START for state in described.partitions}
-    chosen = frozenset(partitions) or positions.keys()
+        for state in (yield from describe_topic(topic)).partitions:
+            positions.append((state.partition, Offset(state.log_id, state.start_offset)))
+    chosen = frozenset(partitions)
     found: list[Records] = []
-    for partition, start in positions.items():
+    for partition, start in positions:
         left = max_records - sum(map(len, found))
-        if partition in chosen and left > 0:
+        if (not chosen or partition in chosen) and left > 0:
             found += (yield from read(topic, partition, start, left, max_bytes)).ranges
     return found
 
@@ -149,22 +152,29 @@ def read(topic: str, partition: int, start: Position, max_records: int, max_byte
 
 
 def dead_letters(
-    topic: str, partition: int | None, group: str | None, start: tuple[int, int] | None, max_records: int
+    topic: str,
+    partition: int | None,
+    group: str | None,
+    start: tuple[int, int] | tuple[int, int, str] | None,
+    max_records: int,
 ) -> Steps[DeadLetters]:
     """Dead letters of a topic."""
-    from_partition, from_offset = (None, 0) if start is None else start
+    from_partition, from_offset, *brokers = (None, 0) if start is None else start
     request = pb.ListDeadLettersRequest(
         topic=topic,
         partition=None if partition is None else unsigned("the partition", partition, bits=32),
         group=group or "",
         from_partition=None if from_partition is None else unsigned("start's partition", from_partition, bits=32),
         from_offset=unsigned("start's offset", from_offset),
+        from_broker="".join(brokers),
         max_records=unsigned("max_records", max_records, bits=32),
     )
     return decode_dead_letters(pb.ListDeadLettersResponse.FromString((yield "ListDeadLetters", request)))
 
 
-def redrive(topic: str, partition: int | None, group: str | None, offsets: Iterable[int] | None) -> Steps[int]:
+def redrive(
+    topic: str, partition: int | None, group: str | None, offsets: Iterable[int] | None, broker: str
+) -> Steps[int]:
     """Puts dead letters back."""
     ranges = ascending_ranges(offsets or ())
     if offsets is not None and not ranges:
@@ -177,6 +187,7 @@ def redrive(topic: str, partition: int | None, group: str | None, offsets: Itera
             pb.OffsetRange(start=unsigned("an offset", each.start), end=unsigned("an offset", each.stop))
             for each in ranges
         ],
+        broker=broker,
     )
     return pb.RedriveDeadLettersResponse.FromString((yield "RedriveDeadLetters", request)).redriven
 

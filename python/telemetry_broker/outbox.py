@@ -87,8 +87,8 @@ class Outbox:
     At most one batch a partition is unanswered: a second one could overtake a first one that must be sent again, and
     its higher sequence would make the first a duplicate. What comes meanwhile stays in the buffer and follows.
 
-    Several brokers, of which one did not answer, need not hold up a producer whose name was made up: what it may have is
-    set aside and sent there again, and what follows goes on under another name, with sequences of its own.
+    Several brokers, of which one did not answer, need not hold up a producer whose name was made up: what it may have
+    is set aside and sent there again, and what follows goes on under another name, with sequences of its own.
 
     Attributes:
         halted: a record must not be added before somebody looked why: there is an error to raise, a partition is

@@ -15,6 +15,7 @@ use super::member::{CALL_TIMEOUT, Member};
 use super::{Cluster, Reply, is};
 use crate::broker::decode_request;
 use crate::error::{Code, Error};
+use crate::log::LogId;
 use crate::wire::v1;
 
 /// Runs a call.
@@ -171,10 +172,7 @@ async fn each<A, F>(cluster: &Arc<Cluster>, topic: &str, ask: impl Fn(Arc<Member
 where
     F: Future<Output = Reply<A>>,
 {
-    let up = match cluster.up_soon().await {
-        Ok(up) => up,
-        Err(_) => return Vec::new(),
-    };
+    let Ok(up) = cluster.up_soon().await else { return Vec::new() };
     let asked = up.into_iter().map(|member| {
         let ask = &ask;
         async move {
@@ -494,16 +492,16 @@ async fn holder(cluster: &Arc<Cluster>, topic: &str, log_id: &[u8]) -> Reply<Arc
     if let Some(member) = state.and_then(|state| cluster.named(&state.broker)) {
         return Ok(member);
     }
-    let hex: String = log_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let log = <[u8; 16]>::try_from(log_id).map_or_else(|_| format!("{log_id:?}"), |id| format!("{:?}", LogId(id)));
     if described.missing_brokers.is_empty() {
         let message = format!(
-            "no broker has log {hex} of topic {topic:?}: its partition was made anew, offsets of the old one mean nothing; \
+            "no broker has log {log} of topic {topic:?}: its partition was made anew, offsets of the old one mean nothing; \
              begin at its start"
         );
         return Err(Error::new(Code::PositionLogId, message).into());
     }
     let message =
-        format!("log {hex} of topic {topic:?} is at a broker that is away: {}", described.missing_brokers.join(", "));
+        format!("log {log} of topic {topic:?} is at a broker that is away: {}", described.missing_brokers.join(", "));
     Err(Error::new(Code::Unavailable, message).retry_after_ms(1000).into())
 }
 
@@ -666,7 +664,9 @@ async fn list_dead_letters(cluster: &Arc<Cluster>, asked: v1::ListDeadLettersReq
             }
             continue;
         }
-        page.deliveries.extend(found.deliveries);
+        page.deliveries.extend(
+            found.deliveries.into_iter().map(|delivery| v1::Delivery { broker: member.name.to_string(), ..delivery }),
+        );
         if found.next_partition.is_some() {
             page.next_partition = found.next_partition;
             page.next_offset = found.next_offset;

@@ -66,13 +66,16 @@ pub type Messages = Pin<Box<dyn Stream<Item = Reply<Bytes>> + Send>>;
 /// True once whoever serves is to end.
 type Stopping = Option<watch::Receiver<bool>>;
 
+/// Refuses a topic.
+pub type Check = Arc<dyn Fn(&str) -> Result<()> + Send + Sync>;
+
 /// For whom a stream is.
 #[derive(Clone, Default)]
 pub struct Client {
     /// True once whoever serves is to end; None: it ends with its client.
     pub stopping: Stopping,
     /// Refuses a topic that the client may not use in this way; None: it may use all.
-    pub check: Option<Arc<dyn Fn(&str) -> Result<()> + Send + Sync>>,
+    pub check: Option<Check>,
 }
 
 impl Client {

@@ -37,7 +37,7 @@ const PRODUCED_TAG: u8 = 1 << 3 | 2;
 /// Answers a `ProduceStream`.
 pub(super) fn stream(cluster: Arc<Cluster>, requests: Messages, client: Client) -> Messages {
     let stopping = client.stopping.clone();
-    let lanes = Arc::new(Lanes { cluster, client, lanes: Mutex::default() });
+    let lanes = Arc::new(Lanes { cluster, client, by_member: Mutex::default() });
     let stream =
         ProduceStream { lanes, requests, stopping, ended: false, failure: None, unanswered: FuturesOrdered::new() };
     Box::pin(unfold(stream, |mut stream| async move { stream.next().await.map(|answer| (answer, stream)) }))
@@ -45,10 +45,10 @@ pub(super) fn stream(cluster: Arc<Cluster>, requests: Messages, client: Client) 
 
 /// Answers a `Produce`.
 pub(super) async fn one(cluster: &Arc<Cluster>, request: Bytes) -> Reply<Bytes> {
-    let lanes = Arc::new(Lanes { cluster: cluster.clone(), client: Client::default(), lanes: Mutex::default() });
+    let lanes = Arc::new(Lanes { cluster: cluster.clone(), client: Client::default(), by_member: Mutex::default() });
     let mut message = Vec::with_capacity(request.len() + 6);
     put_bytes(&mut message, PRODUCE, &request);
-    let answer = lanes.produce(message.into()).await;
+    let answer = lanes.produce(&message.into()).await;
     match decode(&answer)? {
         Some(Produced::Produced(produced)) => Ok(produced.encode_to_vec().into()),
         Some(Produced::Error(error)) => Err(failed_call(&error)),
@@ -86,7 +86,7 @@ impl ProduceStream {
                 Some(answer) = self.unanswered.next(), if !self.unanswered.is_empty() => return Some(Ok(answer)),
                 request = self.requests.next(), if !self.ended && self.unanswered.len() < IN_FLIGHT => match request {
                     Some(Ok(request)) => {
-                        let answer = self.lanes.produce(request);
+                        let answer = self.lanes.produce(&request);
                         self.unanswered.push_back(answer);
                     }
                     Some(Err(status)) => (self.ended, self.failure) = (true, Some(status)),
@@ -102,20 +102,20 @@ impl ProduceStream {
 struct Lanes {
     cluster: Arc<Cluster>,
     client: Client,
-    lanes: Mutex<HashMap<Arc<str>, Arc<Lane>>>,
+    by_member: Mutex<HashMap<Arc<str>, Arc<Lane>>>,
 }
 
 impl Lanes {
     /// Puts a request on its way before it returns, so that those of a partition leave in their order; the rest is waiting.
-    fn produce(self: &Arc<Self>, message: Bytes) -> Answer {
+    fn produce(self: &Arc<Self>, message: &Bytes) -> Answer {
         match self.route(message) {
             Ok(answer) => answer,
             Err(error) => Box::pin(std::future::ready(refused(&error))),
         }
     }
 
-    fn route(self: &Arc<Self>, message: Bytes) -> crate::error::Result<Answer> {
-        let request = produce_request(&message)?;
+    fn route(self: &Arc<Self>, message: &Bytes) -> crate::error::Result<Answer> {
+        let request = produce_request(message)?;
         let address = ProduceAddress::parse(request)?;
         self.client.check(address.topic)?;
         let topic = address.topic.to_owned();
@@ -195,7 +195,7 @@ impl Lanes {
 
     /// Sends a message to a broker. What is sent to one broker leaves in its order.
     fn send(&self, member: &Arc<Member>, message: Bytes) -> oneshot::Receiver<Outcome> {
-        let mut lanes = self.lanes.lock();
+        let mut lanes = self.by_member.lock();
         member.asked(1);
         let (tell, told) = oneshot::channel();
         let mut waiting = Some((message, tell));
@@ -214,7 +214,7 @@ impl Lanes {
 
 impl Drop for Lanes {
     fn drop(&mut self) {
-        for lane in self.lanes.get_mut().values() {
+        for lane in self.by_member.get_mut().values() {
             lane.finish();
         }
     }

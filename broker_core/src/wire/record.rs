@@ -167,7 +167,6 @@ impl<'a> ProduceAddress<'a> {
         let mut cursor = Cursor::new(request);
         while let Some(field) = cursor.next_field().map_err(|bad| malformed(0, bad))? {
             match (field.number, field.value) {
-                (15, _) => {}
                 (1, Value::Bytes(text)) => address.topic = utf8(text, "topic", field.start)?,
                 // What does not fit is refused by whoever it comes to.
                 (2, Value::Varint(partition)) => address.partition = Some(u32::try_from(partition).unwrap_or(u32::MAX)),
@@ -513,8 +512,7 @@ mod tests {
         #[test]
         fn what_prost_encodes_is_accepted_and_kept_to_the_byte(records in proptest::collection::vec(record(), 0..20)) {
             let request = v1::ProduceRequest {
-                topic: "t".into(), partition: Some(3), producer: "p".into(), sequence: 9, records: records.clone(),
-            };
+                topic: "t".into(), partition: Some(3), producer: "p".into(), sequence: 9, records: records.clone(), ..Default::default() };
             let bytes = request.encode_to_vec();
             let head = ProduceHead::parse(&bytes).unwrap();
             prop_assert_eq!((head.topic, head.partition, head.producer, head.sequence), ("t", Some(3), "p", 9));

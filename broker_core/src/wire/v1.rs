@@ -433,6 +433,9 @@ pub struct Delivery {
     /// Append times, covering all records in order.
     #[prost(message, repeated, tag = "8")]
     pub append_runs: ::prost::alloc::vec::Vec<AppendRun>,
+    /// In ListDeadLetters behind a proxy: the broker that holds these.
+    #[prost(string, tag = "9")]
+    pub broker: ::prost::alloc::string::String,
     /// The records, as their producers sent them.
     #[prost(message, repeated, tag = "15")]
     pub records: ::prost::alloc::vec::Vec<Record>,
@@ -1046,6 +1049,7 @@ pub struct DescribeBrokerResponse {
     #[prost(string, tag = "9")]
     pub name: ::prost::alloc::string::String,
     /// Behind a proxy: the brokers. Then `broker_id` and `data_dir` are empty, and the sizes are those of the smallest one.
+    /// Of a broker: those that it was told of, itself included, names and addresses alone.
     #[prost(message, repeated, tag = "10")]
     pub members: ::prost::alloc::vec::Vec<Member>,
 }

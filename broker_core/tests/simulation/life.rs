@@ -215,7 +215,7 @@ impl Life {
             max_attempts: Some(0),
             ..Default::default()
         };
-        let request = v1::CreateTopicRequest { name: topic.name.into(), config: Some(config) };
+        let request = v1::CreateTopicRequest { name: topic.name.into(), config: Some(config), ..Default::default() };
         self.note(format!("create topic {}", request.name));
         match self.call::<v1::CreateTopicResponse>("CreateTopic", &request) {
             Ok(_) => self.topic_exists(index),
@@ -326,6 +326,7 @@ impl Life {
             producer: name.into(),
             sequence,
             records: produced(values),
+            ..Default::default()
         }
     }
 
@@ -1401,7 +1402,11 @@ impl Life {
                 files::check(&Path::new(DIR).join(topic.name).join(format!("partition-{number}")), &files);
             }
             for name in PRODUCERS {
-                let request = v1::OpenProducerRequest { topic: self.topics[index].name.into(), producer: name.into() };
+                let request = v1::OpenProducerRequest {
+                    topic: self.topics[index].name.into(),
+                    producer: name.into(),
+                    ..Default::default()
+                };
                 let answer: v1::OpenProducerResponse = self.call("OpenProducer", &request).unwrap();
                 if self.flipped {
                     continue;

@@ -68,7 +68,7 @@ def _source(topic: str) -> str:
 def _list(parsed: argparse.Namespace) -> int:
     rows: list[tuple[str | int, ...]] = []
     shown = 0
-    start: tuple[int, int] | None = None
+    start: tuple[int, int, str] | None = None
     with opened(parsed) as broker:
         while True:
             page = broker.dead_letters(

@@ -136,7 +136,7 @@ def _list(parsed: argparse.Namespace) -> int:
                 [
                     (
                         state.topic.name,
-                        len(state.partitions),
+                        state.topic.config.partitions,
                         _records(state),
                         size(_bytes(state)),
                         state.topic.config.durability,

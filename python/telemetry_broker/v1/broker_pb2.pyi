@@ -342,7 +342,7 @@ class AppendRun(_message.Message):
     def __init__(self, count: _Optional[int] = ..., append_time_ns: _Optional[int] = ...) -> None: ...
 
 class Delivery(_message.Message):
-    __slots__ = ("topic", "partition", "log_id", "base_offset", "lease_id", "attempt", "visibility_timeout_ms", "append_runs", "records")
+    __slots__ = ("topic", "partition", "log_id", "base_offset", "lease_id", "attempt", "visibility_timeout_ms", "append_runs", "broker", "records")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
@@ -351,6 +351,7 @@ class Delivery(_message.Message):
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     VISIBILITY_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     APPEND_RUNS_FIELD_NUMBER: _ClassVar[int]
+    BROKER_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     topic: str
     partition: int
@@ -360,8 +361,9 @@ class Delivery(_message.Message):
     attempt: int
     visibility_timeout_ms: int
     append_runs: _containers.RepeatedCompositeFieldContainer[AppendRun]
+    broker: str
     records: _containers.RepeatedCompositeFieldContainer[Record]
-    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., log_id: _Optional[bytes] = ..., base_offset: _Optional[int] = ..., lease_id: _Optional[bytes] = ..., attempt: _Optional[int] = ..., visibility_timeout_ms: _Optional[int] = ..., append_runs: _Optional[_Iterable[_Union[AppendRun, _Mapping]]] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ...) -> None: ...
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., log_id: _Optional[bytes] = ..., base_offset: _Optional[int] = ..., lease_id: _Optional[bytes] = ..., attempt: _Optional[int] = ..., visibility_timeout_ms: _Optional[int] = ..., append_runs: _Optional[_Iterable[_Union[AppendRun, _Mapping]]] = ..., broker: _Optional[str] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ...) -> None: ...
 
 class ReceiveRequest(_message.Message):
     __slots__ = ("topic", "group", "consumer", "partitions", "max_records", "max_bytes", "wait_ms", "visibility_timeout_ms", "mode", "max_deliveries")

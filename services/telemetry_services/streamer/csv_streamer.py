@@ -219,7 +219,7 @@ def make_topic(broker: Broker, topic: str, partitions: int) -> int:
         broker.create_topic(topic, partitions=partitions)
     except ConflictError:
         log.debug("the topic is there already", extra={"topic": topic})
-    there = len(broker.describe_topic(topic).partitions)
+    there = broker.describe_topic(topic).topic.config.partitions
     if there != partitions:
         log.warning(
             "the topic %s has %d partitions and keeps them: PARTITIONS_PER_TOPIC=%d counts for new topics only",

@@ -41,7 +41,7 @@ class LiveFleet:
 
     def run(self, stop: threading.Event) -> None:
         """Scrapes until `stop` is set."""
-        partitions = len(self._broker.describe_topic(self._topic).partitions)
+        partitions = self._broker.describe_topic(self._topic).topic.config.partitions
         with self._broker.producer(self._topic) as producer:
             sequence = 0
             due = time.monotonic()

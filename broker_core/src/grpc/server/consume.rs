@@ -140,9 +140,8 @@ struct ConsumeStream {
     max_records: u32,
     counts_deliveries: bool,
     credit: u64,
-    /// Says when it has no credit; whether it has said so since it had some.
-    tells_waiting: bool,
-    told_waiting: bool,
+    /// Whether it has said that it has no credit, since it had some; None: it does not say so.
+    told_waiting: Option<bool>,
     changes: watch::Receiver<()>,
     stopping: watch::Receiver<bool>,
     /// There may be records.
@@ -178,8 +177,7 @@ impl ConsumeStream {
             max_records,
             counts_deliveries,
             credit,
-            tells_waiting: start.tell_waiting,
-            told_waiting: false,
+            told_waiting: start.tell_waiting.then_some(false),
             ready: true,
             due: None,
             heartbeat: Instant::now() + HEARTBEAT,
@@ -236,10 +234,11 @@ impl ConsumeStream {
     }
 
     fn tell_waiting(&mut self) {
+        let Some(told) = &mut self.told_waiting else { return };
         if self.credit > 0 {
-            self.told_waiting = false;
-        } else if self.tells_waiting && self.ready && !self.told_waiting {
-            self.told_waiting = true;
+            *told = false;
+        } else if self.ready && !*told {
+            *told = true;
             self.answers.push_back(encoded(Response::Waiting(v1::Waiting {})));
         }
     }

@@ -103,13 +103,12 @@ pub fn runtime() -> io::Result<Runtime> {
 impl Server {
     /// A server that listens nowhere yet.
     pub fn new(backend: Backend, options: Options) -> io::Result<Self> {
-        let (running, handle) = match &backend {
-            Backend::Cluster(cluster) => (Running::Elsewhere, cluster.handle().clone()),
-            _ => {
-                let runtime = runtime()?;
-                let handle = runtime.handle().clone();
-                (Running::Here(runtime), handle)
-            }
+        let (running, handle) = if let Backend::Cluster(cluster) = &backend {
+            (Running::Elsewhere, cluster.handle().clone())
+        } else {
+            let runtime = runtime()?;
+            let handle = runtime.handle().clone();
+            (Running::Here(runtime), handle)
         };
         let (stop, stopping) = watch::channel(false);
         let Options { forward_to, access, max_connections } = options;
