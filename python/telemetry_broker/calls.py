@@ -114,12 +114,11 @@ def peek(topic: str, group: str, partitions: Iterable[int], max_records: int, ma
     # Of several brokers a partition may have several logs.
     positions: list[tuple[int, Position]] = []
     if any(known.name == group for known in (yield from groups(topic))):
-        for held in (yield from describe_group(topic, group)).partitions:
-            if held.lag:
-                positions.append((held.partition, Offset(held.log_id, held.acked_end_offset)))
+        described = (yield from describe_group(topic, group)).partitions
+        positions += [(held.partition, Offset(held.log_id, held.acked_end_offset)) for held in described if held.lag]
     else:
-        for state in (yield from describe_topic(topic)).partitions:
-            positions.append((state.partition, Offset(state.log_id, state.start_offset)))
+        states = (yield from describe_topic(topic)).partitions
+        positions += [(state.partition, Offset(state.log_id, state.start_offset)) for state in states]
     chosen = frozenset(partitions)
     found: list[Records] = []
     for partition, start in positions:

@@ -42,12 +42,7 @@ pub(super) async fn call(cluster: &Arc<Cluster>, method: &str, request: Bytes) -
         "Read" => read(cluster, request).await?.to_vec(),
         "CreateGroup" => {
             let asked: v1::CreateGroupRequest = decode_request(method, &request)?;
-            find_topic(cluster, &asked.topic).await?;
-            let parts = each(cluster, &asked.topic, |member| {
-                let asked = asked.clone();
-                async move { member.ask::<v1::CreateGroupResponse>("CreateGroup", &asked).await }
-            });
-            first_or_error(parts.await)?.encode_to_vec()
+            create_group(cluster, asked).await?.encode_to_vec()
         }
         "ListGroups" => list_groups(cluster, &decode_request(method, &request)?).await?.encode_to_vec(),
         "DescribeGroup" => describe_group(cluster, &decode_request(method, &request)?).await?.encode_to_vec(),
@@ -172,7 +167,7 @@ async fn each<A, F>(cluster: &Arc<Cluster>, topic: &str, ask: impl Fn(Arc<Member
 where
     F: Future<Output = Reply<A>>,
 {
-    let Ok(up) = cluster.up_soon().await else { return Vec::new() };
+    let Ok(up) = cluster.up_asked().await else { return Vec::new() };
     let asked = up.into_iter().map(|member| {
         let ask = &ask;
         async move {
@@ -212,8 +207,7 @@ async fn all_of<A: Message + Default>(
     request: &impl Message,
     absent: Code,
 ) -> Reply<Vec<A>> {
-    cluster.up_soon().await?;
-    require_all(cluster, method)?;
+    require_all(cluster, method).await?;
     let members = cluster.members();
     let asked = members.iter().map(|member| member.ask::<A>(method, request));
     let (mut answers, mut nothing) = (Vec::new(), None);
@@ -230,7 +224,8 @@ async fn all_of<A: Message + Default>(
     }
 }
 
-fn require_all(cluster: &Cluster, method: &str) -> Reply<()> {
+async fn require_all(cluster: &Cluster, method: &str) -> Reply<()> {
+    cluster.soon(|| cluster.missing().is_empty()).await;
     let missing = cluster.missing();
     let Some(first) = missing.first() else { return Ok(()) };
     let message = format!(
@@ -247,7 +242,7 @@ fn names(members: &[Arc<Member>]) -> Vec<String> {
 }
 
 async fn create_topic(cluster: &Arc<Cluster>, asked: &v1::CreateTopicRequest) -> Reply<v1::CreateTopicResponse> {
-    let up = cluster.up_soon().await?;
+    let up = cluster.up_asked().await?;
     // One first: where brokers have defaults of their own, all take the configuration that it made.
     let mut made = None;
     let mut failure = None;
@@ -290,7 +285,7 @@ async fn configure_topic(
     asked: v1::ConfigureTopicRequest,
 ) -> Reply<v1::ConfigureTopicResponse> {
     let newest = find_topic(cluster, &asked.name).await?;
-    let up = cluster.up_soon().await?;
+    let up = cluster.up_asked().await?;
     // One that has the newest version makes the change, the others take it over.
     let holder = up
         .iter()
@@ -336,7 +331,7 @@ async fn list_topics(cluster: &Arc<Cluster>, asked: &v1::ListTopicsRequest) -> R
     let mut more = false;
     let mut end: Option<String> = None;
     let mut failure = None;
-    let up = cluster.up_soon().await?;
+    let up = cluster.up_asked().await?;
     let pages = join_all(up.iter().map(|member| member.ask::<v1::ListTopicsResponse>("ListTopics", asked))).await;
     let mut answered = false;
     for page in pages {
@@ -452,7 +447,7 @@ async fn open_producer(cluster: &Arc<Cluster>, asked: &v1::OpenProducerRequest) 
     find_topic(cluster, &asked.topic).await?;
     if !asked.new_name {
         // A broker that is away may have the highest sequence of all.
-        require_all(cluster, "OpenProducer")?;
+        require_all(cluster, "OpenProducer").await?;
     }
     let parts = each(cluster, &asked.topic, |member| {
         let asked = asked.clone();
@@ -543,6 +538,30 @@ async fn list_groups(cluster: &Arc<Cluster>, asked: &v1::ListGroupsRequest) -> R
     }
 }
 
+async fn create_group(cluster: &Arc<Cluster>, asked: v1::CreateGroupRequest) -> Reply<v1::CreateGroupResponse> {
+    find_topic(cluster, &asked.topic).await?;
+    let mut parts = each(cluster, &asked.topic, |member| {
+        let asked = asked.clone();
+        async move { member.ask::<v1::CreateGroupResponse>("CreateGroup", &asked).await }
+    })
+    .await;
+    // An offset without a log is one of somebody's; with the others the group begins at the start.
+    if is_offset(asked.from.as_ref()) && parts.iter().any(|(_, part)| part.is_ok()) {
+        for (member, part) in &mut parts {
+            if part.as_ref().is_err_and(|status| is(status, Code::PositionOutOfRange)) {
+                *part = member.ask("CreateGroup", &v1::CreateGroupRequest { from: None, ..asked.clone() }).await;
+            }
+        }
+    }
+    first_or_error(parts)
+}
+
+/// Whether a position is an offset in whatever log.
+fn is_offset(position: Option<&v1::Position>) -> bool {
+    position
+        .is_some_and(|position| position.log_id.is_empty() && matches!(position.at, Some(v1::position::At::Offset(_))))
+}
+
 /// Groups of brokers, joined: those that say what `part` finds in their answers.
 struct Joined {
     group: Option<v1::Group>,
@@ -600,12 +619,27 @@ async fn seek_group(cluster: &Arc<Cluster>, asked: &v1::SeekGroupRequest) -> Rep
     let log_id = asked.to.as_ref().map(|to| to.log_id.clone()).unwrap_or_default();
     let mut partitions = Vec::new();
     if log_id.is_empty() {
-        cluster.up_soon().await?;
-        require_all(cluster, "SeekGroup")?;
-        let members = cluster.members();
-        let parts = members.iter().map(|member| member.ask::<v1::SeekGroupResponse>("SeekGroup", asked));
+        require_all(cluster, "SeekGroup").await?;
+        let mut wishes: Vec<(Arc<Member>, v1::SeekGroupRequest)> =
+            cluster.members().into_iter().map(|member| (member, asked.clone())).collect();
+        if is_offset(asked.to.as_ref()) {
+            // An offset without a log is one of the log that takes records now.
+            let topic = find_topic(cluster, &asked.topic).await?;
+            let count = topic.config.as_ref().and_then(|config| config.partitions).unwrap_or(0);
+            let chosen: Vec<u32> =
+                if asked.partitions.is_empty() { (0..count).collect() } else { asked.partitions.clone() };
+            for (member, wish) in &mut wishes {
+                let takes = |partition: &u32| {
+                    // What does not exist is refused by whoever is asked.
+                    taker(cluster, &asked.topic, *partition).is_none_or(|taker| taker.name == member.name)
+                };
+                wish.partitions = chosen.iter().copied().filter(takes).collect();
+            }
+            wishes.retain(|(_, wish)| !wish.partitions.is_empty());
+        }
+        let parts = wishes.iter().map(|(member, wish)| member.ask::<v1::SeekGroupResponse>("SeekGroup", wish));
         let mut nothing = None;
-        for (member, part) in members.iter().zip(join_all(parts).await) {
+        for ((member, _), part) in wishes.iter().zip(join_all(parts).await) {
             match part {
                 Ok(part) => partitions.extend(part.partitions.into_iter().map(|state| of_broker(state, member))),
                 Err(status) if is(&status, Code::GroupNotFound) || is(&status, Code::TopicNotFound) => {
@@ -626,26 +660,24 @@ async fn seek_group(cluster: &Arc<Cluster>, asked: &v1::SeekGroupRequest) -> Rep
     Ok(v1::SeekGroupResponse { partitions })
 }
 
-/// Asks the brokers by their names, from the one to go on at, until one has letters or must be gone on with.
+/// A page of all brokers' letters: in the order of the partitions, and in each of the brokers' names.
 async fn list_dead_letters(cluster: &Arc<Cluster>, asked: v1::ListDeadLettersRequest) -> Reply<Vec<u8>> {
-    cluster.up_soon().await?;
+    let up = cluster.up_asked().await?;
     find_topic(cluster, &asked.topic).await?;
-    let missing_brokers = names(&cluster.missing());
-    let members: Vec<Arc<Member>> = cluster.members().into_iter().filter(|member| member.is_up()).collect();
-    let mut page = v1::ListDeadLettersResponse { missing_brokers, ..v1::ListDeadLettersResponse::default() };
-    let mut is_full = false;
-    for member in members {
-        let goes_on = *member.name == *asked.from_broker;
-        let mut part = v1::ListDeadLettersRequest { from_broker: String::new(), ..asked.clone() };
-        if !goes_on && !asked.from_broker.is_empty() {
-            (part.from_partition, part.from_offset) = (None, 0);
-        }
-        let passed = *member.name < *asked.from_broker;
-        if passed || is_full {
-            part.max_records = 1; // only their number is wanted
-        }
-        let found: v1::ListDeadLettersResponse = match member.ask("ListDeadLetters", &part).await {
-            Ok(found) => found,
+    let mut page = v1::ListDeadLettersResponse {
+        missing_brokers: names(&cluster.missing()),
+        ..v1::ListDeadLettersResponse::default()
+    };
+    let pages = join_all(up.iter().map(|member| {
+        let part = letters_of(member, &asked);
+        async move { member.ask::<v1::ListDeadLettersResponse>("ListDeadLetters", &part).await }
+    }));
+    let mut found: BTreeMap<Letters, v1::Delivery> = BTreeMap::new();
+    // Where somebody has more than is found here.
+    let mut end: Option<Letters> = None;
+    for (member, part) in up.iter().zip(pages.await) {
+        let part = match part {
+            Ok(part) => part,
             Err(status) if is(&status, Code::TopicNotFound) => continue,
             Err(status) if is(&status, Code::Unavailable) => {
                 page.missing_brokers.push(member.name.to_string());
@@ -653,44 +685,75 @@ async fn list_dead_letters(cluster: &Arc<Cluster>, asked: v1::ListDeadLettersReq
             }
             Err(status) => return Err(status),
         };
-        page.total += found.total;
-        if passed {
-            continue;
+        page.total += part.total;
+        for delivery in part.deliveries {
+            let at =
+                Letters { partition: delivery.partition, broker: member.name.clone(), offset: delivery.base_offset };
+            found.insert(at, v1::Delivery { broker: member.name.to_string(), ..delivery });
         }
-        if is_full {
-            if page.next_partition.is_none() && !found.deliveries.is_empty() {
-                page.next_partition = Some(0);
-                page.next_broker = member.name.to_string();
-            }
-            continue;
+        if let Some(partition) = part.next_partition {
+            let at = Letters { partition, broker: member.name.clone(), offset: part.next_offset };
+            end = Some(end.map_or(at.clone(), |end| end.min(at)));
         }
-        page.deliveries.extend(
-            found.deliveries.into_iter().map(|delivery| v1::Delivery { broker: member.name.to_string(), ..delivery }),
-        );
-        if found.next_partition.is_some() {
-            page.next_partition = found.next_partition;
-            page.next_offset = found.next_offset;
-            page.next_broker = member.name.to_string();
+    }
+    let mut room = if asked.max_records == 0 { DEFAULT_LETTERS } else { asked.max_records as usize };
+    for (at, delivery) in found {
+        if end.as_ref().is_some_and(|end| at >= *end) {
+            break;
         }
-        is_full = !page.deliveries.is_empty() || page.next_partition.is_some();
+        if delivery.records.len() > room {
+            end = Some(at);
+            break;
+        }
+        room -= delivery.records.len();
+        page.deliveries.push(delivery);
+    }
+    if let Some(end) = end {
+        (page.next_partition, page.next_offset) = (Some(end.partition), end.offset);
+        page.next_broker = end.broker.to_string();
     }
     Ok(page.encode_to_vec())
+}
+
+/// Letters of an answer that names no number, at most.
+const DEFAULT_LETTERS: usize = 100;
+
+/// A place among the letters of all brokers, in their order.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Letters {
+    partition: u32,
+    broker: Arc<str>,
+    offset: u64,
+}
+
+/// What is to be asked of one broker, where a page begins at a place of all.
+fn letters_of(member: &Member, asked: &v1::ListDeadLettersRequest) -> v1::ListDeadLettersRequest {
+    let mut part = v1::ListDeadLettersRequest { from_broker: String::new(), ..asked.clone() };
+    if let Some(partition) = asked.from_partition.filter(|_| !asked.from_broker.is_empty()) {
+        match (*member.name).cmp(&*asked.from_broker) {
+            std::cmp::Ordering::Less => {
+                (part.from_partition, part.from_offset) = (Some(partition.saturating_add(1)), 0);
+            }
+            std::cmp::Ordering::Equal => {}
+            std::cmp::Ordering::Greater => part.from_offset = 0,
+        }
+    }
+    part
 }
 
 async fn redrive(
     cluster: &Arc<Cluster>,
     asked: v1::RedriveDeadLettersRequest,
 ) -> Reply<v1::RedriveDeadLettersResponse> {
-    cluster.up_soon().await?;
-    let chosen = if asked.broker.is_empty() {
-        if !asked.ranges.is_empty() {
-            let message = "offsets to redrive are those of one broker's dead letters: name it, or leave the ranges out";
-            return Err(Error::new(Code::InvalidArgument, message).field("broker").into());
-        }
-        require_all(cluster, "RedriveDeadLetters")?;
-        cluster.members()
-    } else {
+    let chosen = if !asked.broker.is_empty() {
         vec![member_named(cluster, &asked.broker)?]
+    } else if !asked.ranges.is_empty() {
+        // Offsets are those of one log: of the one that takes records now, as all positions without a log.
+        let taker = asked.partition.and_then(|partition| taker(cluster, &asked.topic, partition));
+        vec![taker.or_else(|| cluster.up().into_iter().next()).ok_or_else(|| cluster.all_away())?]
+    } else {
+        require_all(cluster, "RedriveDeadLetters").await?;
+        cluster.members()
     };
     let (mut redriven, mut nothing, mut answered) = (0, None, false);
     let part = v1::RedriveDeadLettersRequest { broker: String::new(), ..asked };
@@ -722,7 +785,7 @@ fn member_named(cluster: &Cluster, name: &str) -> Reply<Arc<Member>> {
 }
 
 async fn describe_broker(cluster: &Arc<Cluster>) -> Reply<v1::DescribeBrokerResponse> {
-    let up = cluster.up_soon().await?;
+    let up = cluster.up_asked().await?;
     let asked = v1::DescribeBrokerRequest {};
     let parts =
         join_all(up.iter().map(|member| member.ask::<v1::DescribeBrokerResponse>("DescribeBroker", &asked))).await;

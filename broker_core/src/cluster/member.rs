@@ -10,7 +10,7 @@ use futures_util::Stream;
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, interval_at, timeout};
+use tokio::time::{Instant, interval_at, sleep, timeout};
 use tonic::{Code as Grpc, Status, Streaming};
 
 use super::Reply;
@@ -27,6 +27,8 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const TRUSTED_AFTER: Duration = Duration::from_secs(10);
 /// Retry time of what a broker that is away could not do.
 pub(super) const AWAY_RETRY_MS: u32 = 250;
+/// However much somebody needs a broker that is away, it is left alone for so long.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 const SERVING: i32 = 1;
 
@@ -94,6 +96,8 @@ pub struct Member {
     up: watch::Sender<bool>,
     /// Rung when too many calls failed.
     tripped: Notify,
+    /// Rung when somebody needs it although it is away.
+    wanted: Notify,
 }
 
 impl Member {
@@ -106,6 +110,7 @@ impl Member {
             inner: Mutex::new(Inner { breaker: Breaker::default(), known: Known::default(), topics: HashMap::new() }),
             up: watch::channel(false).0,
             tripped: Notify::new(),
+            wanted: Notify::new(),
         }
     }
 
@@ -302,6 +307,17 @@ impl Member {
             self.counts.failures_detected.fetch_add(1, Ordering::Relaxed);
         }
         (was_up, pause)
+    }
+
+    /// Leaves it alone for so long; not so long where somebody needs it.
+    pub(super) async fn pause(&self, pause: Duration) {
+        sleep(pause.min(SHORTEST_PAUSE)).await;
+        let _ = timeout(pause.saturating_sub(SHORTEST_PAUSE), self.wanted.notified()).await; // either way it is over
+    }
+
+    /// Somebody needs it: it is tried as soon as may be.
+    pub(super) fn try_now(&self) {
+        self.wanted.notify_one();
     }
 
     /// Learns what it is and which topics it has.

@@ -303,24 +303,40 @@ impl Cluster {
         up
     }
 
-    /// As `up`; at the very start it waits until somebody was asked.
+    /// As `up`; while there is none, it waits a little.
     async fn up_soon(&self) -> Reply<Vec<Arc<Member>>> {
+        let up = self.up();
+        if !up.is_empty() {
+            return Ok(up);
+        }
+        self.soon(|| !self.up().is_empty()).await;
+        let up = self.up();
+        if up.is_empty() { Err(self.all_away().into()) } else { Ok(up) }
+    }
+
+    /// As `up_soon`, once each member was asked: for what concerns all.
+    async fn up_asked(&self) -> Reply<Vec<Arc<Member>>> {
+        let is_asked = |member: &Arc<Member>| member.is_up() || !member.known().error.is_empty();
+        self.soon(|| self.members.read().list.iter().all(is_asked)).await;
+        self.up_soon().await
+    }
+
+    /// Waits until something holds, for as long as a broker has to answer; those that are away are tried at once.
+    async fn soon(&self, holds: impl Fn() -> bool) {
         let mut changes = self.changes.subscribe();
-        let undecided = || self.members.read().list.iter().any(|member| member.known().error.is_empty());
         let limit = sleep(PATIENCE.connect);
         tokio::pin!(limit);
         loop {
             changes.mark_unchanged();
-            let up = self.up();
-            if !up.is_empty() {
-                return Ok(up);
+            if holds() {
+                return;
             }
-            if !undecided() {
-                return Err(self.all_away().into());
+            for member in self.missing() {
+                member.try_now();
             }
             tokio::select! {
                 _ = changes.changed() => {}
-                () = limit.as_mut() => return Err(self.all_away().into()),
+                () = limit.as_mut() => return,
             }
         }
     }
@@ -571,7 +587,7 @@ async fn live(member: Arc<Member>, cluster: std::sync::Weak<Cluster>) {
         }
         cluster.changed();
         drop(cluster);
-        sleep(pause).await;
+        member.pause(pause).await;
     }
 }
 

@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 import telemetry_broker as tb
-from tests.integration.contract.engines import BrokerProcess, Engine, FileEngine, GrpcEngine, MemoryEngine, door
+from tests.integration.contract.engines import (
+    BrokerProcess,
+    Engine,
+    FileEngine,
+    GrpcEngine,
+    MemoryEngine,
+    SeveralBrokers,
+    door,
+)
 from tests.integration.contract.portal import Connect, Portal
 
 
@@ -33,7 +41,7 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerPr
     server.end()
 
 
-DOORS = {"token": "sync", "mtls": "async", "unix": "async"}
+DOORS = {"token": "sync", "mtls": "async", "unix": "async", "cluster": "sync", "proxy": "async"}
 """Other ways to a server, and the face that takes each: what differs lies below both faces, in the core's channel."""
 
 
@@ -49,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def guarded_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, BrokerProcess]]:
+def guarded_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, BrokerProcess | SeveralBrokers]]:
     """The servers behind the engines of DOORS, each started when it is asked for first."""
     servers = _Servers(tmp_path_factory)
     yield servers
@@ -57,12 +65,15 @@ def guarded_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mappin
         server.end()
 
 
-class _Servers(dict[str, BrokerProcess]):
+class _Servers(dict[str, BrokerProcess | SeveralBrokers]):
     def __init__(self, folders: pytest.TempPathFactory) -> None:
         self._folders = folders
 
-    def __missing__(self, kind: str) -> BrokerProcess:
+    def __missing__(self, kind: str) -> BrokerProcess | SeveralBrokers:
         folder = self._folders.mktemp(kind)
+        if kind in ("cluster", "proxy"):
+            several = self[kind] = SeveralBrokers(folder, proxy=kind == "proxy")
+            return several
         server = self[kind] = BrokerProcess(folder / "data", door(kind, folder / "door"))
         return server
 

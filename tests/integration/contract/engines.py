@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import telemetry_broker as tb
+from telemetry_broker import _core
 from telemetry_broker.testing import ManualClock
 from tests.certificates import Authority
 from tests.integration.contract.portal import Connect
@@ -78,7 +79,7 @@ class GrpcEngine(Engine):
 
     lease = 0.3  # real time: this one's clock cannot be moved
 
-    def __init__(self, connect: Connect, server: BrokerProcess) -> None:
+    def __init__(self, connect: Connect, server: BrokerProcess | SeveralBrokers) -> None:
         self.server = server
         super().__init__(connect)
         self.clock = None
@@ -192,3 +193,33 @@ class BrokerProcess:
     def restart(self, *, kill: bool = False) -> None:
         self.end(kill=kill)
         self._start()
+
+
+class SeveralBrokers:
+    """Two brokers as one: for a client that routes, or behind a proxy."""
+
+    def __init__(self, folder: Path, *, proxy: bool) -> None:
+        self.door = Door()
+        self._brokers = [BrokerProcess(folder / f"broker-{index}") for index in range(2)]
+        members = [(f"broker-{index}", broker.address) for index, broker in enumerate(self._brokers)]
+        self.url = "grpc://" + ",".join(f"{name}={address}" for name, address in members)
+        self._cluster: _core.Cluster | None = None
+        self._server: _core.GrpcServer | None = None
+        if proxy:
+            self._cluster = _core.Cluster(members)
+            self._server = _core.GrpcServer(self._cluster)
+            self.url = f"grpc://127.0.0.1:{self._server.listen('127.0.0.1', 0)}"
+            self._server.start()
+
+    def end(self, *, kill: bool = False) -> None:
+        if self._server is not None and self._cluster is not None:
+            self._server.stop(1.0)
+            self._cluster.close()
+        for broker in self._brokers:
+            broker.end(kill=kill)
+
+    def restart(self, *, kill: bool = False) -> None:
+        for broker in self._brokers:
+            broker.end(kill=kill)
+        for broker in self._brokers:
+            broker.restart()
