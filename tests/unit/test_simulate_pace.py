@@ -1,11 +1,11 @@
 """When blocks of a simulated fleet are due, by a clock that the test moves."""
 
 import threading
+import time
 
 import pytest
 
 from telemetry_broker import _core
-from telemetry_broker.cli import simulating
 from telemetry_broker.cli.simulating import Pace
 
 SECOND_NS = 1_000_000_000
@@ -17,7 +17,7 @@ class Clock(threading.Event):
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self.now = 100.0
-        monkeypatch.setattr(simulating.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
     def wait(self, timeout: float | None = None) -> bool:
         assert timeout is not None
