@@ -36,9 +36,9 @@ class Kept:
         for kind in (_NAMES, _BYTES):
             (kept / kind).mkdir(parents=True, exist_ok=True)
 
-    def fsync(self, file: "FileDescriptorLike") -> None:
+    def fsync(self, fd: "FileDescriptorLike") -> None:
         """In place of `os.fsync`."""
-        descriptor = file if isinstance(file, int) else file.fileno()
+        descriptor = fd if isinstance(fd, int) else fd.fileno()
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if not path.is_relative_to(self._folder):
             return
