@@ -55,7 +55,7 @@ impl Host {
             })
             .collect();
         let next_job_ns = start_ns - hours(HISTORY_HOURS);
-        let mut host = Self { name: format!("sim-hgpu-{number:04}"), slots, random, next_job_ns };
+        let mut host = Self { name: format!("sim{seed}-hgpu-{number:04}"), slots, random, next_job_ns };
         host.schedule(start_ns);
         let load = load_at(start_ns);
         for slot in &mut host.slots {
