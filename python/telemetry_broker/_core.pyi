@@ -599,6 +599,85 @@ class CsvBlock:
         ``not_finite`` ``labels`` ``torn``.
         """
 
+CSV_HEADER: bytes
+"""First line of a dump, with its line end."""
+
+FLEET_METRICS: tuple[str, ...]
+"""The 30 metrics that simulated GPUs have: those of every dump, then the rest of dcgm-exporter's defaults, then more."""
+
+@final
+class SimulatedFleet:
+    """Hosts with GPUs, jobs that come and go on them, and what dcgm-exporter would say of it, scrape by scrape.
+
+    The same arguments give the same bytes, on every machine. A host depends on the seed and its own number alone, so a
+    larger fleet has the smaller one in it. One thread at a time. Memory: about 1 KB a GPU.
+    """
+
+    def __new__(
+        cls,
+        *,
+        hosts: int,
+        gpus: int,
+        metrics: int,
+        start_ns: int,
+        interval_ns: int,
+        scrapes: int | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Makes a fleet that has worked for some days already. Releases the GIL.
+
+        Args:
+            hosts: 1 to 65,536.
+            gpus: of each host, 1 to 16.
+            metrics: how many of ``FLEET_METRICS``, the first ones.
+            start_ns: time of the first scrape, nanoseconds since the epoch, from 1970 to 2249.
+            interval_ns: from one scrape to the next, 1 ms to 1 day.
+            scrapes: until it ends; None: endless.
+            seed: which of all fleets like this one.
+
+        Raises:
+            BrokerError: ``invalid.argument``, one of them is out of its bounds.
+        """
+    @property
+    def time_ns(self) -> int:
+        """Time of the scrape that the next GPU belongs to."""
+    def next_records(self, partitions: int, max_points: int) -> FleetBlock | None:
+        """The next GPUs, one record each: a point of line protocol, its key the GPU's uuid. Releases the GIL.
+
+        The block ends after ``max_points`` GPUs (1 at least), where a batch is full, and with its scrape; None when all
+        scrapes are done. ``data`` has a batch for each of the ``partitions`` (1 to 65,536), empty where there are no
+        points: encoded record entries (tag 0x7A), at most 8 MiB.
+
+        Raises:
+            BrokerError: ``invalid.argument``, also where time would pass the year 2249.
+        """
+    def next_rows(self, max_points: int) -> FleetBlock | None:
+        """The next GPUs as rows of a dump, one a metric, with no header. Releases the GIL.
+
+        The block ends after ``max_points`` GPUs (1 at least), past 4 MiB, and with its scrape; None when all scrapes are
+        done. ``data`` has one element.
+
+        Raises:
+            BrokerError: as ``next_records``.
+        """
+
+@final
+class FleetBlock:
+    """Consecutive GPUs of one scrape."""
+
+    @property
+    def time_ns(self) -> int:
+        """When they were scraped, nanoseconds since the epoch."""
+    @property
+    def points(self) -> int:
+        """GPUs."""
+    @property
+    def samples(self) -> int:
+        """Their values, all together."""
+    @property
+    def data(self) -> list[bytes]:
+        """What was written; see the method that made it."""
+
 @final
 class ColumnBuilder:
     """Collects line protocol of one measurement into Arrow columns. One thread at a time.

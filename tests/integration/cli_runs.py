@@ -57,15 +57,15 @@ class Cli:
         """The same of a command that prints an object a line."""
         return [json.loads(line) for line in self.ok(*arguments).splitlines()]
 
-    def begin(self, *arguments: str | Path) -> "Running":
-        """Begins a command."""
-        return Running([*self.program, *map(str, arguments)], self.environment)
+    def begin(self, *arguments: str | Path, patience: float = PATIENCE) -> "Running":
+        """Begins a command, to be killed after so many seconds."""
+        return Running([*self.program, *map(str, arguments)], self.environment, patience)
 
 
 class Running:
     """A command that goes on until it is interrupted, or its input ends; killed at the end of the block if need be."""
 
-    def __init__(self, command: list[str], variables: dict[str, str]) -> None:
+    def __init__(self, command: list[str], variables: dict[str, str], patience: float = PATIENCE) -> None:
         self.process = subprocess.Popen(
             command,
             env=variables,
@@ -75,7 +75,7 @@ class Running:
             text=True,
         )
         # Whatever hangs is killed, which ends every wait for it.
-        self._alarm = threading.Timer(PATIENCE, self.process.kill)
+        self._alarm = threading.Timer(patience, self.process.kill)
         self._alarm.start()
 
     def write(self, text: str) -> None:

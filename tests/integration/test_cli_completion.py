@@ -17,7 +17,7 @@ Complete = Callable[[str], list[str]]
 
 MODULE = "python -m telemetry_broker"
 PROGRAMS = [MODULE, "telemetry"]
-COMMANDS = ["completion", "consume", "describe", "dlq", "group", "log", "produce", "topic"]
+COMMANDS = ["completion", "consume", "describe", "dlq", "group", "log", "produce", "simulate", "topic"]
 SERVICES = ["api", "broker", "collector", "streamer", "up"]
 
 

@@ -17,6 +17,7 @@ FOLDER = "/tmp/telemetry"
 COMMANDS = ROOT / "docs" / "cli.md"
 VARYING = [
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "TIME"),
+    (re.compile(r" in [\d.]+ s \([\d,]+ samples/s\)"), " RATE"),
     (re.compile(r" (now|\d+ (s|min) ago)$", re.MULTILINE), " AGE"),
     (re.compile(r'(?<="broker_id": ")[0-9a-f]{16}|(?<="free_bytes": )\d+'), "VARIES"),
     (re.compile(" +"), " "),

@@ -13,6 +13,7 @@ mod cluster;
 mod delivery;
 mod encoded;
 mod errors;
+mod fleet;
 mod inspect;
 mod producer;
 mod ring;
@@ -62,6 +63,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<delivery::PyDelivery>()?;
     channel::register(m)?;
     cluster::register(m)?;
+    fleet::register(m)?;
     inspect::register(m)?;
     ring::register(m)?;
     telemetry::register(m)

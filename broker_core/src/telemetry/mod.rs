@@ -2,6 +2,7 @@
 //!
 //! - [`csv`] reads a tall dump (one sample a row) and makes wide points (one line per GPU and time), as encoded
 //!   batches.
+//! - [`fleet`] makes such points, or such a dump, of GPUs that it simulates.
 //! - [`lines`] writes points as line protocol, and turns stored lines into Arrow columns.
 //! - [`names`] says what a metric or a tag may be called, whichever way it comes in.
 //! - [`sample`] and [`tags`] say what a single DCGM row means, whatever it was wrapped in.
@@ -9,6 +10,7 @@
 //! One record holds one or more lines; ours hold one. The record's key is the GPU's uuid.
 
 pub mod csv;
+pub mod fleet;
 mod hash;
 pub mod lines;
 pub mod names;
@@ -17,3 +19,12 @@ pub mod tags;
 
 /// Measurement of every GPU point.
 pub const MEASUREMENT: &str = "gpu";
+
+/// Encoded record entries of one partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The entries, one after the other.
+    pub records: Vec<u8>,
+    /// How many.
+    pub count: u32,
+}

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from telemetry_broker import __version__
-from telemetry_broker.cli import completion, consume, describe, dlq, group, log, produce, topic
+from telemetry_broker.cli import completion, consume, describe, dlq, group, log, produce, simulate, topic
 from telemetry_broker.cli.output import note
 from telemetry_broker.cli.parser import MISUSED, Command, Parser
 from telemetry_broker.errors import BrokerError
@@ -25,6 +25,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     dlq.COMMAND,
     produce.COMMAND,
     consume.COMMAND,
+    simulate.COMMAND,
     describe.COMMAND,
     log.COMMAND,
     completion.COMMAND,

@@ -18,6 +18,7 @@ _UNIT_BYTES: Final = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 <
 _RFC3339: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
+_MOST_SECONDS: Final = 100 * 365.25 * 86_400  # in nanoseconds they fit into 64 bits
 _MOST_OFFSETS: Final = 1_000_000
 
 POSITIONS: Final = "start, end, an offset, a time (2025-07-18T20:42:34Z) or how long ago (10m)"
@@ -38,6 +39,13 @@ def count(text: str) -> int:
 def number(text: str) -> int:
     """What fits an unsigned field of 32 bits, such as a partition; the broker knows narrower bounds."""
     return _whole(text, 0, (1 << 32) - 1)
+
+
+def factor(text: str) -> float:
+    """How many times as much: ``10``, ``0.5``; 0 too."""
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise ArgumentTypeError(f"{text!r} is no number of 0 or more, such as 1, 10 or 0.5")
+    return float(text)
 
 
 def offset(text: str) -> int:
@@ -76,7 +84,10 @@ def duration(text: str) -> float:
         return 0.0
     if not _DURATION.fullmatch(text):
         raise ArgumentTypeError(f"{text!r} is no duration: give a number with ms, s, m, h or d, such as 30s or 1h30m")
-    return sum(float(amount) * _UNIT_SECONDS[unit] for amount, unit in _DURATION_PART.findall(text))
+    found = sum(float(amount) * _UNIT_SECONDS[unit] for amount, unit in _DURATION_PART.findall(text))
+    if found > _MOST_SECONDS:
+        raise ArgumentTypeError(f"{text!r} is more than 100 years")
+    return found
 
 
 def time_ns(text: str) -> int:
@@ -96,6 +107,21 @@ def time_ns(text: str) -> int:
     return found
 
 
+def moment(text: str) -> int:
+    """Nanoseconds since the epoch of a time in RFC 3339, or of so long ago: ``10m``."""
+    if _DURATION.fullmatch(text):
+        return max(0, time.time_ns() - nanoseconds(duration(text)))
+    try:
+        return time_ns(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
+
+
+def nanoseconds(seconds: float) -> int:
+    """The same in nanoseconds."""
+    return round(seconds * 1_000_000_000)
+
+
 def position(text: str) -> Position:
     """A place in a partition; what it can be is in ``POSITIONS``."""
     match text:
@@ -105,14 +131,9 @@ def position(text: str) -> Position:
             return END
     if text.isascii() and text.isdecimal():
         return offset(text)
-    if _DURATION.fullmatch(text):
-        return AtTime(max(0, time.time_ns() - round(duration(text) * 1_000_000_000)))
-    try:
-        return AtTime(time_ns(text))
-    except ValueError as error:
-        if _RFC3339.fullmatch(text):
-            raise ArgumentTypeError(str(error)) from error
-        raise ArgumentTypeError(f"{text!r} is no position: give {POSITIONS}") from error
+    if _DURATION.fullmatch(text) or _RFC3339.fullmatch(text):
+        return AtTime(moment(text))
+    raise ArgumentTypeError(f"{text!r} is no position: give {POSITIONS}")
 
 
 def header(text: str) -> tuple[str, bytes]:

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::counts::Counts;
 use super::intern::Interner;
+use crate::telemetry::Batch;
 use crate::telemetry::lines::escape::{MAX_NUMBER_BYTES, push_number, push_time};
 use crate::wire::record::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_RECORD_BYTES, put_record};
 
@@ -39,15 +40,6 @@ struct Cell {
 struct Fill {
     bytes: usize,
     records: u32,
-}
-
-/// Encoded record entries of one partition.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// The entries, one after the other.
-    pub records: Vec<u8>,
-    /// How many.
-    pub count: u32,
 }
 
 pub(super) struct Pivot {

@@ -11,11 +11,12 @@ use super::counts::Counts;
 use super::error;
 use super::header::{Columns, METRIC, TIMESTAMP, VALUE, parse_header};
 use super::intern::Interner;
-use super::pivot::{Batch, Pivot, Sample};
+use super::pivot::{Pivot, Sample};
 use super::rejects::{RejectOptions, Rejects};
 use super::rows::{Row, Rows};
 use super::split::{Field, split};
 use crate::error::{Code, Error, Result};
+use crate::telemetry::Batch;
 use crate::telemetry::sample::{Reading, RowFault, parse_time, parse_value};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";

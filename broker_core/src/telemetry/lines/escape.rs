@@ -83,7 +83,7 @@ pub fn push_time(out: &mut Vec<u8>, time_ns: i64) {
     push_digits(out, time_ns.unsigned_abs());
 }
 
-fn push_digits(out: &mut Vec<u8>, mut value: u64) {
+pub(in crate::telemetry) fn push_digits(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0; 20];
     let mut start = digits.len();
     loop {
