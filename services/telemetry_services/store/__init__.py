@@ -9,12 +9,18 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from telemetry_services.store.base import (
+    ALL_GPUS,
+    Aggregate,
+    Cursor,
+    Filters,
     Gpu,
+    GroupBy,
     HostCount,
     NamespaceCount,
     OffsetRange,
     Rows,
     Sample,
+    SeriesQuery,
     Store,
     Summary,
 )
@@ -26,18 +32,25 @@ from telemetry_services.store.errors import (
     StoreForeignError,
     StoreFullError,
     StorePositionError,
+    StoreQueryError,
     StoreSchemaError,
     StoreUnwritableError,
     StoreUrlError,
 )
 
 __all__ = [
+    "ALL_GPUS",
+    "Aggregate",
+    "Cursor",
+    "Filters",
     "Gpu",
+    "GroupBy",
     "HostCount",
     "NamespaceCount",
     "OffsetRange",
     "Rows",
     "Sample",
+    "SeriesQuery",
     "Store",
     "StoreClosedError",
     "StoreConflictError",
@@ -46,6 +59,7 @@ __all__ = [
     "StoreForeignError",
     "StoreFullError",
     "StorePositionError",
+    "StoreQueryError",
     "StoreSchemaError",
     "StoreUnwritableError",
     "StoreUrlError",
