@@ -18,7 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from telemetry_services.store import OffsetRange, Rows, StoreClosedError, StoreError, StorePositionError, columns
-from telemetry_services.store.queries import Part, Queries, Snapshot
+from telemetry_services.store.parts import Part
+from telemetry_services.store.queries import Queries
+from telemetry_services.store.snapshot import Snapshot
 
 __all__ = ["RecordedWrite", "RecordingStore"]
 
@@ -116,9 +118,11 @@ class RecordingStore(Queries):
             chosen = [schema.empty_table(), *(tables[int(part.key)] for part in parts)]
             return ds.dataset(pa.concat_tables(chosen, promote_options="default"))
 
-        return Snapshot(schema, [_part(key, table) for key, table in enumerate(tables) if table.num_rows], dataset)
+        return Snapshot(
+            schema, [_part(key, table) for key, table in enumerate(tables) if table.num_rows], dataset, len(tables)
+        )
 
 
 def _part(key: int, table: pa.Table) -> Part:
     span = pc.min_max(table[columns.TIME].cast(pa.int64()))
-    return Part(str(key), table.nbytes, span["min"].as_py(), span["max"].as_py())
+    return Part(str(key), table.nbytes, span["min"].as_py(), span["max"].as_py(), table.num_rows)

@@ -304,9 +304,9 @@ class Store(Protocol):
     def sql(self, query: str) -> pa.RecordBatchReader:
         """Answer one query in SQL, DataFusion's dialect, streamed. Reads, and does nothing else.
 
-        Tables: `gpu` (the stored rows: `time` as timestamp[ns, UTC], a text column a tag, a float64 a metric), and
-        where the store keeps them the rollups `gpu_1m` and `gpu_1h` (`time`: begin of the window; `METRIC_count`,
-        `_sum`, `_min`, `_max`). Rows come in the order that the query asks for, or in any.
+        Tables: `gpu` (the stored rows: `time` as a timestamp, UTC, a text column a tag, a float64 a metric), and where
+        the store keeps them the rollups `gpu_1m` and `gpu_1h` (`time`: begin of the window; `METRIC_count`, `_sum`,
+        `_min`, `_max`). Rows come in the order that the query asks for, or in any.
 
         Raises:
             StoreQueryError: it is not one query, or not one that can be answered; the message says why.

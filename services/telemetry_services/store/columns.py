@@ -56,8 +56,6 @@ class Day(NamedTuple):
     date: str
     """Such as `2025-07-18`."""
     table: pa.Table
-    min_us: int
-    max_us: int
 
 
 def normalise(rows: Sequence[Rows]) -> pa.Table:
@@ -108,8 +106,7 @@ def split_days(table: pa.Table) -> list[Day]:
     days = []
     for date in sorted(pc.unique(dates).to_pylist()):
         part = table if pc.all(pc.equal(dates, date)).as_py() else table.filter(pc.equal(dates, date))
-        span = pc.min_max(pc.cast(part[TIME], pa.int64()))
-        days.append(Day(date.isoformat(), part, span["min"].as_py(), span["max"].as_py()))
+        days.append(Day(date.isoformat(), part))
     return days
 
 
