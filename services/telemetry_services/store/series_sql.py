@@ -40,8 +40,8 @@ class Times:
         if window_ns is None:
             exact = f"arrow_cast({self.column}, 'Int64') * {self.tick_ns}"
             return f"{exact} + {self.nanos}" if self.nanos else exact
-        window = f"INTERVAL '{window_ns // 1000} microseconds'"
-        return f"arrow_cast(date_bin({window}, {self.column}), 'Int64') * {self.tick_ns}"
+        begin = f"date_bin(INTERVAL '{window_ns // 1000} microseconds', {self.column})"
+        return f"arrow_cast(arrow_cast({begin}, 'Timestamp(Nanosecond, Some(\"UTC\"))'), 'Int64')"
 
     @property
     def order(self) -> str:
