@@ -17,7 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from telemetry_services.store import OffsetRange, Rows, StoreClosedError, StoreError, StorePositionError, columns
+from telemetry_services.store import (
+    OffsetRange,
+    Retention,
+    Rows,
+    StoreClosedError,
+    StoreError,
+    StorePositionError,
+    columns,
+)
 from telemetry_services.store.parts import Part
 from telemetry_services.store.queries import Queries
 from telemetry_services.store.snapshot import Snapshot
@@ -88,6 +96,9 @@ class RecordingStore(Queries):
             if fault:
                 raise fault.error
         return int(table.num_rows)
+
+    def maintain(self, retention: Retention) -> bool:  # noqa: ARG002 (part of the interface)
+        return False  # nothing wears out
 
     def close(self) -> None:
         self._closed = True

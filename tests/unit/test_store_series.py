@@ -1,10 +1,10 @@
 """Series and latest values: what they hold, against a plain model, in the Delta store and in the recording one."""
 
-import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
@@ -114,7 +114,7 @@ def test_every_filter_narrows_and_its_names_widen(store: Store) -> None:
 
     def found(**filters: Sequence[str]) -> list[float]:
         chosen = Filters(**filters)
-        values = store.latest(["m"], chosen)["m"].combine_chunks().field("value").to_pylist()
+        values: list[float] = store.latest(["m"], chosen)["m"].combine_chunks().field("value").to_pylist()
         assert values == [row[-1] for row in read(store, filters=chosen)]
         return values
 
@@ -170,19 +170,19 @@ def test_a_series_is_what_a_plain_model_says_page_by_page(
     low, high = bounds
     if low is not None and high is not None and low > high:
         low, high = high, low
-    keys = {"gpu": lambda u: (host[u], "", u, ""), "host": lambda u: (host[u],), "none": lambda _: ()}
+    keys = {uuid: {"gpu": (at, "", uuid, ""), "host": (at,), "none": ()}[group_by] for uuid, at in host.items()}
     groups: dict[tuple[Any, ...], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for second, uuid, a, b in data:
         inside = (low is None or low <= second) and (high is None or second < high)
         if inside and second >= 0 and (a, b) != (None, None):
             begin = second if window is None else second // window * window
-            values = groups[(begin * SECOND, *keys[group_by](uuid))]
+            values = groups[(begin * SECOND, *keys[uuid])]
             for value, into in zip((a, b), values, strict=True):
                 if value is not None:
                     into.append(float(value))
-    combine = {"mean": lambda v: math.fsum(v) / len(v), "min": min, "max": max}[aggregate]
+    combine: dict[str, Callable[[list[float]], float]] = {"mean": fmean, "min": min, "max": max}
     expected = [
-        (*key, *(combine(values) if values else None for values in groups[key]))
+        (*key, *(combine[aggregate](values) if values else None for values in groups[key]))
         for key in sorted(groups, key=lambda key: (-key[0] if descending else key[0], key[1:]))
     ]
     query: dict[str, Any] = {
@@ -233,11 +233,14 @@ def test_a_long_series_is_read_in_slices_and_the_first_page_reads_one(
 ) -> None:
     monkeypatch.setattr(series, "_FIRST_SLICE_CELLS", 12)
     monkeypatch.setattr(series, "_MAX_SLICE_CELLS", 24)
-    sliced = []
+    sliced: list[int] = []
     read_slice = series.Series._slice
-    monkeypatch.setattr(
-        series.Series, "_slice", lambda self, *bounds: (sliced.append(bounds), read_slice(self, *bounds))[1]
-    )
+
+    def counting(of: series.Series, low: int, high: int, limit: int | None) -> Iterator[pa.RecordBatch]:
+        sliced.append(low)
+        return read_slice(of, low, high, limit)
+
+    monkeypatch.setattr(series.Series, "_slice", counting)
     for second in range(40):
         put(store, point(T0 + second * SECOND, m=float(second)))
     assert [row[-1] for row in read(store)] == [float(second) for second in range(40)]
@@ -305,7 +308,8 @@ def test_no_text_of_a_series_is_read_as_sql(store: Store, text: str) -> None:
         assert store.latest((), chosen).num_rows == 0
     assert read(store, metrics=[text]) == []
     assert read(store, after=Cursor(T0 - 1, (text,) * 4), window_ns=SECOND) == read(store, window_ns=SECOND)
-    for wrong in ({"aggregate": text}, {"group_by": text}):
+    wrongs: list[dict[str, Any]] = [{"aggregate": text}, {"group_by": text}]
+    for wrong in wrongs:
         with pytest.raises(StoreQueryError):
             store.series(SeriesQuery(**wrong))
     assert len(read(store)) == 1

@@ -183,6 +183,17 @@ class Summary:
     hosts: int
 
 
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long a store keeps what it has, by the time of the samples, in seconds; None: for ever."""
+
+    samples: float | None = None
+    minutes: float | None = None
+    """Rollups of a minute."""
+    hours: float | None = None
+    """Rollups of an hour."""
+
+
 class Store(Protocol):
     """A place for telemetry. See the module for threads, times and ranges. Errors are `StoreError`s."""
 
@@ -316,6 +327,21 @@ class Store(Protocol):
 
     def summary(self, start_ns: int | None = None, end_ns: int | None = None) -> Summary:
         """Count samples, GPUs and hosts within a range; without bounds, of all that is stored."""
+        ...
+
+    def maintain(self, retention: Retention) -> bool:
+        """Do some of the upkeep that is due: merge small files, make rollups, remove what is past its retention.
+
+        Call it now and then from one thread; writers and readers go on meanwhile. Several processes may: one of them
+        does the work.
+
+        Returns:
+            Whether more is due at once.
+
+        Raises:
+            StoreConflictError: another process came between; nothing is lost, nothing needs to be done.
+            StoreError: the disk or the network failed; what was begun is not in the store. Try again later.
+        """
         ...
 
     def close(self) -> None:

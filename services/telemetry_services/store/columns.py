@@ -46,6 +46,10 @@ BASE_SCHEMA: Final = pa.schema(
 )
 """What every table has from the start. Other tags and all metrics join as they come."""
 
+MIN_US: Final = -(1 << 63) // 1000
+MAX_US: Final = (1 << 63) // 1000
+"""No time of ours lies beyond these microseconds."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TEXT_TYPES: Final = (pa.string(), pa.large_string(), pa.string_view())
 

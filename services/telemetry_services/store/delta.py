@@ -10,14 +10,15 @@ Invariants (tests: I1, I2 `tests/integration/test_delta_store.py`; I3 `tests/uni
 A new column is a commit of its own before that of the rows. It makes the concurrent commits of other writers fail, and
 those of theirs fail ours: reload, compare the positions again, retry.
 
-Locks: `_writing` guards the writer's snapshot, `_reading` the reader's. Neither is taken under the other.
+Locks: `_writing` guards the writer's snapshot, `_reading` the readers'. Neither is taken under the other; upkeep takes
+them under `_maintaining`.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,7 @@ from deltalake import DeltaTable
 from deltalake.transaction import AddAction
 
 from telemetry_services.store import columns
-from telemetry_services.store.base import OffsetRange, Rows
+from telemetry_services.store.base import OffsetRange, Retention, Rows
 from telemetry_services.store.delta_table import (
     Layout,
     Reader,
@@ -38,13 +39,16 @@ from telemetry_services.store.delta_table import (
 )
 from telemetry_services.store.durable import DurableFiles, Files
 from telemetry_services.store.errors import StoreClosedError, StorePositionError
+from telemetry_services.store.maintenance import Maintenance
 from telemetry_services.store.parts import new_part_name
-from telemetry_services.store.queries import Queries
+from telemetry_services.store.queries import LATEST_FILE, Queries
+from telemetry_services.store.rollups import rollup_tables
 from telemetry_services.store.snapshot import Snapshot
 
 LAYOUT: Final = Layout(columns.BASE_SCHEMA, "gpu", "GPU telemetry: wide rows of tags and metrics")
 
-_log = logging.getLogger(__name__)
+WRITE_LATEST_EVERY: Final = 50
+"""Versions of the table between two times that the newest values are written down."""
 
 
 class DeltaStore(Queries):
@@ -66,6 +70,10 @@ class DeltaStore(Queries):
         self._reader = Reader(self._table)
         self._writing = threading.Lock()
         self._reading = threading.Lock()
+        self._rollups = rollup_tables(files)
+        self._maintaining = threading.Lock()
+        self._maintenance = Maintenance(self._table, self._rollups, self._writing, lambda: self._write_latest(after=1))
+        self._written_version = 0
         self._closed = False
         self._table.exists()
 
@@ -90,8 +98,19 @@ class DeltaStore(Queries):
                     raise
         return int(table.num_rows)
 
+    def maintain(self, retention: Retention, *, now_ms: int | None = None) -> bool:
+        """As in `Store`; `now_ms` is the time in milliseconds since the epoch, for tests."""
+        with self._maintaining, telling_errors(self._table, self._table, *(each.table for each in self._rollups)):
+            with self._writing:
+                self._check_open()
+            if not self._table.exists():
+                return False
+            more = self._maintenance.round(retention, time.time_ns() // 1_000_000 if now_ms is None else now_ms)
+            self._write_latest(after=WRITE_LATEST_EVERY)
+            return more
+
     def close(self) -> None:
-        with self._writing, self._reading:
+        with self._maintaining, self._writing, self._reading:
             self._closed = True
             self._table.forget()
             self._reader.forget()
@@ -121,7 +140,8 @@ class DeltaStore(Queries):
         actions: list[AddAction] = []
         try:
             for day in columns.split_days(rows):
-                actions.append(self._table.write(new_part_name(day.date), day.table, date=day.date))  # noqa: PERF401 (kept when a later one fails)
+                action = self._table.write(new_part_name(day.date), day.table, date=day.date)
+                actions.append(action)
         except BaseException:
             for action in actions:
                 self._table.files.remove(action.path)
@@ -131,12 +151,37 @@ class DeltaStore(Queries):
     # -- reading
 
     def _snapshot(self) -> Snapshot:
-        with self._reading, telling_errors(self._table, self._reader):
+        with self._reading, telling_errors(self._table, self._reader, *(rollup.reader for rollup in self._rollups)):
             self._check_open()
+            rolled = [rollup.reader.state() for rollup in self._rollups]  # first, so that none is newer than the parts
             state = self._reader.state()
-            if state is None:
-                return Snapshot(columns.BASE_SCHEMA, [], dataset_of(self._table.files, columns.BASE_SCHEMA))
-            return Snapshot(state.schema, state.parts, dataset_of(self._table.files, state.schema), state.version)
+        if state is None:
+            return Snapshot(columns.BASE_SCHEMA, [], dataset_of(self._table.files, columns.BASE_SCHEMA))
+        metrics = columns.metrics(state.schema)
+        return Snapshot(
+            state.schema,
+            state.parts,
+            dataset_of(self._table.files, state.schema),
+            state.version,
+            [rollup.read(at, metrics) for rollup, at in zip(self._rollups, rolled, strict=True) if at is not None],
+        )
+
+    # -- upkeep, under _maintaining
+
+    def _write_latest(self, *, after: int) -> None:
+        """Write down the newest values, so that a process that begins has but few files to read.
+
+        Args:
+            after: only if the table is so many versions ahead of what is written down.
+        """
+        snapshot = self._snapshot()
+        with self._latest_lock:
+            latest = self._refreshed_latest(snapshot)
+            if latest.version - self._written_version >= after:
+                self._table.files.replace_bytes(LATEST_FILE, latest.as_bytes())
+                self._written_version = latest.version
+
+    # -- all
 
     def _check_open(self) -> None:
         if self._closed:

@@ -7,11 +7,13 @@ that it replaces are deleted.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -113,6 +115,10 @@ class Files(Protocol):
         """Return the place of another table, below this one."""
         ...
 
+    def locked(self, name: str) -> AbstractContextManager[bool]:
+        """Hold a lock against other processes, where there is such a thing; False: another one holds it."""
+        ...
+
     def cut_torn_tail(self) -> None:
         """Mend what a power loss left of a log, where there is one."""
         ...
@@ -203,6 +209,17 @@ class DurableFiles:
         new.replace(path)
         self.sync(path.parent)
 
+    @contextmanager
+    def locked(self, name: str) -> Iterator[bool]:
+        """Hold a lock against other processes of this machine; False: another one holds it."""
+        with (self.root / name).open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
     def write_parquet(self, name: str, table: pa.Table, options: WriteOptions = AS_WRITTEN) -> int:
         """Write a new data file, sync it and its folders, and return its size in bytes; on failure it is gone again."""
         path = self.root / name
@@ -260,7 +277,7 @@ class DurableFiles:
             self.sync(folder)
 
     def cut_torn_tail(self) -> None:
-        """Remove an unreadable newest commit, and an unreadable newest checkpoint.
+        """Remove unreadable newest commits, and an unreadable newest checkpoint.
 
         They appear whole or not at all, but for a power loss before they were synced. Until then no write was answered
         on their account, and no log file was deleted for the checkpoint's sake; so nothing is lost with them.
@@ -268,9 +285,10 @@ class DurableFiles:
         if not self.log.is_dir():
             return
         names = sorted(path.name for path in self.log.iterdir())
-        commits = [name for name in names if _VERSION.fullmatch(name)]
-        if commits and not _is_json_lines(self.log / commits[-1]):
-            self._cut(self.log / commits[-1])
+        for name in reversed([name for name in names if _VERSION.fullmatch(name)]):
+            if _is_json_lines(self.log / name):
+                break
+            self._cut(self.log / name)
         checkpoints = [name for name in names if name.endswith(".checkpoint.parquet")]
         if checkpoints and not _is_parquet(self.log / checkpoints[-1]):
             self._cut(self.log / checkpoints[-1])

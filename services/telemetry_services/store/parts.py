@@ -21,9 +21,6 @@ import pyarrow.compute as pc
 
 from telemetry_services.store import columns
 
-MIN_US: Final = -(1 << 63) // 1000
-MAX_US: Final = (1 << 63) // 1000
-
 _NAME: Final = re.compile(r"(?:.*/)?(?:tier(?P<tier>\d{1,2})|sealed-(?P<number>\d{12}))-v(?P<version>\d{1,19})-[^/]*")
 
 
@@ -54,7 +51,7 @@ class Part:
     @property
     def has_times(self) -> bool:
         """Whether its times are known; those of a file without statistics are not."""
-        return self.min_us > MIN_US and self.max_us < MAX_US
+        return self.min_us > columns.MIN_US and self.max_us < columns.MAX_US
 
     def may_hold(self, uuids: Iterable[str]) -> bool:
         """Whether rows of any of these GPUs can be in it."""
@@ -93,8 +90,8 @@ def parts_of(actions: pa.Table) -> list[Part]:
     listed: Sequence[list[object]] = [
         actions["path"].to_pylist(),
         actions["size_bytes"].to_pylist(),
-        pc.fill_null(column("min.time", pa.int64()), MIN_US).to_pylist(),
-        pc.fill_null(column("max.time", pa.int64()), MAX_US).to_pylist(),
+        pc.fill_null(column("min.time", pa.int64()), columns.MIN_US).to_pylist(),
+        pc.fill_null(column("max.time", pa.int64()), columns.MAX_US).to_pylist(),
         column("num_records", pa.int64()).to_pylist(),
         column("min.uuid", pa.string()).to_pylist(),
         column("max.uuid", pa.string()).to_pylist(),
