@@ -190,8 +190,8 @@ def writing(day: Day) -> Iterator[Result]:
 
 
 def sizes(day: Day) -> Iterator[Result]:
-    parts = day.store._snapshot().parts
-    rollups = {rollup.name: rollup.parts for rollup in day.store._snapshot().rollups}
+    snapshot = day.store._snapshot(rollups=True)  # noqa: SLF001 (sizes are told to nobody else)
+    parts, rollups = snapshot.parts, {rollup.name: rollup.parts for rollup in snapshot.rollups}
     yield Result(
         name="Delta store: size of a sample",
         value=sum(part.size_bytes for part in parts) / day.samples,

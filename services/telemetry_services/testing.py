@@ -120,7 +120,7 @@ class RecordingStore(Queries):
         self._positions |= {log_id: offsets.next for log_id, offsets in positions.items()}
         self.writes.append(RecordedWrite(table, dict(positions)))
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self, *, rollups: bool = False) -> Snapshot:  # noqa: ARG002 (it keeps none)
         with self._lock:
             self._check_open()
             schema, tables = self._schema, [write.rows for write in self.writes]

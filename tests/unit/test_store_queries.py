@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from telemetry_services.store import (
@@ -202,6 +202,7 @@ def test_the_newest_samples_are_found_without_reading_all_parts(store: Store, mo
     text=st.one_of(st.text(), st.sampled_from(["' OR 1=1 --", '" OR 1=1 --', "$gpu", "x'; DROP TABLE gpu; --", "\0"]))
 )
 def test_no_text_of_a_caller_is_read_as_sql(store: Store, text: str) -> None:
+    assume(text not in ("GPU-1", "h"))  # which are there
     if not store.metrics():
         put(store, point(T0, hostname="h", m=1.0))
     assert list(store.telemetry(text)) == []

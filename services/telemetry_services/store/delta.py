@@ -105,8 +105,9 @@ class DeltaStore(Queries):
                 self._check_open()
             if not self._table.exists():
                 return False
+            replaced = self._maintenance.replaced
             more = self._maintenance.round(retention, time.time_ns() // 1_000_000 if now_ms is None else now_ms)
-            self._write_latest(after=WRITE_LATEST_EVERY)
+            self._write_latest(after=1 if self._maintenance.replaced > replaced else WRITE_LATEST_EVERY)
             return more
 
     def close(self) -> None:
@@ -150,10 +151,11 @@ class DeltaStore(Queries):
 
     # -- reading
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self, *, rollups: bool = False) -> Snapshot:
         with self._reading, telling_errors(self._table, self._reader, *(rollup.reader for rollup in self._rollups)):
             self._check_open()
-            rolled = [rollup.reader.state() for rollup in self._rollups]  # first, so that none is newer than the parts
+            # First, so that none is newer than the parts.
+            rolled = [(rollup, rollup.reader.state()) for rollup in self._rollups if rollups]
             state = self._reader.state()
         if state is None:
             return Snapshot(columns.BASE_SCHEMA, [], dataset_of(self._table.files, columns.BASE_SCHEMA))
@@ -163,7 +165,7 @@ class DeltaStore(Queries):
             state.parts,
             dataset_of(self._table.files, state.schema),
             state.version,
-            [rollup.read(at, metrics) for rollup, at in zip(self._rollups, rolled, strict=True) if at is not None],
+            [rollup.read(at, metrics) for rollup, at in rolled if at is not None],
         )
 
     # -- upkeep, under _maintaining

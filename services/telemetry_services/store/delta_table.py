@@ -47,6 +47,9 @@ MAX_ATTEMPTS: Final = 16
 DELETED_FILES_HOURS: Final = 1
 """How long a file that was replaced stays for readers of an older snapshot."""
 
+LISTED_SECONDS: Final = 60.0
+"""How often a reader lists the log. In between the next commit's file tells; it stays there for an hour."""
+
 CONFIGURATION: Final[dict[str, str | None]] = {
     "delta.checkpointInterval": str(CHECKPOINT_INTERVAL),  # for other writers: we make our own, to sync them
     "delta.dataSkippingStatsColumns": f"{columns.TIME},uuid",
@@ -324,16 +327,21 @@ class Reader:
         self._table = table
         self._names = transactions
         self._open: DeltaTable | None = None
+        self._listed = 0.0
         self._state: State | None = None
 
     def state(self) -> State | None:
         """Return the newest state, None where there is no table yet."""
+        now = time.monotonic()
         if self._open is None:
             if not self._table.exists():
                 return None
             self._open = self._table.open()
+        elif now - self._listed < LISTED_SECONDS and not self._table.files.may_have_commit(self._open.version() + 1):
+            return self._state
         else:
             self._open.update_incremental()
+        self._listed = now
         if self._state is None or self._state.version != self._open.version():
             self._state = state_of(self._open, self._names)
         return self._state
@@ -359,11 +367,10 @@ def dataset_of(files: Files, schema: pa.Schema) -> Callable[[Sequence[Part]], ds
     Parts that cannot hold what a filter asks for are not opened.
     """
     in_files = pa.schema([field for field in schema if field.name != columns.DATE])
-    form = ds.ParquetFileFormat()
 
     def dataset(parts: Sequence[Part]) -> ds.Dataset:
-        fragments = [form.make_fragment(files.path(part.key), files.filesystem, _holds(part)) for part in parts]
-        return ds.FileSystemDataset(fragments, in_files, form, files.filesystem)
+        fragments = [files.fragments.of(files.path(part.key), _holds(part)) for part in parts]
+        return ds.FileSystemDataset(fragments, in_files, files.fragments.format, files.fragments.filesystem)
 
     return dataset
 

@@ -12,6 +12,8 @@ import json
 import logging
 import os
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
@@ -66,8 +69,36 @@ class WriteOptions:
         }
 
 
+KEPT_FOOTERS: Final = 256
+"""Each takes some 100 kB."""
+
 AS_WRITTEN: Final = WriteOptions()
 """How rows are written that are merged later: quickly."""
+
+
+class Fragments:
+    """Opens data files for pyarrow, and keeps the footers of those that were read last.
+
+    Args:
+        ahead: read what a query needs of a file in few large pieces: for places where each reading takes its time.
+    """
+
+    def __init__(self, filesystem: fs.FileSystem, *, ahead: bool) -> None:
+        self.filesystem = filesystem
+        self.format = ds.ParquetFileFormat(
+            default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=ahead)
+        )
+        self._kept: OrderedDict[str, ds.ParquetFileFragment] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, path: str, holds: ds.Expression | None) -> ds.ParquetFileFragment:
+        """Return the file at `path`, which never changes, and of whose rows `holds` is true."""
+        with self._lock:
+            fragment = self._kept.pop(path, None) or self.format.make_fragment(path, self.filesystem, holds)
+            self._kept[path] = fragment
+            if len(self._kept) > KEPT_FOOTERS:
+                self._kept.popitem(last=False)
+        return fragment
 
 
 class Files(Protocol):
@@ -76,7 +107,7 @@ class Files(Protocol):
     uri: str
     """As deltalake takes it."""
     storage_options: dict[str, str] | None
-    filesystem: fs.FileSystem
+    fragments: Fragments
     """As pyarrow reads from it."""
 
     def has_log(self) -> bool:
@@ -95,6 +126,10 @@ class Files(Protocol):
         """Write a new data file so that it lasts, and return its size in bytes; on failure it is gone again."""
         ...
 
+    def may_have_commit(self, version: int) -> bool:
+        """Tell whether there may be a commit of this version, where that is quickly told; else True."""
+        ...
+
     def read_bytes(self, name: str) -> bytes | None:
         """Return a small file; None where there is none."""
         ...
@@ -108,7 +143,7 @@ class Files(Protocol):
         ...
 
     def path(self, name: str) -> str:
-        """Return a file's path in `filesystem`."""
+        """Return a file's path, as `fragments` takes it."""
         ...
 
     def within(self, name: str) -> Files:
@@ -145,7 +180,6 @@ class DurableFiles:
     """
 
     storage_options: dict[str, str] | None = None
-    filesystem: fs.FileSystem = fs.LocalFileSystem()
 
     def __init__(self, root: Path, fsync: Callable[[int], None] = os.fsync) -> None:
         self.root = root
@@ -153,6 +187,7 @@ class DurableFiles:
         self.log = root / LOG_DIR
         self._fsync = fsync
         self._synced_folders: set[Path] = set()
+        self.fragments = Fragments(fs.LocalFileSystem(), ahead=False)
 
     def __str__(self) -> str:
         return self.uri
@@ -174,6 +209,10 @@ class DurableFiles:
                 f"store {self} holds {min(names)!r} and no Delta table; name a folder that is empty or not there"
             )
         return False
+
+    def may_have_commit(self, version: int) -> bool:
+        """Tell whether there is a commit of this version; one of long ago may be gone."""
+        return (self.log / f"{version:020}.json").exists()
 
     def make_root(self) -> None:
         """Make the folder."""

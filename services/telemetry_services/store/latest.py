@@ -55,7 +55,7 @@ class Latest:
         self._metrics: list[str] = []
         self._rows = _empty([])
         self._positions: dict[Identity, int] = {}
-        self._order: pa.Array | None = None
+        self._in_order: pa.Table | None = None
         self._gpus: list[Gpu] | None = None
 
     def refresh(self, snapshot: Source) -> None:
@@ -70,7 +70,7 @@ class Latest:
     def gpus(self) -> list[Gpu]:
         """Return the GPUs by hostname, device and uuid."""
         if self._gpus is None:
-            rows = self._rows.take(self._sorted())
+            rows = self._sorted()
             tags = [rows[name].to_pylist() for name in _TAGS]
             self._gpus = [
                 Gpu(device, index, uuid, model, hostname, container, pod, namespace, instance, seen)
@@ -83,7 +83,7 @@ class Latest:
     def table(self, metrics: Collection[str], filters: Filters) -> pa.Table:
         """Return the last values, as `Store.latest` gives them."""
         chosen = [name for name in dict.fromkeys(metrics or sorted(self._metrics)) if name in self._metrics]
-        rows = self._rows.take(self._sorted())
+        rows = self._sorted()
         wanted = matching(filters)
         if wanted is not None:
             rows = rows.filter(wanted)
@@ -148,7 +148,7 @@ class Latest:
             else:
                 merged[value], merged[time] = old[value], old[time]
         self._rows = pa.table(merged).combine_chunks()
-        self._order = self._gpus = None
+        self._in_order = self._gpus = None
 
     def _add_metrics(self, metrics: Sequence[str]) -> None:
         for name in metrics:
@@ -157,11 +157,12 @@ class Latest:
                 nulls = pa.nulls(self._rows.num_rows, pa.float64()), pa.nulls(self._rows.num_rows, pa.int64())
                 self._rows = self._rows.append_column(_value(name), nulls[0]).append_column(_time(name), nulls[1])
 
-    def _sorted(self) -> pa.Array:
-        if self._order is None:
+    def _sorted(self) -> pa.Table:
+        if self._in_order is None:
             keys = list(zip(*(self._rows[name].to_pylist() for name in _TAGS[:4]), strict=True))
-            self._order = pa.array(sorted(range(len(keys)), key=keys.__getitem__), pa.int64())
-        return self._order
+            order = pa.array(sorted(range(len(keys)), key=keys.__getitem__), pa.int64())
+            self._in_order = self._rows.take(order).combine_chunks()
+        return self._in_order
 
 
 def matching(filters: Filters) -> pc.Expression | None:

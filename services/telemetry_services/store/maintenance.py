@@ -60,6 +60,8 @@ class Maintenance:
         self._rollups = tables
         self._writing = writing
         self._remember = remember
+        self.replaced = 0
+        """Commits so far that put files in the place of others."""
         self._configured = False
         self._vacuumed = -_VACUUM_SECONDS
 
@@ -258,6 +260,7 @@ class Maintenance:
         try:
             with self._committing(table):
                 table.commit([*new, *removed], schema, {ROUND: (round_before or 0) + 1}, check, exactly=True)
+            self.replaced += 1
         except BaseException:
             table.remove_uncommitted(new)
             raise

@@ -39,8 +39,8 @@ _ROW_GROUP_ROWS: Final = 16_384
 
 TIER_OPTIONS: Final = WriteOptions(level=1, statistics=[columns.TIME, *columns.BASE_TAGS])
 _ORDER: Final = ("uuid", "hostname", "device", columns.INSTANCE_ID)
-_MANY_VALUES: Final = 8
-"""A column of which more than an 8th of the values are different has no dictionary: it would be as large."""
+_MANY_VALUES: Final = 64
+"""A column of which more than a 64th of the values are different is smaller without a dictionary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +126,21 @@ def in_order(rows: pa.Table) -> pa.Table:
 
 
 def sealed_options(rows: pa.Table) -> WriteOptions:
-    """Return how sealed rows are best written: a dictionary where values repeat, bytes apart where they do not."""
+    """Return how sealed rows are best written.
+
+    Values that repeat have a dictionary. Of others, whole numbers have their bytes apart, where zstd finds the high
+    ones alike; decimals do not, as their low bytes are like noise, and zstd finds but whole values again.
+    """
     plain = {columns.TIME: "DELTA_BINARY_PACKED"}
     for name, kind in zip(rows.schema.names, rows.schema.types, strict=True):
-        if pa.types.is_floating(kind) and _has_many_values(rows[name]):
-            plain[name] = "BYTE_STREAM_SPLIT"
+        if pa.types.is_floating(kind):
+            some = rows[name].slice(0, _ROW_GROUP_ROWS)
+            if pc.count_distinct(some).as_py() * _MANY_VALUES > len(some):
+                whole = pc.all(pc.equal(some, pc.trunc(some))).as_py()
+                plain[name] = "BYTE_STREAM_SPLIT" if whole else "PLAIN"
     return WriteOptions(
         row_group_rows=_ROW_GROUP_ROWS, level=3, plain=plain, statistics=[columns.TIME, *columns.BASE_TAGS]
     )
-
-
-def _has_many_values(column: pa.ChunkedArray) -> bool:
-    some = column.slice(0, _ROW_GROUP_ROWS)
-    return bool(pc.count_distinct(some).as_py() * _MANY_VALUES > len(some))
 
 
 def _ranks(column: pa.Array) -> tuple[pa.Array, int]:

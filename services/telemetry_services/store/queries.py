@@ -35,7 +35,7 @@ from telemetry_services.store.errors import StoreQueryError
 from telemetry_services.store.latest import Latest
 from telemetry_services.store.parts import Part
 from telemetry_services.store.series import Series
-from telemetry_services.store.series_sql import check, check_filters, quoted
+from telemetry_services.store.series_sql import MERGEABLE, check, check_filters, quoted
 from telemetry_services.store.snapshot import Snapshot, new_context, reading_errors, rows_of, run, streamed
 
 LATEST_FILE: Final = "_latest.parquet"
@@ -71,8 +71,8 @@ class Queries(ABC):
         self._latest: Latest | None = None
 
     @abstractmethod
-    def _snapshot(self) -> Snapshot:
-        """Return the newest state."""
+    def _snapshot(self, *, rollups: bool = False) -> Snapshot:
+        """Return the newest state, with rollups where they are asked for."""
 
     def gpus(self) -> list[Gpu]:
         snapshot = self._snapshot()
@@ -150,7 +150,7 @@ class Queries(ABC):
 
     def series(self, query: SeriesQuery) -> pa.RecordBatchReader:
         check(query)
-        snapshot = self._snapshot()
+        snapshot = self._snapshot(rollups=query.window_ns is not None and query.aggregate in MERGEABLE)
         uuids: set[str] | None = None
         if query.filters.gpus:
             with self._latest_lock:
@@ -170,7 +170,7 @@ class Queries(ABC):
     def sql(self, query: str) -> pa.RecordBatchReader:
         import datafusion
 
-        snapshot = self._snapshot()
+        snapshot = self._snapshot(rollups=True)
         context = new_context()
         only_queries = datafusion.SQLOptions().with_allow_ddl(False).with_allow_dml(False).with_allow_statements(False)
         with reading_errors():

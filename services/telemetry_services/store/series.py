@@ -115,16 +115,24 @@ class Series:
 
     def _of_gpus(self, parts: Sequence[Part]) -> list[Part]:
         names = self._query.filters.gpus
-        if not names or self._uuids is None or any(name not in self._uuids for name in names):
+        if self._share_of_gpus() == 1.0:
             return list(parts)
         return [part for part in parts if part.may_hold(names)]
 
+    def _share_of_gpus(self) -> float:
+        """Return about which part of the rows is of the GPUs that are asked for by name."""
+        names = self._query.filters.gpus
+        if not names or not self._uuids or any(name not in self._uuids for name in names):
+            return 1.0
+        return len(names) / len(self._uuids)
+
     def _spans(self) -> Iterator[Span]:
         width = len(self._metrics) + len(KEY_COLUMNS[self._query.group_by]) + 1
+        share = self._share_of_gpus()
         for source in self._sources:
             for part in source.between(source.first_ns, source.end_ns):
                 rows = part.size_bytes // _BYTES_PER_ROW if part.rows is None else part.rows
-                yield Span(part.min_us * 1000, part.max_us * 1000 + 999, rows * width)
+                yield Span(part.min_us * 1000, part.max_us * 1000 + 999, int(rows * width * share))
 
     def _slice(self, low: int, high: int, limit: int | None) -> Iterator[pa.RecordBatch]:
         query, metrics, bound = self._query, self._metrics, Bound()
