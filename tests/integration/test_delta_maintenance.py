@@ -12,6 +12,8 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import duckdb
+import polars
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
@@ -365,6 +367,38 @@ def test_a_table_of_an_earlier_release_is_looked_after(tmp_path: Path) -> None:
     properties = DeltaTable(str(tmp_path / "store")).metadata().configuration
     assert properties["delta.dataSkippingStatsColumns"] == "time,uuid"
     assert stored(tmp_path / "store") == known(BATCH)
+
+
+def test_duckdb_and_polars_read_the_table_and_its_rollups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "MAX_CELLS", 1 << 20)
+    store, begin = DeltaStore(tmp_path / "store"), hour_begin_ns()
+    for day in range(3):
+        times = pa.array([begin - day * 24 * HOUR + at * SECOND for at in range(600)], NS)
+        rows = {"time": times, "uuid": [f"GPU-{at % 4}" for at in range(600)], "m": [at / 7 for at in range(600)]}
+        store.write([pa.table({**rows, "n": [float(at) for at in range(600)]})], {})
+    maintain(store)
+    store.write([known_rows(0, BATCH)], {LOG: OffsetRange(0, BATCH)})  # not merged, with other columns
+    expected = pytest.approx(3 * sum(at / 7 for at in range(600)))
+
+    table = DeltaTable(str(tmp_path / "store"))
+    hourly = DeltaTable(str(tmp_path / "store/_rollup_1h"))
+    connection = duckdb.connect()
+    connection.register("gpu", table.to_pyarrow_dataset())
+    connection.register("hours", hourly.to_pyarrow_dataset())
+
+    def ask(sql: str) -> Any:
+        return connection.execute(sql).fetchall()
+
+    assert ask("SELECT sum(m), count(*) FROM gpu") == [(expected, 1800 + BATCH)]
+    assert ask("SELECT count(DISTINCT uuid) FROM gpu WHERE n < 2") == [(2,)]
+    assert ask("SELECT max(n_max), min(n_min) FROM hours") == [(599.0, 0.0)]
+
+    frame = polars.read_delta(str(tmp_path / "store"))
+    assert frame.height == 1800 + BATCH
+    assert frame["m"].sum() == expected
+    hours = polars.read_delta(str(tmp_path / "store/_rollup_1h"))
+    assert hours["m_count"].sum() == 1800
+    assert hours["m_sum"].sum() == expected
 
 
 # -- power loss

@@ -111,6 +111,7 @@ class DeltaStore(Queries):
             return more
 
     def close(self) -> None:
+        self._maintenance.stopping.set()
         with self._maintaining, self._writing, self._reading:
             self._closed = True
             self._table.forget()

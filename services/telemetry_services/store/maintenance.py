@@ -12,7 +12,6 @@ committed only if all that it merged is still there at that moment, whoever else
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +24,9 @@ from deltalake import DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
 from telemetry_services.store import columns, merging, rollups
-from telemetry_services.store.base import Retention, Store
+from telemetry_services.store.base import Retention
 from telemetry_services.store.delta_table import State, Table, dataset_of, state_of
-from telemetry_services.store.errors import StoreClosedError, StoreConflictError, StoreError
+from telemetry_services.store.errors import StoreClosedError, StoreConflictError
 from telemetry_services.store.parts import Part, new_part_name, new_sealed_name, new_tier_name, parts_of
 from telemetry_services.store.rollups import RollupTable
 
@@ -35,12 +34,12 @@ ROUND: Final = "telemetry-broker/maintenance"
 """App transaction of every commit that replaces files; sealed files take their number from it."""
 
 LOCK: Final = "_maintenance.lock"
-MAX_MERGES: Final = 64
+MAX_MERGES: Final = 16
 """Merges of one round, so that the steps behind them come to their turn."""
 
 _VACUUM_SECONDS: Final = 600.0
 _MAX_REMOVED: Final = 1000  # files that one commit removes for their age
-_ROLLED_AT_ONCE: Final = 16  # sealed files whose windows are one commit
+_ROLLED_AT_ONCE: Final = 8  # sealed files whose windows are one commit
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +59,8 @@ class Maintenance:
         self._rollups = tables
         self._writing = writing
         self._remember = remember
+        self.stopping = threading.Event()
+        """Set by whoever waits for a round to end: it ends before its next step, with `StoreClosedError`."""
         self.replaced = 0
         """Commits so far that put files in the place of others."""
         self._configured = False
@@ -124,6 +125,7 @@ class Maintenance:
         state = self._state()
         due = merging.plan(state.parts, len(columns.metrics(state.schema)) + len(columns.BASE_TAGS), now_ms)
         for merge in due[:MAX_MERGES]:
+            self._check_stopping()
             number = (state.transactions[ROUND] or 0) + 1
             name = (
                 new_sealed_name(merge.date, number, state.version)
@@ -144,6 +146,7 @@ class Maintenance:
         today = datetime.fromtimestamp(now_ms / 1000, UTC).date().isoformat()
         due = list(rollups.plan(state.parts, len(state.schema), today))
         for merge in due[:MAX_MERGES]:
+            self._check_stopping()
             name = new_tier_name(merge.date, merge.tier or 1, state.version)
             dataset = dataset_of(rollup.table.files, state.schema)(merge.parts)
             rows = merging.in_order(rollups.merged(dataset, rollups.metrics_of(state.schema)))
@@ -177,6 +180,7 @@ class Maintenance:
         dataset = dataset_of(self._table.files, state.schema)
         pieces: list[tuple[str, pa.Table]] = []
         for part in chosen:
+            self._check_stopping()
             if part.max_us >= horizon_us:
                 windows = rollups.windows_of(dataset([part]), metrics, rollup.step_seconds)
                 pieces.append((part.date, windows))
@@ -203,6 +207,10 @@ class Maintenance:
         return 0 if state is None else state.transactions[rollups.SEALED] or 0
 
     # -- all
+
+    def _check_stopping(self) -> None:
+        if self.stopping.is_set():
+            raise StoreClosedError(f"store {self._table} is being closed")
 
     def _vacuum(self) -> None:
         deleted = 0
@@ -287,43 +295,3 @@ def _age_of(retention: Retention, rollup: RollupTable) -> float | None:
 def _horizon_us(age: float | None, now_ms: int) -> int:
     """Return the time before which rows are past their retention; None: they never are."""
     return columns.MIN_US if age is None else now_ms * 1000 - int(age * 1_000_000)
-
-
-@contextmanager
-def maintained(store: Store, retention: Retention, *, interval: float = 10.0) -> Iterator[None]:
-    """Look after a store in a thread of its own, for as long as the block runs.
-
-    A round that fails is logged and comes again, after pauses that grow up to 5 minutes.
-
-    Args:
-        interval: seconds between two rounds.
-    """
-    stop = threading.Event()
-    thread = threading.Thread(
-        target=_rounds, args=(store.maintain, retention, interval, stop), name="maintenance", daemon=True
-    )
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _rounds(
-    maintain: Callable[[Retention], bool], retention: Retention, interval: float, stop: threading.Event
-) -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux of this thread alone: writers come first
-    failures = 0
-    while not stop.wait(min(interval * 2**failures, 300.0) if failures else interval):
-        try:
-            while maintain(retention) and not stop.is_set():
-                pass
-            failures = 0
-        except StoreClosedError:
-            return
-        except StoreConflictError as conflict:
-            _log.info("another process looks after the store: %s", conflict)
-        except StoreError as error:
-            failures += 1
-            _log.warning("the store could not be looked after, trying again: %s", error)

@@ -181,7 +181,8 @@ class Queries(ABC):
             answer = context.sql_with_options(query, only_queries)
             schema = answer.schema()
         except Exception as error:  # DataFusion raises nothing narrower
-            raise StoreQueryError(f"not a query that can be answered: {error}") from error
+            reason = " ".join(str(error).split())
+            raise StoreQueryError(f"not a query that can be answered: {reason}") from error
         return pa.RecordBatchReader.from_batches(schema, streamed(answer))
 
     def summary(self, start_ns: int | None = None, end_ns: int | None = None) -> Summary:

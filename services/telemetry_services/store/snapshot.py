@@ -82,7 +82,7 @@ def _settings() -> tuple[datafusion.SessionConfig, datafusion.RuntimeEnvBuilder]
     import datafusion
 
     runtime = datafusion.RuntimeEnvBuilder().with_disk_manager_os().with_fair_spill_pool(_QUERY_MEMORY_BYTES)
-    return datafusion.SessionConfig().with_target_partitions(2), runtime
+    return datafusion.SessionConfig().with_target_partitions(2).with_information_schema(True), runtime
 
 
 def rows_of(table: pa.Table) -> Iterator[tuple[Any, ...]]:
