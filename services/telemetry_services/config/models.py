@@ -254,17 +254,17 @@ class CollectSettings(TopicSettings, StoreSettings):
         unit="duration",
         bounds=(3600.0, _TEN_YEARS),
     )
-    store_retention_1m: Duration | None = setting(
+    store_retention_minutely: Duration | None = setting(
         None, "How long it keeps rollups of a minute; default: for ever.", unit="duration", bounds=(3600.0, _TEN_YEARS)
     )
-    store_retention_1h: Duration | None = setting(
+    store_retention_hourly: Duration | None = setting(
         None, "How long it keeps rollups of an hour; default: for ever.", unit="duration", bounds=(3600.0, _TEN_YEARS)
     )
 
     @property
     def retention(self) -> Retention:
         """The three above."""
-        return Retention(self.store_retention, self.store_retention_1m, self.store_retention_1h)
+        return Retention(self.store_retention, self.store_retention_minutely, self.store_retention_hourly)
 
 
 class RestSettings(TopicSettings, StoreSettings, ListenSettings):
