@@ -369,6 +369,19 @@ def test_a_table_of_an_earlier_release_is_looked_after(tmp_path: Path) -> None:
     assert stored(tmp_path / "store") == known(BATCH)
 
 
+def test_a_thousand_metrics_and_new_ones_are_sealed_and_rolled_up(tmp_path: Path) -> None:
+    store, begin = DeltaStore(tmp_path / "store"), hour_begin_ns()
+    for hour in range(2):
+        wide = {f"metric_{at + 500 * hour:04}": [float(at), at + 1.0] for at in range(1000)}
+        times = pa.array([begin - hour * HOUR, begin - hour * HOUR + SECOND], NS)
+        store.write([pa.table({"time": times, "uuid": ["GPU-1"] * 2, **wide})], {})
+    maintain(store)
+    assert all(part.sealed for part in store._snapshot().parts)
+    query = SeriesQuery(["metric_0000", "metric_1499"], window_ns=HOUR)
+    rows = store.series(query).read_all().select(["metric_0000", "metric_1499"]).to_pylist()
+    assert rows == [{"metric_0000": None, "metric_1499": 999.5}, {"metric_0000": 0.5, "metric_1499": None}]
+
+
 def test_duckdb_and_polars_read_the_table_and_its_rollups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "MAX_CELLS", 1 << 20)
     store, begin = DeltaStore(tmp_path / "store"), hour_begin_ns()

@@ -148,8 +148,8 @@ class Maintenance:
         for merge in due[:MAX_MERGES]:
             self._check_stopping()
             name = new_tier_name(merge.date, merge.tier or 1, state.version)
-            dataset = dataset_of(rollup.table.files, state.schema)(merge.parts)
-            rows = merging.in_order(rollups.merged(dataset, rollups.metrics_of(state.schema)))
+            windows = merging.read(dataset_of(rollup.table.files, state.schema)(merge.parts))
+            rows = merging.in_order(rollups.merged(windows))
             self._put(rollup.table, state, merge, name, rows, is_sealed=True)
             state = state_of(rollup.table.refreshed(), (ROUND, rollups.SEALED))
         return len(due) > MAX_MERGES
@@ -182,8 +182,8 @@ class Maintenance:
         for part in chosen:
             self._check_stopping()
             if part.max_us >= horizon_us:
-                windows = rollups.windows_of(dataset([part]), metrics, rollup.step_seconds)
-                pieces.append((part.date, windows))
+                samples = merging.read(dataset([part]))
+                pieces.append((part.date, rollups.windows_of(samples, rollup.step_seconds)))
         rollup.table.refreshed()  # makes it, where there is none
         actions: list[AddAction] = []
         try:
@@ -281,11 +281,11 @@ def _together(pieces: Sequence[tuple[str, pa.Table]]) -> Iterator[tuple[str, pa.
         group = gathered.setdefault(date, [])
         cells = sum(piece.num_rows for piece in group) * rows.num_columns
         if group and cells + rows.num_rows * rows.num_columns > merging.MAX_CELLS:
-            yield date, pa.concat_tables(group)
+            yield date, pa.concat_tables(group, promote_options="default")
             group.clear()
         group.append(rows)
     for date, group in gathered.items():
-        yield date, pa.concat_tables(group)
+        yield date, pa.concat_tables(group, promote_options="default")
 
 
 def _age_of(retention: Retention, rollup: RollupTable) -> float | None:

@@ -21,15 +21,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from telemetry_services.store import columns
 from telemetry_services.store.delta_table import Layout, Reader, State, Table, dataset_of
 from telemetry_services.store.durable import Files
 from telemetry_services.store.merging import MAX_CELLS, Merge, chunks
 from telemetry_services.store.parts import Part
-from telemetry_services.store.series_sql import quoted
-from telemetry_services.store.snapshot import Rollup, new_context, reading_errors
+from telemetry_services.store.snapshot import Rollup
 
 SEALED: Final = "telemetry-broker/sealed"
 """App transaction of a rollup: the number up to which sealed files are in it."""
@@ -78,19 +77,20 @@ def schema_of(metrics: Sequence[str]) -> pa.Schema:
     return pa.schema([*_SCHEMA, *(pa.field(f"{name}_{kind}", _KINDS[kind]) for name in metrics for kind in _KINDS)])
 
 
-def windows_of(samples: ds.Dataset, metrics: Sequence[str], step_seconds: int) -> pa.Table:
+def windows_of(samples: pa.Table, step_seconds: int) -> pa.Table:
     """Return the windows of some samples."""
-    values = [f"{kind}({quoted(name)}) AS {quoted(f'{name}_{kind}')}" for name in metrics for kind in _KINDS]
-    return _grouped(samples, f"date_bin(INTERVAL '{step_seconds} seconds', {columns.TIME})", values, metrics)
+    metrics = columns.metrics(samples.schema)
+    begin = pc.floor_temporal(samples[columns.TIME], step_seconds, "second")
+    rows = samples.set_column(samples.schema.get_field_index(columns.TIME), columns.TIME, begin)
+    values = [(name, kind) for name in metrics for kind in _KINDS]
+    return _grouped(rows, values, [f"{name}_{kind}" for name, kind in values])
 
 
-def merged(windows: ds.Dataset, metrics: Sequence[str]) -> pa.Table:
+def merged(windows: pa.Table) -> pa.Table:
     """Merge rows of one window into one row."""
     how = {"count": "sum", "sum": "sum", "min": "min", "max": "max"}
-    values = [
-        f"{how[kind]}({quoted(f'{name}_{kind}')}) AS {quoted(f'{name}_{kind}')}" for name in metrics for kind in _KINDS
-    ]
-    return _grouped(windows, columns.TIME, values, metrics)
+    names = [f"{name}_{kind}" for name in metrics_of(windows.schema) for kind in _KINDS]
+    return _grouped(windows, [(name, how[name.rpartition("_")[2]]) for name in names], names)
 
 
 def metrics_of(schema: pa.Schema) -> list[str]:
@@ -111,13 +111,8 @@ def plan(parts: Sequence[Part], width: int, today: str) -> Iterator[Merge]:
             yield from (Merge(date, min(tier, 99), chunk) for chunk in chunks(group, width) if len(chunk) > 1)
 
 
-def _grouped(rows: ds.Dataset, time: str, values: Sequence[str], metrics: Sequence[str]) -> pa.Table:
-    tags = [quoted(name) for name in columns.BASE_TAGS]
-    by = ", ".join(str(at + 1) for at in range(len(tags) + 1))
-    sql = f"SELECT {', '.join([f'{time} AS {columns.TIME}', *tags, *values])} FROM rows GROUP BY {by}"  # noqa: S608
-    with reading_errors():
-        context = new_context()
-        context.register_dataset("rows", rows)
-        answer = context.sql(sql).to_arrow_table()
-    schema = pa.schema([field for field in schema_of(metrics) if field.name != columns.DATE])
-    return answer.select(schema.names).cast(schema).combine_chunks()
+def _grouped(rows: pa.Table, values: Sequence[tuple[str, str]], names: Sequence[str]) -> pa.Table:
+    """Aggregate rows of one time and the same tags; `values` says of which column what, `names` how it is called."""
+    keys = [columns.TIME, *columns.BASE_TAGS]
+    grouped = rows.group_by(keys, use_threads=False).aggregate(list(values))
+    return grouped.select([*keys, *(f"{name}_{how}" for name, how in values)]).rename_columns([*keys, *names])
