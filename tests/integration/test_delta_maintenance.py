@@ -29,6 +29,7 @@ from telemetry_services.store import (
     StoreConflictError,
     maintenance,
     merging,
+    series,
 )
 from telemetry_services.store.delta import DeltaStore
 from tests.integration.store_writer import BATCH, known_rows
@@ -45,6 +46,7 @@ FOREVER = Retention()
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "MAX_CELLS", 400)
     monkeypatch.setattr(maintenance, "_ROLLED_AT_ONCE", 3)
+    monkeypatch.setattr(series, "_FEW_GPUS", 0.9)  # two of three are few
 
 
 def hour_begin_ns() -> int:
@@ -145,6 +147,13 @@ class MaintenanceMachine(RuleBasedStateMachine):
         assert found == windows(kept, 7 * SECOND, max), f"windows from {first_window} on"
         if not self.raw_from_ns:
             assert self.store.summary().samples == len(self.samples)
+
+    @invariant()
+    def answers_of_few_gpus_are_those_of_theirs(self) -> None:
+        theirs = [sample for sample in self.samples if sample.uuid in ("GPU-1", "GPU-2")]
+        if {sample.uuid for sample in theirs} == {"GPU-1", "GPU-2"}:
+            two = Filters(gpus=["GPU-2", "GPU-1"])
+            assert values(self.store, window_ns=HOUR, filters=two) == windows(theirs, HOUR, fmean)
 
     @invariant()
     def bounds_between_windows_hold(self) -> None:

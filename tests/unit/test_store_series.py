@@ -80,6 +80,22 @@ def test_values_of_a_point_that_came_in_pieces_are_one_row(store: Store) -> None
     assert [row[-1] for row in read(store, metrics=["a"])] == [1.0]
 
 
+def test_the_rows_of_few_gpus_are_read_first_and_are_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, *(point(T0 + at, f"GPU-{at % 30}", hostname="h", model="H100", m=float(at)) for at in range(300)))
+    queries: list[dict[str, Any]] = [
+        {},
+        {"window_ns": SECOND, "aggregate": "p95"},
+        {"start_ns": T0 + 31, "end_ns": T0 + 91, "descending": True},
+        {"group_by": "namespace", "window_ns": SECOND},
+        {"start_ns": T0 + 1, "end_ns": T0 + 2},
+    ]
+    chosen = Filters(gpus=["GPU-0"], models=["H100"])
+    read_first = [read(store, filters=chosen, **query) for query in queries]
+    monkeypatch.setattr(series, "_FEW_GPUS", 0.0)
+    assert read_first == [read(store, filters=chosen, **query) for query in queries]
+    assert [len(rows) for rows in read_first] == [10, 1, 2, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("aggregate", "expected"), [("mean", 2.5), ("min", 1.0), ("max", 4.0), ("last", 2.0), ("p95", 4.0)]
 )

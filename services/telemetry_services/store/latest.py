@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from telemetry_services.store import columns
 from telemetry_services.store.base import Filters, Gpu
 from telemetry_services.store.parts import Part
+from telemetry_services.store.series_sql import tags_of
 
 Identity = tuple[str, str, str, str]
 """(uuid, MIG instance, '', '') of a GPU that has a uuid; else ('', MIG instance, hostname, device)."""
@@ -167,15 +168,9 @@ class Latest:
 
 def matching(filters: Filters) -> pc.Expression | None:
     """Return which rows of tags `filters` means; None: all."""
-    given = [
-        (_of(filters.gpus, "uuid", "device")),
-        (_of(filters.hostnames, "hostname")),
-        (_of(filters.namespaces, "namespace")),
-        (_of(filters.pods, "pod")),
-        (_of(filters.models, "model")),
-    ]
-    together: pc.Expression | None = None
-    for expression in given:
+    together = _of(filters.gpus, "uuid", "device")
+    for tag, names in tags_of(filters):
+        expression = _of(names, tag)
         if expression is not None:
             together = expression if together is None else together & expression
     return together

@@ -133,15 +133,18 @@ def conditions(filters: Filters, known_uuids: Collection[str] | None, bound: Bou
             devices = [name for name in filters.gpus if name not in known_uuids]
             either = [bound.within(column, names) for column, names in (("uuid", uuids), ("device", devices)) if names]
             where.append(f"({' OR '.join(either)})")
-    for column, names in (
+    where += [bound.within(column, names) for column, names in tags_of(filters) if names]
+    return where
+
+
+def tags_of(filters: Filters) -> Sequence[tuple[str, Collection[str]]]:
+    """Return the tag that each filter but `gpus` is of, and its names."""
+    return (
         ("hostname", filters.hostnames),
         ("namespace", filters.namespaces),
         ("pod", filters.pods),
         ("model", filters.models),
-    ):
-        if names:
-            where.append(bound.within(column, names))
-    return where
+    )
 
 
 def from_samples(query: SeriesQuery, metrics: Sequence[str], table: str, where: Sequence[str], times: Times) -> str:
