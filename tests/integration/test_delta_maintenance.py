@@ -378,6 +378,7 @@ def test_a_table_of_an_earlier_release_is_looked_after(tmp_path: Path) -> None:
     assert stored(tmp_path / "store") == known(BATCH)
 
 
+@pytest.mark.timeout(180)
 def test_a_thousand_metrics_and_new_ones_are_sealed_and_rolled_up(tmp_path: Path) -> None:
     store, begin = DeltaStore(tmp_path / "store"), hour_begin_ns()
     for hour in range(2):
