@@ -184,7 +184,7 @@ def writing(day: Day) -> Iterator[Result]:
         name="Delta store: upkeep (sorted, sealed, rolled up)",
         value=day.samples / day.upkeep_seconds,
         unit="samples/s",
-        client="store.maintain, one thread and DataFusion's two",
+        client="store.maintain, in one thread",
         durability="fsync",
     )
 
