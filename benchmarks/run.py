@@ -26,10 +26,11 @@ from benchmarks.load import Load
 from benchmarks.results import ROOT, Result, as_table, this_machine
 from benchmarks.ring import measure_ring
 from benchmarks.security import measure_security
+from benchmarks.store import measure_store
 from benchmarks.workload import Workload
 
 # The dump comes first: see dump.run_once.
-MEASUREMENTS = ("dump", "file", "grpc", "latency", "security", "consumers", "idle", "ring")
+MEASUREMENTS = ("dump", "file", "grpc", "latency", "security", "consumers", "idle", "ring", "store")
 # Asked for by name, since it builds and runs for eight minutes.
 ON_REQUEST = ("core",)
 PAGE = ROOT / "docs/benchmarks.md"
@@ -50,6 +51,7 @@ def main() -> None:
             "idle": partial(measure_idle, workload),
             "security": partial(measure_security, workload),
             "ring": measure_ring,
+            "store": partial(measure_store, workload, options.store_hours),
             "core": measure_core,
         }
         results: list[Result] = []
@@ -91,6 +93,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds whose median is taken")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long latency and idle consumers are watched")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the dump")
+    parser.add_argument(
+        "--store-hours", type=float, default=2.4, help="hours of a fleet's telemetry that the store is asked about"
+    )
     parser.add_argument("--folder", type=Path, help="where data is written and removed (default: the temporary folder)")
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="JSON lines, into FILE or instead of the table"
@@ -99,6 +104,8 @@ def parse_arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.records < 1000 or options.rounds < 1 or options.rows < 1 or options.seconds < 1:
         parser.error("--records starts at 1000, --rounds, --seconds and --rows at 1")
+    if not 1.5 <= options.store_hours <= 24:
+        parser.error("--store-hours is from 1.5 to 24")
     return options
 
 

@@ -33,6 +33,7 @@ CODES: Final[dict[str, CodeInfo]] = {
     "store.corrupt": CodeInfo(store.StoreCorruptError, StatusCode.DATA_LOSS),
     "store.conflict": CodeInfo(store.StoreConflictError, StatusCode.ABORTED),
     "store.closed": CodeInfo(store.StoreClosedError, StatusCode.CANCELLED),
+    "store.query": CodeInfo(store.StoreQueryError, StatusCode.INVALID_ARGUMENT),
     "store.schema": CodeInfo(store.StoreSchemaError, StatusCode.INVALID_ARGUMENT),
     "store.position": CodeInfo(store.StorePositionError, StatusCode.ABORTED),
 }

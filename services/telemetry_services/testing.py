@@ -17,8 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from telemetry_services.store import OffsetRange, Rows, StoreClosedError, StoreError, StorePositionError, columns
-from telemetry_services.store.queries import Part, Queries, Snapshot
+from telemetry_services.store import (
+    OffsetRange,
+    Retention,
+    Rows,
+    StoreClosedError,
+    StoreError,
+    StorePositionError,
+    columns,
+)
+from telemetry_services.store.parts import Part
+from telemetry_services.store.queries import Queries
+from telemetry_services.store.snapshot import Snapshot
 
 __all__ = ["RecordedWrite", "RecordingStore"]
 
@@ -87,6 +97,9 @@ class RecordingStore(Queries):
                 raise fault.error
         return int(table.num_rows)
 
+    def maintain(self, retention: Retention) -> bool:  # noqa: ARG002 (part of the interface)
+        return False  # nothing wears out
+
     def close(self) -> None:
         self._closed = True
 
@@ -107,7 +120,7 @@ class RecordingStore(Queries):
         self._positions |= {log_id: offsets.next for log_id, offsets in positions.items()}
         self.writes.append(RecordedWrite(table, dict(positions)))
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self, *, rollups: bool = False) -> Snapshot:  # noqa: ARG002 (it keeps none)
         with self._lock:
             self._check_open()
             schema, tables = self._schema, [write.rows for write in self.writes]
@@ -116,9 +129,11 @@ class RecordingStore(Queries):
             chosen = [schema.empty_table(), *(tables[int(part.key)] for part in parts)]
             return ds.dataset(pa.concat_tables(chosen, promote_options="default"))
 
-        return Snapshot(schema, [_part(key, table) for key, table in enumerate(tables) if table.num_rows], dataset)
+        return Snapshot(
+            schema, [_part(key, table) for key, table in enumerate(tables) if table.num_rows], dataset, len(tables)
+        )
 
 
 def _part(key: int, table: pa.Table) -> Part:
     span = pc.min_max(table[columns.TIME].cast(pa.int64()))
-    return Part(str(key), table.nbytes, span["min"].as_py(), span["max"].as_py())
+    return Part(str(key), table.nbytes, span["min"].as_py(), span["max"].as_py(), table.num_rows)

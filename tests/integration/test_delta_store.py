@@ -29,7 +29,7 @@ from telemetry_services.store import (
     StoreForeignError,
     StorePositionError,
     StoreSchemaError,
-    delta,
+    delta_table,
     open_store,
 )
 from telemetry_services.store.delta import DeltaStore
@@ -249,7 +249,7 @@ def test_a_writer_that_always_loses_gives_up_and_stores_nothing(
     def overtaken(table: DeltaTable, schema: pa.Schema) -> None:
         DeltaTable(str(folder)).alter.add_columns([Field(f"rival_{next(rounds)}", PrimitiveType("double"))])
 
-    monkeypatch.setattr(store, "_add_columns", overtaken)
+    monkeypatch.setattr(store._table, "add_columns", overtaken)
     with pytest.raises(StoreConflictError, match="Try again"):
         store.write([known_rows(7, 14)], {LOG: OffsetRange(7, 14)})
     assert stored(folder) == known(7)
@@ -358,7 +358,7 @@ def test_a_write_takes_what_the_arrow_c_interface_gives(tmp_path: Path) -> None:
 
 
 def test_readers_go_on_while_a_writer_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delta, "CHECKPOINT_INTERVAL", 4)
+    monkeypatch.setattr(delta_table, "CHECKPOINT_INTERVAL", 4)
     store = DeltaStore(tmp_path / "store")
     done = threading.Event()
     seen: list[int] = []

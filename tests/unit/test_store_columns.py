@@ -26,12 +26,11 @@ def test_every_nanosecond_of_any_time_is_kept(times_ns: list[int]) -> None:
 
 
 @given(st.lists(st.integers(-(10**15), 10**15), min_size=1))
-def test_days_hold_each_row_once_and_tell_their_span(times_us: list[int]) -> None:
+def test_days_hold_each_row_once(times_us: list[int]) -> None:
     days = columns.split_days(columns.normalise([rows([us * 1000 for us in times_us])]))
     found = []
     for day in days:
         part = day.table["time"].cast(pa.int64()).to_pylist()
-        assert (min(part), max(part)) == (day.min_us, day.max_us)
         assert {str(day_of) for day_of in day.table["time"].cast(pa.date32()).to_pylist()} == {day.date}
         found += part
     assert sorted(found) == sorted(times_us)

@@ -16,7 +16,7 @@ from telemetry_services.store import (
     StoreFullError,
     StorePositionError,
     StoreUnwritableError,
-    delta,
+    delta_table,
 )
 from telemetry_services.store.delta import DeltaStore
 
@@ -143,7 +143,7 @@ def test_given_a_commit_torn_by_a_power_loss_when_opened_then_the_prefix_survive
 def test_given_a_checkpoint_torn_by_a_power_loss_when_opened_then_nothing_is_missing(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delta, "CHECKPOINT_INTERVAL", 3)
+    monkeypatch.setattr(delta_table, "CHECKPOINT_INTERVAL", 3)
     store = DeltaStore(disk.root)
     for offset in range(3):
         store.write([rows(offset)], {"log": OffsetRange(offset, offset + 1)})
@@ -158,7 +158,7 @@ def test_given_a_checkpoint_torn_by_a_power_loss_when_opened_then_nothing_is_mis
 def test_a_checkpoint_is_made_every_so_many_commits_synced_and_read_from(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delta, "CHECKPOINT_INTERVAL", 5)
+    monkeypatch.setattr(delta_table, "CHECKPOINT_INTERVAL", 5)
     store = DeltaStore(disk.root, fsync=disk.fsync)
     for offset in range(12):
         store.write([rows(offset, util=1.0)], {"log": OffsetRange(offset, offset + 1)})

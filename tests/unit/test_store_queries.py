@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from telemetry_services.store import (
@@ -23,6 +23,8 @@ from telemetry_services.store import (
     queries,
 )
 from telemetry_services.store.delta import DeltaStore
+from telemetry_services.store.parts import Part
+from telemetry_services.store.snapshot import Snapshot
 from telemetry_services.testing import RecordingStore
 
 NS = pa.timestamp("ns", tz="UTC")
@@ -56,17 +58,18 @@ def told(samples: Iterator[Sample]) -> list[tuple[int, str, str, float]]:
 
 
 def parts_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list to which every query from now on appends how many parts it reads."""
+    """Return a list to which every reading from now on appends how many parts it opens."""
     read: list[int] = []
-    run = queries._run
+    state = Snapshot.__init__
 
-    def counting(
-        snapshot: queries.Snapshot, parts: Sequence[queries.Part], sql: str, bound: dict[str, Any]
-    ) -> pa.Table:
-        read.append(len(parts))
-        return run(snapshot, parts, sql, bound)
+    def counting(snapshot: Snapshot, schema: pa.Schema, parts: Sequence[Part], dataset: Any, *more: Any) -> None:
+        def opened(chosen: Sequence[Part]) -> Any:
+            read.append(len(chosen))
+            return dataset(chosen)
 
-    monkeypatch.setattr(queries, "_run", counting)
+        state(snapshot, schema, parts, opened, *more)
+
+    monkeypatch.setattr(Snapshot, "__init__", counting)
     return read
 
 
@@ -199,6 +202,7 @@ def test_the_newest_samples_are_found_without_reading_all_parts(store: Store, mo
     text=st.one_of(st.text(), st.sampled_from(["' OR 1=1 --", '" OR 1=1 --', "$gpu", "x'; DROP TABLE gpu; --", "\0"]))
 )
 def test_no_text_of_a_caller_is_read_as_sql(store: Store, text: str) -> None:
+    assume(text not in ("GPU-1", "h"))  # which are there
     if not store.metrics():
         put(store, point(T0, hostname="h", m=1.0))
     assert list(store.telemetry(text)) == []

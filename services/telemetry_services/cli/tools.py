@@ -7,6 +7,7 @@ from click.shell_completion import CompletionItem, ShellComplete
 
 from telemetry_broker import cli
 from telemetry_services.cli.config_check import config
+from telemetry_services.cli.stored import export, query
 
 COMPLETE: Final = "__complete"
 
@@ -28,7 +29,7 @@ def _tool(command: cli.Command) -> click.Command:
 
 
 _LIBRARY: Final[dict[str, click.Command]] = {command.name: _tool(command) for command in cli.COMMANDS}
-TOOLS: Final[dict[str, click.Command]] = {"config": config, **_LIBRARY}
+TOOLS: Final[dict[str, click.Command]] = {"config": config, "query": query, "export": export, **_LIBRARY}
 
 
 def completing(group: click.Group) -> click.Command:

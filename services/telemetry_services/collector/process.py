@@ -23,6 +23,7 @@ from telemetry_services.security import Guard
 from telemetry_services.serving.http_server import Health, HttpServer, side_port_routes
 from telemetry_services.serving.sockets import listen
 from telemetry_services.store import Store, open_store
+from telemetry_services.store.upkeep import maintained
 from telemetry_services.text import shown_url
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
         await asyncio.to_thread(store.positions, ())  # a store that cannot be written says so now
         broker = stack.enter_context(tb.connect(settings.broker, **settings.broker_credentials))
         collector = make_collector(broker, store, settings)
+        stack.enter_context(maintained(store, settings.retention))
         grpc_server = GrpcFront(guard, None, None, [SERVICE])
         collector_pb2_grpc.add_CollectorServiceServicer_to_server(
             CollectorServicer(collector, shown_url(settings.store_url)), grpc_server.server

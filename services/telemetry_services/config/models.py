@@ -10,9 +10,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from telemetry_services.config.settings import setting
 from telemetry_services.config.values import BrokerUrl, Duration, HttpAddress, TopicCounts, TopicName, UnixAddress
+from telemetry_services.store import Retention
 
 GRPC_PORT = 9090
 _TWELVE_HOURS = 43_200.0
+_TEN_YEARS = 315_360_000.0
 _TOPIC_NAME = "1 to 200 of A-Z a-z 0-9 . _ -, the first one a letter or digit"
 
 
@@ -246,6 +248,23 @@ class CollectSettings(TopicSettings, StoreSettings):
     collect_max_age: Duration = setting(
         0.5, "Age of its first record at which a batch is committed.", unit="duration", bounds=(0.001, 60.0)
     )
+    store_retention: Duration | None = setting(
+        None,
+        "How long a Delta table keeps samples, by their own time; default: for ever.",
+        unit="duration",
+        bounds=(3600.0, _TEN_YEARS),
+    )
+    store_retention_minutely: Duration | None = setting(
+        None, "How long it keeps rollups of a minute; default: for ever.", unit="duration", bounds=(3600.0, _TEN_YEARS)
+    )
+    store_retention_hourly: Duration | None = setting(
+        None, "How long it keeps rollups of an hour; default: for ever.", unit="duration", bounds=(3600.0, _TEN_YEARS)
+    )
+
+    @property
+    def retention(self) -> Retention:
+        """The three above."""
+        return Retention(self.store_retention, self.store_retention_minutely, self.store_retention_hourly)
 
 
 class RestSettings(TopicSettings, StoreSettings, ListenSettings):

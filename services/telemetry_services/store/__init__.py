@@ -1,20 +1,27 @@
 """Where telemetry is kept: `open_store(url)` gives a `Store`, chosen by the URL.
 
-`delta:///path` is a Delta Lake table in a local folder.
+`delta:///path` is a Delta Lake table in a local folder, `s3://bucket/path` and the like one in an object store.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from telemetry_services.store.base import (
+    ALL_GPUS,
+    Aggregate,
+    Cursor,
+    Filters,
     Gpu,
+    GroupBy,
     HostCount,
     NamespaceCount,
     OffsetRange,
+    Retention,
     Rows,
     Sample,
+    SeriesQuery,
     Store,
     Summary,
 )
@@ -26,18 +33,26 @@ from telemetry_services.store.errors import (
     StoreForeignError,
     StoreFullError,
     StorePositionError,
+    StoreQueryError,
     StoreSchemaError,
     StoreUnwritableError,
     StoreUrlError,
 )
 
 __all__ = [
+    "ALL_GPUS",
+    "Aggregate",
+    "Cursor",
+    "Filters",
     "Gpu",
+    "GroupBy",
     "HostCount",
     "NamespaceCount",
     "OffsetRange",
+    "Retention",
     "Rows",
     "Sample",
+    "SeriesQuery",
     "Store",
     "StoreClosedError",
     "StoreConflictError",
@@ -46,6 +61,7 @@ __all__ = [
     "StoreForeignError",
     "StoreFullError",
     "StorePositionError",
+    "StoreQueryError",
     "StoreSchemaError",
     "StoreUnwritableError",
     "StoreUrlError",
@@ -53,15 +69,19 @@ __all__ = [
     "open_store",
 ]
 
-_EXPECTED = "expected delta:///absolute/path, or delta://relative/path"
+OBJECT_SCHEMES = frozenset({"s3", "s3a", "gs", "az", "adl", "abfs", "abfss"})
+"""Of the object stores that deltalake takes."""
+
+_EXPECTED = "expected delta:///absolute/path, delta://relative/path, or an object store's, such as s3://bucket/path"
 
 
 def open_store(url: str) -> Store:
     """Open the store that a URL names; nothing is made or written before the first `positions` or `write`.
 
     Args:
-        url: `delta:///absolute/path` or `delta://relative/path` (%-escapes are decoded). A store that is not there yet
-            reads as empty.
+        url: `delta:///absolute/path` or `delta://relative/path` (%-escapes are decoded); or a bucket and path with one
+            of `OBJECT_SCHEMES`, such as `s3://bucket/path`, with `delta+` in front or not. A store that is not there
+            yet reads as empty.
 
     Raises:
         StoreUrlError: the URL names no store that there is.
@@ -75,6 +95,9 @@ def open_store(url: str) -> Store:
     if parts.scheme in ("influxdb", "influxdbs"):
         message = f"store {_without_secrets(url)!r}: InfluxDB comes in a later release; use delta:///path until then"
         raise StoreUrlError(message)
+    scheme = parts.scheme.removeprefix("delta+")
+    if scheme in OBJECT_SCHEMES:
+        return _open_object_store(scheme, parts)
     if parts.scheme != "delta":
         problem = f"unknown scheme {parts.scheme!r}" if parts.scheme else "no scheme"
         raise StoreUrlError(f"store {_without_secrets(url)!r}: {problem}; {_EXPECTED}")
@@ -89,6 +112,22 @@ def open_store(url: str) -> Store:
     from telemetry_services.store.delta import DeltaStore
 
     return DeltaStore(Path(path).absolute())
+
+
+def _open_object_store(scheme: str, parts: SplitResult) -> Store:
+    place = f"{scheme}://{parts.netloc}{parts.path}"
+    if not parts.netloc:
+        raise StoreUrlError(f"store {place!r}: no bucket is named; {_EXPECTED}")
+    if parts.query or parts.fragment or parts.password:
+        raise StoreUrlError(
+            f"store {_without_secrets(place)!r}: options and credentials are not part of the URL; give them as the "
+            "variables that deltalake reads, such as AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL"
+        )
+    # Imported here, as below.
+    from telemetry_services.store.delta import DeltaStore
+    from telemetry_services.store.object_files import ObjectFiles
+
+    return DeltaStore(ObjectFiles(place))
 
 
 def _without_secrets(url: str) -> str:

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class ArrowStream(Protocol):
@@ -96,6 +99,81 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Filters:
+    """Which GPUs are meant: every field that is given must match, by one of its names. Empty fields do not narrow.
+
+    At most `MAX_NAMES` names a field.
+    """
+
+    gpus: Collection[str] = ()
+    """uuids, or device ids such as `nvidia0`, which may name GPUs of several hosts."""
+    hostnames: Collection[str] = ()
+    namespaces: Collection[str] = ()
+    pods: Collection[str] = ()
+    models: Collection[str] = ()
+
+
+ALL_GPUS: Final = Filters()
+MAX_NAMES: Final = 10_000
+
+Aggregate = Literal["mean", "min", "max", "last", "p95"]
+"""How the values of a window become one. `p95` is approximate (a t-digest)."""
+
+GroupBy = Literal["gpu", "host", "namespace", "pod", "none"]
+"""Whose values come together in one row."""
+
+KEY_COLUMNS: Final[dict[GroupBy, tuple[str, ...]]] = {
+    "gpu": ("hostname", "device", "uuid", "GPU_I_ID"),
+    "host": ("hostname",),
+    "namespace": ("namespace",),
+    "pod": ("namespace", "pod"),
+    "none": (),
+}
+"""The columns of a series that say whose values a row holds, in the order in which its rows are sorted."""
+
+MIN_WINDOW_NS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in a series, right behind one row: its time, and the values of its key columns, in their order.
+
+    It stays right when rows are added, anywhere.
+    """
+
+    time_ns: int
+    key: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesQuery:
+    """What a series is made of.
+
+    Attributes:
+        metrics: one column each; empty: all. Names that were never stored are left out.
+        filters: by the tags that the rows had when they were stored.
+        start_ns, end_ns: `start_ns <= time < end_ns`; None: no bound.
+        window_ns: length of a window, from `MIN_WINDOW_NS` on, in whole microseconds. Windows begin at multiples of it
+            since the epoch. None: no windows, each stored time stands for itself.
+        aggregate: of the values in one window and group. Samples weigh the same, whichever GPU they come from.
+        descending: newest first; rows of one time are by key, ascending, either way.
+        limit: at most so many rows; None: all.
+        after: only rows behind this place in the order, to page on.
+    """
+
+    metrics: Collection[str] = ()
+    filters: Filters = ALL_GPUS
+    start_ns: int | None = None
+    end_ns: int | None = None
+    window_ns: int | None = None
+    aggregate: Aggregate = "mean"
+    group_by: GroupBy = "gpu"
+    descending: bool = False
+    limit: int | None = None
+    after: Cursor | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What is stored within a time range."""
 
@@ -103,6 +181,17 @@ class Summary:
     """Values: fields that are not null."""
     gpus: int
     hosts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long a store keeps what it has, by the time of the samples, in seconds; None: for ever."""
+
+    samples: float | None = None
+    minutes: float | None = None
+    """Rollups of a minute."""
+    hours: float | None = None
+    """Rollups of an hour."""
 
 
 class Store(Protocol):
@@ -139,6 +228,15 @@ class Store(Protocol):
 
     def gpus(self) -> list[Gpu]:
         """Return every GPU ever stored, by hostname, device and uuid. Does not scan history on each call."""
+        ...
+
+    def gpu(self, gpu: str, *, hostname: str | None = None) -> list[Gpu]:
+        """Return the GPUs, and MIG slices, that a uuid or device id names, in the order of `gpus`; none: an empty list.
+
+        Args:
+            gpu: a uuid, or a device id such as `nvidia0`, which may name GPUs of several hosts.
+            hostname: only the one of this host.
+        """
         ...
 
     def hosts(self) -> list[HostCount]:
@@ -180,8 +278,70 @@ class Store(Protocol):
         """
         ...
 
+    def latest(self, metrics: Collection[str] = (), filters: Filters = ALL_GPUS) -> pa.Table:
+        """Return the last values of GPUs, one row a GPU or MIG slice, in the order of `gpus`. Does not scan history.
+
+        Columns: `hostname`, `device`, `uuid`, `GPU_I_ID`, `gpu`, `model`, `container`, `pod`, `namespace` (text, the
+        newest known, '' if not known), `time` (timestamp[ns, UTC]: the newest sample of any metric), and for each
+        metric a struct `{value: float64, time: timestamp[ns, UTC]}`: its last value that is not null, and when that
+        was; null where the GPU never had one.
+
+        Args:
+            metrics: only these, in this order; empty: all, sorted. Names that were never stored are left out.
+            filters: by the newest tags.
+
+        Raises:
+            StoreQueryError: a filter has too many names.
+        """
+        ...
+
+    def series(self, query: SeriesQuery) -> pa.RecordBatchReader:
+        """Give values over time, streamed: one row for each time (or window) and group that has a value.
+
+        Columns: `time` (timestamp[ns, UTC]: when, or the begin of the window), the columns of
+        `KEY_COLUMNS[query.group_by]` (text, '' for none), and a float64 for each metric, null where there is no value.
+        Rows are in the order of time, then of the key columns. To page on, give the last row as `query.after`.
+
+        They are read as they are asked for, from the state that the store had at the time of the call, in bounded
+        memory. `mean`, `min` and `max` of whole minutes and hours are answered from rollups where there are some: the
+        same values, in a fraction of the time, and also for times whose samples are past their retention.
+
+        Raises:
+            StoreQueryError: a window, limit, range, cursor or filter that is not possible; the message says which.
+            StoreError: also while it is read: the store could not be read.
+        """
+        ...
+
+    def sql(self, query: str) -> pa.RecordBatchReader:
+        """Answer one query in SQL, DataFusion's dialect, streamed. Reads, and does nothing else.
+
+        Tables: `gpu` (the stored rows: `time` as a timestamp, UTC, a text column a tag, a float64 a metric), and where
+        the store keeps them the rollups `gpu_1m` and `gpu_1h` (`time`: begin of the window; `METRIC_count`, `_sum`,
+        `_min`, `_max`). Rows come in the order that the query asks for, or in any.
+
+        Raises:
+            StoreQueryError: it is not one query, or not one that can be answered; the message says why.
+            StoreError: also while it is read: the store could not be read.
+        """
+        ...
+
     def summary(self, start_ns: int | None = None, end_ns: int | None = None) -> Summary:
         """Count samples, GPUs and hosts within a range; without bounds, of all that is stored."""
+        ...
+
+    def maintain(self, retention: Retention) -> bool:
+        """Do some of the upkeep that is due: merge small files, make rollups, remove what is past its retention.
+
+        Call it now and then from one thread; writers and readers go on meanwhile. Several processes may: one of them
+        does the work.
+
+        Returns:
+            Whether more is due at once.
+
+        Raises:
+            StoreConflictError: another process came between; nothing is lost, nothing needs to be done.
+            StoreError: the disk or the network failed; what was begun is not in the store. Try again later.
+        """
         ...
 
     def close(self) -> None:

@@ -46,6 +46,10 @@ BASE_SCHEMA: Final = pa.schema(
 )
 """What every table has from the start. Other tags and all metrics join as they come."""
 
+MIN_US: Final = -(1 << 63) // 1000
+MAX_US: Final = (1 << 63) // 1000
+"""No time of ours lies beyond these microseconds."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TEXT_TYPES: Final = (pa.string(), pa.large_string(), pa.string_view())
 
@@ -56,8 +60,6 @@ class Day(NamedTuple):
     date: str
     """Such as `2025-07-18`."""
     table: pa.Table
-    min_us: int
-    max_us: int
 
 
 def normalise(rows: Sequence[Rows]) -> pa.Table:
@@ -108,8 +110,7 @@ def split_days(table: pa.Table) -> list[Day]:
     days = []
     for date in sorted(pc.unique(dates).to_pylist()):
         part = table if pc.all(pc.equal(dates, date)).as_py() else table.filter(pc.equal(dates, date))
-        span = pc.min_max(pc.cast(part[TIME], pa.int64()))
-        days.append(Day(date.isoformat(), part, span["min"].as_py(), span["max"].as_py()))
+        days.append(Day(date.isoformat(), part))
     return days
 
 

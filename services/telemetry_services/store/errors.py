@@ -55,6 +55,12 @@ class StoreClosedError(StoreError):
     default_code = "store.closed"
 
 
+class StoreQueryError(StoreError):
+    """The question cannot be answered as it is asked. The message says what to ask instead."""
+
+    default_code = "store.query"
+
+
 class StoreSchemaError(StoreError):
     """Rows that the store will never take. Put them aside; a retry does not help.
 

@@ -1,9 +1,10 @@
 """The questions that a store answers, over any set of parts (files) in the layout of `columns`.
 
-The SQL is DataFusion's and holds no text of a caller: what callers give is bound as parameters, and column names come
-from the table's own schema, quoted. Parts are read in chunks in the order of time, so that memory stays bounded and a
-question for the newest rows stops early. The chunks are pyarrow datasets: a `DeltaTable` could be registered itself,
-but DataFusion cannot push a filter through that seam, and reads every file of the table.
+The SQL is DataFusion's and holds no text of a caller (but for `sql`, where it is all): what callers give is bound as
+parameters, and column names come from the table's own schema, quoted. Parts are read in chunks in the order of time, so
+that memory stays bounded and a question for the newest rows stops early. The chunks are pyarrow datasets: a
+`DeltaTable` could be registered itself, but DataFusion cannot push a filter through that seam, and reads every file of
+the table.
 """
 
 from __future__ import annotations
@@ -11,33 +12,41 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from telemetry_services.store import columns
-from telemetry_services.store.base import Gpu, HostCount, NamespaceCount, Sample, Summary
-from telemetry_services.store.errors import StoreError
+from telemetry_services.store.base import (
+    ALL_GPUS,
+    KEY_COLUMNS,
+    Filters,
+    Gpu,
+    HostCount,
+    NamespaceCount,
+    Sample,
+    SeriesQuery,
+    Summary,
+)
+from telemetry_services.store.durable import Files
+from telemetry_services.store.errors import StoreQueryError
+from telemetry_services.store.latest import Latest
+from telemetry_services.store.parts import Part
+from telemetry_services.store.series import Series
+from telemetry_services.store.series_sql import MERGEABLE, check, check_filters, quoted
+from telemetry_services.store.snapshot import Snapshot, new_context, reading_errors, rows_of, run, streamed
 
-if TYPE_CHECKING:
-    import datafusion
+LATEST_FILE: Final = "_latest.parquet"
+"""What `Latest` writes down, beside the table."""
 
 _FIRST_CHUNK_PARTS: Final = 8
 _MAX_CHUNK_PARTS: Final = 64
 _MAX_CHUNK_BYTES: Final = 4 << 20  # compressed; ten times that and more once decoded
-_QUERY_MEMORY_BYTES: Final = 128 << 20  # a sort or a group-by beyond it spills to disk
+_NS: Final = pa.timestamp("ns", tz="UTC")
 
 _TIME_NS: Final = f"arrow_cast({columns.TIME}, 'Int64') * 1000 + {columns.NANOS}"
-
-_ROSTER_SQL: Final = (
-    f'SELECT max({_TIME_NS}), uuid, hostname, device, "GPU_I_ID", gpu, model, container, pod, namespace '  # noqa: S608
-    "FROM gpu GROUP BY 2, 3, 4, 5, 6, 7, 8, 9, 10"
-)
 
 # How a tag is named in labels_raw, where that differs.
 _LABELS: Final = {"hostname": "Hostname", "uuid": "UUID", "model": "modelName"}
@@ -45,41 +54,53 @@ _METRIC_LABEL: Final = "__name__"
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """An immutable set of rows, such as one file of a table, and the times between which they lie."""
-
-    key: str
-    size_bytes: int
-    min_us: int
-    max_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One state of a store."""
-
-    schema: pa.Schema
-    parts: Sequence[Part]
-    dataset: Callable[[Sequence[Part]], ds.Dataset]
-
-
 NO_GPU: Final = ()
 """The identity of rows that name neither a uuid nor a device."""
 
 
 class Queries(ABC):
-    """The reading side of a `Store`, whose subclasses give the snapshot to read."""
+    """The reading side of a `Store`, whose subclasses give the snapshot to read.
 
-    def __init__(self) -> None:
-        self._roster = Roster()
+    Args:
+        files: where the newest values may be written down; None: nowhere.
+    """
+
+    def __init__(self, files: Files | None = None) -> None:
+        self._latest_files = files
+        self._latest_lock = threading.Lock()
+        self._latest: Latest | None = None
 
     @abstractmethod
-    def _snapshot(self) -> Snapshot:
-        """Return the newest state."""
+    def _snapshot(self, *, rollups: bool = False) -> Snapshot:
+        """Return the newest state, with rollups where they are asked for."""
 
     def gpus(self) -> list[Gpu]:
-        return self._roster.refreshed(self._snapshot())
+        snapshot = self._snapshot()
+        with self._latest_lock:
+            return self._refreshed_latest(snapshot).gpus()
+
+    def gpu(self, gpu: str, *, hostname: str | None = None) -> list[Gpu]:
+        return [
+            found
+            for found in self.gpus()
+            if gpu in (found.uuid, found.device_id) and gpu and hostname in (None, found.hostname)
+        ]
+
+    def latest(self, metrics: Collection[str] = (), filters: Filters = ALL_GPUS) -> pa.Table:
+        check_filters(filters)
+        snapshot = self._snapshot()
+        with self._latest_lock:
+            return self._refreshed_latest(snapshot).table(metrics, filters)
+
+    def _refreshed_latest(self, snapshot: Snapshot) -> Latest:
+        """Return the newest values, under `_latest_lock`."""
+        if self._latest is None or snapshot.version < self._latest.version:  # the table was removed and made anew
+            written = self._latest_files.read_bytes(LATEST_FILE) if self._latest_files else None
+            latest = Latest() if written is None else Latest.from_bytes(written)
+            self._latest = latest if latest.version <= snapshot.version else Latest()
+        with reading_errors():
+            self._latest.refresh(snapshot)
+        return self._latest
 
     def hosts(self) -> list[HostCount]:
         counts = Counter(gpu.hostname for gpu in self.gpus() if gpu.hostname)
@@ -110,7 +131,7 @@ class Queries(ABC):
         if not chosen:
             return iter(())
         where, bound = _time_range(start_ns, end_ns)
-        where += ["(uuid = $gpu OR device = $gpu)", f"coalesce({', '.join(map(_quoted, chosen))}) IS NOT NULL"]
+        where += ["(uuid = $gpu OR device = $gpu)", f"coalesce({', '.join(map(quoted, chosen))}) IS NOT NULL"]
         bound["gpu"] = gpu
         if hostname is not None:
             where.append("hostname = $hostname")
@@ -119,7 +140,7 @@ class Queries(ABC):
         order = "DESC" if newest_first else "ASC"
         tags = columns.tags(snapshot.schema)
         sql = (
-            f"SELECT {', '.join([_TIME_NS, *map(_quoted, tags + chosen)])} FROM gpu WHERE {' AND '.join(where)} "  # noqa: S608
+            f"SELECT {', '.join([_TIME_NS, *map(quoted, tags + chosen)])} FROM gpu WHERE {' AND '.join(where)} "  # noqa: S608
             f"ORDER BY {columns.TIME} {order}, {columns.NANOS} {order}, uuid LIMIT $limit"
         )
         parts = _parts_between(snapshot.parts, start_ns, end_ns)
@@ -127,64 +148,62 @@ class Queries(ABC):
         samples = _samples(snapshot, parts, sql, bound, tags, chosen, newest_first=newest_first)
         return islice(samples, bound["limit"])
 
+    def series(self, query: SeriesQuery) -> pa.RecordBatchReader:
+        check(query)
+        snapshot = self._snapshot(rollups=query.window_ns is not None and query.aggregate in MERGEABLE)
+        uuids: set[str] | None = None
+        if query.filters.gpus:
+            with self._latest_lock:
+                uuids = {gpu.uuid for gpu in self._refreshed_latest(snapshot).gpus()}
+        known = columns.metrics(snapshot.schema)
+        chosen = [name for name in dict.fromkeys(query.metrics or sorted(known)) if name in known]
+        answer = pa.schema(
+            [
+                (columns.TIME, _NS),
+                *((name, pa.string()) for name in KEY_COLUMNS[query.group_by]),
+                *((name, pa.float64()) for name in chosen),
+            ]
+        )
+        batches = Series(snapshot, query, chosen, uuids, answer).batches() if chosen else iter(())
+        return pa.RecordBatchReader.from_batches(answer, batches)
+
+    def sql(self, query: str) -> pa.RecordBatchReader:
+        import datafusion
+
+        snapshot = self._snapshot(rollups=True)
+        context = new_context()
+        only_queries = datafusion.SQLOptions().with_allow_ddl(False).with_allow_dml(False).with_allow_statements(False)
+        with reading_errors():
+            context.register_dataset("gpu", snapshot.dataset(snapshot.parts))
+            for rollup in snapshot.rollups:
+                context.register_dataset(f"gpu_{rollup.name}", rollup.dataset(rollup.parts))
+        try:
+            answer = context.sql_with_options(query, only_queries)
+            schema = answer.schema()
+        except Exception as error:  # DataFusion raises nothing narrower
+            reason = " ".join(str(error).split())
+            raise StoreQueryError(f"not a query that can be answered: {reason}") from error
+        return pa.RecordBatchReader.from_batches(schema, streamed(answer))
+
     def summary(self, start_ns: int | None = None, end_ns: int | None = None) -> Summary:
         snapshot = self._snapshot()
         metrics = columns.metrics(snapshot.schema)
         where, bound = _time_range(start_ns, end_ns)
-        identity = ["uuid", "hostname", "device", _quoted(columns.INSTANCE_ID)]
+        identity = ["uuid", "hostname", "device", quoted(columns.INSTANCE_ID)]
         sql = (
-            f"SELECT {', '.join([*identity, *(f'count({_quoted(name)})' for name in metrics)])} FROM gpu "  # noqa: S608
+            f"SELECT {', '.join([*identity, *(f'count({quoted(name)})' for name in metrics)])} FROM gpu "  # noqa: S608
             f"WHERE {' AND '.join(where or ['TRUE'])} GROUP BY 1, 2, 3, 4"
         )
         samples = 0
         gpus: set[tuple[str, ...]] = set()
         hosts: set[str] = set()
         for chunk in _chunks(_parts_between(snapshot.parts, start_ns, end_ns)):
-            for row in _rows(_run(snapshot, chunk, sql, bound)):
+            for row in rows_of(run(snapshot, chunk, sql, bound)):
                 uuid, hostname, device, instance = (tag or "" for tag in row[:4])
                 samples += sum(row[4:])
                 gpus.add(_identity(uuid, hostname, device, instance))
                 hosts.add(hostname)
         return Summary(samples, len(gpus - {NO_GPU}), len(hosts - {""}))
-
-
-class Roster:
-    """Every GPU ever stored, kept up to date by reading only the parts that are new since the last time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._read: set[str] = set()
-        self._gpus: dict[tuple[str, ...], Gpu] = {}
-
-    def refreshed(self, snapshot: Snapshot) -> list[Gpu]:
-        """Take in what is new in `snapshot` and return the GPUs by hostname, device and uuid."""
-        with self._lock:
-            new = [part for part in snapshot.parts if part.key not in self._read]
-            for chunk in _chunks(sorted(new, key=lambda part: part.min_us)):
-                self._take_in(_run(snapshot, chunk, _ROSTER_SQL, {}))
-                self._read.update(part.key for part in chunk)
-            if len(self._read) > len(snapshot.parts):  # some were replaced by larger ones, or are past their retention
-                self._read &= {part.key for part in snapshot.parts}
-            return sorted(self._gpus.values(), key=lambda gpu: (gpu.hostname, gpu.device_id, gpu.uuid, gpu.instance_id))
-
-    def _take_in(self, table: pa.Table) -> None:
-        for time_ns, *tags in _rows(table):
-            uuid, hostname, device, instance, index, model, container, pod, namespace = (tag or "" for tag in tags)
-            identity = _identity(uuid, hostname, device, instance)
-            known = self._gpus.get(identity)
-            if identity != NO_GPU and (known is None or known.last_seen_ns <= time_ns):
-                self._gpus[identity] = Gpu(
-                    device_id=device,
-                    gpu_id=index,
-                    uuid=uuid,
-                    model_name=model,
-                    hostname=hostname,
-                    container=container,
-                    pod=pod,
-                    namespace=namespace,
-                    instance_id=instance,
-                    last_seen_ns=time_ns,
-                )
 
 
 def _identity(uuid: str, hostname: str, device: str, instance: str) -> tuple[str, ...]:
@@ -210,7 +229,7 @@ def _samples(
     pending: list[tuple[int, dict[str, str], Sequence[float | None]]] = []
     read = 0
     for chunk in _chunks(parts):
-        for time_ns, *values in _rows(_run(snapshot, chunk, sql, bound)):
+        for time_ns, *values in rows_of(run(snapshot, chunk, sql, bound)):
             texts = {name: text for name, text in zip(tags, values, strict=False) if text is not None}
             pending.append((sign * time_ns, texts, values[len(tags) :]))
         pending.sort(key=lambda row: (row[0], row[1].get("uuid", "")))
@@ -298,36 +317,3 @@ def _chunks(parts: Sequence[Part]) -> Iterator[list[Part]]:
         chunk_bytes += part.size_bytes
     if chunk:
         yield chunk
-
-
-def _run(snapshot: Snapshot, parts: Sequence[Part], sql: str, bound: dict[str, Any]) -> pa.Table:
-    context = _context()
-    try:
-        context.register_dataset("gpu", snapshot.dataset(parts))
-        return context.sql(sql, param_values=bound).to_arrow_table()
-    except Exception as error:  # DataFusion raises nothing narrower
-        raise StoreError(f"the store could not be read: {type(error).__name__}: {error}") from error
-
-
-def _context() -> datafusion.SessionContext:
-    import datafusion
-
-    return datafusion.SessionContext(*_settings())
-
-
-@cache
-def _settings() -> tuple[datafusion.SessionConfig, datafusion.RuntimeEnvBuilder]:
-    import datafusion
-
-    runtime = datafusion.RuntimeEnvBuilder().with_disk_manager_os().with_fair_spill_pool(_QUERY_MEMORY_BYTES)
-    return datafusion.SessionConfig().with_target_partitions(2), runtime
-
-
-def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
-    """Give the rows of a small table."""
-    return zip(*(column.to_pylist() for column in table.columns), strict=True)
-
-
-def _quoted(name: str) -> str:
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'

@@ -29,6 +29,7 @@ from telemetry_services.security import Guard
 from telemetry_services.serving.http_server import Health, HttpServer
 from telemetry_services.serving.sockets import listen, listen_nearby
 from telemetry_services.store import Store, open_store
+from telemetry_services.store.upkeep import maintained
 from telemetry_services.streamer import Progress
 from telemetry_services.text import counted, shown_url
 from telemetry_services.up.display import Display
@@ -56,6 +57,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         await asyncio.to_thread(store.positions, ())  # a store that cannot be written says so now
         broker = stack.enter_context(embedded(core, settings.data_dir))
         pipeline = Pipeline(broker, store, settings, csv)
+        stack.enter_context(maintained(store, settings.retention))
         await asyncio.to_thread(pipeline.prepare)
         key = obtain_key(settings)
         grpc_server = GrpcFront(guard, core, settings.data_dir, [COLLECTOR_SERVICE])
