@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.api import measure_api
 from benchmarks.broker import measure_file, measure_grpc
 from benchmarks.consumers import measure_consumers
 from benchmarks.core import measure_core
@@ -30,7 +31,7 @@ from benchmarks.store import measure_store
 from benchmarks.workload import Workload
 
 # The dump comes first: see dump.run_once.
-MEASUREMENTS = ("dump", "file", "grpc", "latency", "security", "consumers", "idle", "ring", "store")
+MEASUREMENTS = ("dump", "file", "grpc", "latency", "security", "consumers", "idle", "ring", "store", "api")
 # Asked for by name, since it builds and runs for eight minutes.
 ON_REQUEST = ("core",)
 PAGE = ROOT / "docs/benchmarks.md"
@@ -52,6 +53,7 @@ def main() -> None:
             "security": partial(measure_security, workload),
             "ring": measure_ring,
             "store": partial(measure_store, workload, options.store_hours),
+            "api": partial(measure_api, options.gpus, options.seconds),
             "core": measure_core,
         }
         results: list[Result] = []
@@ -92,6 +94,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--records", type=int, default=1_000_000, help="records a round, 1000 or more")
     parser.add_argument("--rounds", type=int, default=3, help="rounds whose median is taken")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long latency and idle consumers are watched")
+    parser.add_argument("--gpus", type=int, default=10_000, help="GPUs of the fleet that the API is asked about")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the dump")
     parser.add_argument(
         "--store-hours", type=float, default=2.4, help="hours of a fleet's telemetry that the store is asked about"

@@ -305,6 +305,7 @@ class Broker:
         start: Position = START,
         max_records: int = 500,
         max_bytes: int = 1024 * 1024,
+        wait: float = 0.0,
     ) -> Page:
         """Reads records without a group and without leasing them: for replay and for looking around.
 
@@ -314,6 +315,7 @@ class Broker:
             start: where to begin; an offset below the oldest record kept begins there.
             max_records: 1 to 65,536.
             max_bytes: 1 to 8 MiB; one record is given even when it is larger.
+            wait: at most so many seconds for a first record, up to 20; 0: do not wait.
 
         Returns:
             A page; ``page.next`` is where to read on, an empty page is the end.
@@ -323,7 +325,7 @@ class Broker:
             InvalidArgumentError: an offset behind the end (``position.out_of_range``).
             CorruptError: stored bytes are damaged there.
         """
-        return self._run(calls.read(topic, partition, start, max_records, max_bytes))
+        return self._run(calls.read(topic, partition, start, max_records, max_bytes, wait))
 
     # Dead letters
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from telemetry_broker import _core
 from telemetry_broker.admin import (
@@ -24,9 +25,12 @@ from telemetry_broker.admin import (
 )
 from telemetry_broker.batch import Page, Records
 from telemetry_broker.errors import InvalidArgumentError
-from telemetry_broker.positions import Edge, Offset, Position, ascending_ranges, encode_position, unsigned
+from telemetry_broker.positions import Edge, Offset, Position, ascending_ranges, encode_position, milliseconds, unsigned
 from telemetry_broker.steps import Steps
 from telemetry_broker.v1 import broker_pb2 as pb
+
+MAX_READ_WAIT: Final = 20.0
+"""Longest wait of a read, in seconds: below the time after which a call to a broker elsewhere is given up."""
 
 
 def create_topic(name: str, config: pb.TopicConfig) -> Steps[Topic]:
@@ -133,8 +137,11 @@ def delete_group(topic: str, group: str) -> Steps[None]:
     yield "DeleteGroup", pb.DeleteGroupRequest(topic=topic, group=group)
 
 
-def read(topic: str, partition: int, start: Position, max_records: int, max_bytes: int) -> Steps[Page]:
+def read(
+    topic: str, partition: int, start: Position, max_records: int, max_bytes: int, wait: float = 0.0
+) -> Steps[Page]:
     """Records without a lease."""
+    wait_ms = milliseconds("read's wait", wait, most=MAX_READ_WAIT)
     request = pb.ReadRequest(
         topic=topic,
         partition=unsigned("the partition", partition, bits=32),
@@ -142,7 +149,16 @@ def read(topic: str, partition: int, start: Position, max_records: int, max_byte
         max_bytes=unsigned("max_bytes", max_bytes, bits=32),
     )
     getattr(request, "from").CopyFrom(encode_position(start))
-    answer = yield "Read", request
+    page = _page((yield "Read", request))
+    if not page and wait_ms:
+        # From the very place on where there was nothing: by now, END may be behind a record that came meanwhile.
+        getattr(request, "from").CopyFrom(encode_position(page.next))
+        request.wait_ms = wait_ms
+        page = _page((yield "Read", request))
+    return page
+
+
+def _page(answer: bytes) -> Page:
     ranges = tuple(map(Records, _core.Delivery.parse(answer)))
     if ranges:
         return Page(ranges, ranges[-1].end)

@@ -13,6 +13,7 @@ from typing import Final
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError, ClosedError, UnavailableError, UnsupportedError
 from telemetry_broker.transport import Done, Request, Stream, UnansweredError
+from telemetry_broker.v1 import broker_pb2 as pb
 
 
 class EmbeddedTransport:
@@ -30,7 +31,29 @@ class EmbeddedTransport:
     def call(self, method: str, request: Request) -> bytes:
         """See Transport."""
         self._refuse_closed()
-        return self._core.call(method, request)
+        answer = self._core.call(method, request)
+        if method == "Read" and not _core.Delivery.parse(answer):
+            asked = pb.ReadRequest.FromString(bytes(request))
+            if asked.wait_ms:
+                answer = self._read_after_wait(asked, request)
+        return answer
+
+    def _read_after_wait(self, asked: pb.ReadRequest, request: Request) -> bytes:
+        end = time.monotonic() + asked.wait_ms / 1000
+        subscription = self._core.subscribe(asked.topic)
+        try:
+            poll = select.poll()
+            poll.register(subscription.fileno(), select.POLLIN)
+            while True:
+                subscription.drain()  # first drain, then look, then wait: what changes from here on ends the wait
+                self._refuse_closed()
+                answer = self._core.call("Read", request)
+                left_ms = round((end - time.monotonic()) * 1000)
+                if left_ms <= 0 or _core.Delivery.parse(answer):
+                    return answer
+                poll.poll(left_ms)
+        finally:
+            subscription.close()
 
     def producing(self) -> EmbeddedProducing:
         """See Transport."""

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 import telemetry_broker as tb
 from telemetry_broker import _core
 from telemetry_broker.v1 import broker_pb2 as pb
-from telemetry_broker.v1 import collector_pb2
+from telemetry_broker.v1 import collector_pb2, query_pb2
 from tests.integration.guarded import ROLES, ROOT, Client, guarded_broker, shown, status_of_call
 from tests.integration.service_processes import BrokerProcess, Service
 
@@ -84,7 +84,10 @@ def test_every_call_of_the_protos_has_its_place_in_the_table_and_nothing_else_ha
     ours = {path_of(method) for method in METHODS}
     listed = set(_core.access_rules())
     assert ours <= listed
-    assert {path.split("/")[1] for path in listed - ours} == {
+    queries = {path_of(method) for method in query_pb2.DESCRIPTOR.services_by_name["QueryService"].methods}
+    # It asks for keys of its own: tests/integration/test_api_live.py.
+    assert {_core.access_rules()[path] for path in queries} == {"nothing"}
+    assert {path.split("/")[1] for path in listed - ours - queries} == {
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",

@@ -305,11 +305,14 @@ def test_a_secret_file_that_everybody_can_read_is_used_with_a_warning(
 def test_a_secret_file_is_not_opened_where_the_secret_itself_is_given(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("API_KEY_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("API_KEY", "k")
-    resolution = resolve(ApiSettings)
+    class Secrets(ServiceSettings):
+        sesame: SecretStr | None = setting(None, "A secret without a setting for its file.")
+
+    monkeypatch.setenv("SESAME_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("SESAME", "k")
+    resolution = resolve(Secrets)
     assert resolution.problems == ()
-    assert "API_KEY_FILE is not read: API_KEY is given too" in resolution.warnings[0]
+    assert "SESAME_FILE is not read: SESAME is given too" in resolution.warnings[0]
 
 
 def test_a_list_of_secrets_comes_from_a_file_as_one_secret_does(

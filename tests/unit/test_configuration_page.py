@@ -23,7 +23,7 @@ def test_the_tables_are_those_of_the_models() -> None:
 
 
 def test_every_setting_of_every_service_is_in_a_table() -> None:
-    listed = set(re.findall(r"^\| `([A-Z_]+)` \| `(--[a-z-]+)` \|", TEXT, re.MULTILINE))
+    listed = set(re.findall(r"^\| `([A-Z0-9_]+)` \| `(--[a-z0-9-]+)` \|", TEXT, re.MULTILINE))
     assert listed == {(setting.variable, setting.flag) for service in SERVICES for setting in describe(service)}
 
 

@@ -54,6 +54,11 @@ pub const CALLS: &[(&str, Need)] = &[
     ("/telemetry_broker.v1.CollectorService/GetStatus", Need::Token),
     ("/telemetry_broker.v1.CollectorService/Flush", ADMIN_EVERYWHERE),
     ("/telemetry_broker.v1.CollectorService/Pause", ADMIN_EVERYWHERE),
+    // These are for the keys of the API, which the service behind this front asks for itself.
+    ("/telemetry_broker.v1.QueryService/ListGpus", Need::Nothing),
+    ("/telemetry_broker.v1.QueryService/GetTelemetry", Need::Nothing),
+    ("/telemetry_broker.v1.QueryService/Latest", Need::Nothing),
+    ("/telemetry_broker.v1.QueryService/Watch", Need::Nothing),
     ("/grpc.health.v1.Health/Check", Need::Nothing),
     ("/grpc.health.v1.Health/List", Need::Nothing),
     ("/grpc.health.v1.Health/Watch", Need::Nothing),

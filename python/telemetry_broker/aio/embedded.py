@@ -14,6 +14,7 @@ from telemetry_broker.aio.transport import Stream
 from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError, ClosedError, UnsupportedError
 from telemetry_broker.transport import Request, UnansweredError
+from telemetry_broker.v1 import broker_pb2 as pb
 
 
 class EmbeddedTransport:
@@ -38,7 +39,25 @@ class EmbeddedTransport:
         """See Transport."""
         self._home.check()
         self._refuse_closed()
-        return await self._calls.call(method, request, topic)
+        answer = await self._calls.call(method, request, topic)
+        if method == "Read" and not _core.Delivery.parse(answer):
+            asked = pb.ReadRequest.FromString(bytes(request))
+            if asked.wait_ms:
+                answer = await self._read_after_wait(asked, request)
+        return answer
+
+    async def _read_after_wait(self, asked: pb.ReadRequest, request: Request) -> bytes:
+        end = time.monotonic() + asked.wait_ms / 1000
+        waiters = self.waiters()
+        with waiters.waiting(asked.topic) as changed:
+            while True:
+                changed.clear()  # first clear, then look, then wait: what changes from here on ends the wait
+                self._refuse_closed()
+                answer = self._core.call("Read", request)
+                left = end - time.monotonic()
+                if left <= 0 or _core.Delivery.parse(answer):
+                    return answer
+                await waiters.wait(changed, left)
 
     def producing(self) -> EmbeddedProducing:
         """See Transport."""

@@ -1,87 +1,139 @@
-"""The REST API as an ASGI app."""
+"""The REST API and the web page as an ASGI app."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from http import HTTPStatus
-from itertools import islice
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Response
+from fastapi import APIRouter, Body, Depends, FastAPI, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 
 from telemetry_services import __version__
-from telemetry_services.api.keys import KeyCheck, api_key_header, bearer
+from telemetry_services.api.access import COOKIE, Access
+from telemetry_services.api.headers import SecurityHeaders
+from telemetry_services.api.live.fleet import Fleet
+from telemetry_services.api.live.frames import Frames
+from telemetry_services.api.live.streams import Live
 from telemetry_services.api.middleware import LimitBody, MeasureRequests
-from telemetry_services.api.models import (
-    Accepted,
-    GpuOut,
-    Gpus,
-    Hosts,
-    Namespaces,
-    Problem,
-    SampleOut,
-    Telemetry,
-    TelemetryPoint,
-)
+from telemetry_services.api.models import Accepted, Problem, TelemetryPoint
+from telemetry_services.api.pipeline import Pipeline
 from telemetry_services.api.problems import ApiError, add_problem_handlers
 from telemetry_services.api.publishing import Publisher
-from telemetry_services.api.times import parse_time
-from telemetry_services.observability import metrics
+from telemetry_services.api.queries import Queries
+from telemetry_services.api.routes.fleet import fleet_routes
+from telemetry_services.api.routes.live import live_routes
+from telemetry_services.api.routes.pipeline import pipeline_routes
+from telemetry_services.api.session import OneTimeTokens, session_routes
+from telemetry_services.api.web import page_routes
 from telemetry_services.serving.http_server import METRICS_CONTENT_TYPE, Health
-from telemetry_services.store import Store
 
-MAX_LIMIT: Final = 100_000
 MAX_POINTS: Final = 10_000
 MAX_BODY_BYTES: Final = 16 << 20
-_DESCRIPTION: Final = """
-The telemetry of a GPU fleet. Send the API key with every call under `/api` and to `/telemetry`, as `X-API-Key: KEY` or
-`Authorization: Bearer KEY`. Errors are problem+json, with a stable code in `error` and a sentence in `message`.
+_GZIP_LEVEL: Final = 1  # a fifth of the time of the usual level, for answers a tenth larger
+_DESCRIPTION: Final = f"""
+The telemetry of a GPU fleet. Send an API key with every call under `/api` and to `/telemetry`, as `X-API-Key: KEY` or
+`Authorization: Bearer KEY`; the page at `/` keeps one in the cookie `{COOKIE}`. A key has roles: `read`, `write` for
+`POST /telemetry`, `admin` for what moves things in the broker. Times are RFC 3339 with nanoseconds, UTC. Errors are
+problem+json, with a stable code in `error` and a sentence in `message`.
 """
-
-T = TypeVar("T")
-
-
-class _Reader:
-    """Calls the store in a thread, and measures it."""
-
-    def __init__(self, store: Store, service: str) -> None:
-        self._store = store
-        self._service = service
-
-    async def __call__(self, operation: str, read: Callable[[Store], T]) -> T:
-        outcome = "error"
-        with metrics.DATABASE_SECONDS.labels(self._service, operation).time():
-            try:
-                result = await asyncio.to_thread(read, self._store)
-                outcome = "success"
-            finally:
-                metrics.DATABASE_OPERATIONS.labels(self._service, operation, outcome).inc()
-        return result
+_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    code: {"model": Problem, "content": {"application/problem+json": {}}, "description": text}
+    for code, text in (
+        (400, "The request makes no sense; the message says what to send instead."),
+        (401, "No valid API key."),
+        (403, "The key has not the role."),
+        (404, "There is no such thing."),
+        (406, "None of the formats in Accept."),
+        (409, "It is not in a state in which this can be done."),
+        (413, "The body is too long; send it in parts."),
+        (429, "Too many requests; `Retry-After` says when to try again."),
+        (501, "Not here; the message says where."),
+        (503, "Not now; `Retry-After` says when to try again."),
+    )
+}
 
 
-def build_app(store: Store, publisher: Publisher, key: KeyCheck, health: Health, *, service: str = "api") -> FastAPI:
-    """The app.
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the app answers from.
 
-    Args:
-        key: lets in who may call.
+    Attributes:
         health: answers for `/health`, `/ready` and `/metrics`.
-        service: label of the metrics.
+        cors_origins: web pages of these may use the API; ``["*"]``: of all.
     """
+
+    fleet: Fleet
+    frames: Frames
+    live: Live
+    queries: Queries
+    pipeline: Pipeline
+    publisher: Publisher
+    access: Access
+    tokens: OneTimeTokens
+    health: Health
+    cors_origins: tuple[str, ...] = ()
+
+
+def build_app(parts: Parts, *, service: str = "api") -> FastAPI:
+    """The app; `service` is the label of its metrics."""
     app: FastAPI = FastAPIOffline(
         title="telemetry-broker",
         version=__version__,
         description=_DESCRIPTION,
-        docs_url="/swagger/",
+        docs_url=None,
         redoc_url=None,
         openapi_url="/swagger/openapi.json",
         static_url="/swagger/static",
     )
+    app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=_GZIP_LEVEL)
     app.add_middleware(LimitBody, limit=MAX_BODY_BYTES)
+    if parts.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(parts.cors_origins),
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["X-API-Key", "Authorization", "Content-Type", "Last-Event-ID", "If-None-Match"],
+            expose_headers=["ETag", "Retry-After", "RateLimit", "RateLimit-Policy", "X-Next-Cursor"],
+            max_age=600,
+        )
     app.add_middleware(MeasureRequests, service=service)
+    app.add_middleware(SecurityHeaders)
     add_problem_handlers(app)
-    app.include_router(_open_routes(health))
-    app.include_router(_protected_routes(_Reader(store, service), publisher, key))
+    access, reader = parts.access, Depends(parts.access.requires("read"))
+    app.include_router(_open_routes(parts.health))
+    app.include_router(session_routes(access, parts.tokens), responses=_responses(400, 401, 403, 413, 429))
+    app.include_router(fleet_routes(parts.queries), dependencies=[reader], responses=_PROBLEMS)
+    app.include_router(
+        live_routes(parts.fleet, parts.frames, parts.live, access), dependencies=[reader], responses=_PROBLEMS
+    )
+    app.include_router(pipeline_routes(parts.pipeline, access), responses=_PROBLEMS)
+    app.include_router(_ingest_routes(parts.publisher, access), responses=_PROBLEMS)
+    app.router.routes.extend(page_routes())
+    _leave_out_422(app)
     return app
+
+
+def _leave_out_422(app: FastAPI) -> None:
+    """FastAPI promises its own answer for what makes no sense, in place of which ours is a problem with 400."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = make()
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(name, None)
+        return app.openapi_schema or make()
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _responses(*codes: int) -> dict[int | str, dict[str, Any]]:
+    return {code: _PROBLEMS[code] for code in codes}
 
 
 def _open_routes(health: Health) -> APIRouter:
@@ -96,71 +148,39 @@ def _open_routes(health: Health) -> APIRouter:
         response.status_code, body = await health.ready()
         return body
 
-    @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+    @router.get(
+        "/metrics",
+        summary="Metrics for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
     async def show_metrics() -> Response:
         return Response(await health.metrics(), media_type=METRICS_CONTENT_TYPE)
+
+    @router.get("/swagger/", include_in_schema=False)
+    async def show_documentation() -> Response:
+        page = get_swagger_ui_html(
+            openapi_url="/swagger/openapi.json",
+            title="telemetry-broker API",
+            swagger_js_url="/swagger/static/swagger-ui-bundle.js",
+            swagger_css_url="/swagger/static/swagger-ui.css",
+            swagger_favicon_url="/web/icon.svg",
+        )
+        text = bytes(page.body).decode()
+        # Its script stands in the page, where our policy lets none run: ours is a file.
+        head, _, rest = text.partition("<!-- `SwaggerUIBundle` is now available on the page -->")
+        _, _, tail = rest.partition("</script>")
+        return Response(f'{head}<script src="/web/swagger.js"></script>{tail}', media_type="text/html")
 
     return router
 
 
-def _protected_routes(read: _Reader, publisher: Publisher, check: Callable[..., Awaitable[None]]) -> APIRouter:
-    router = APIRouter(
-        # The first one checks; the others are there so that the documentation has its "Authorize" button.
-        dependencies=[Depends(check), Depends(api_key_header), Depends(bearer)],
-        responses={code: {"model": Problem, "content": {"application/problem+json": {}}} for code in (400, 401, 503)},
-    )
+def _ingest_routes(publisher: Publisher, access: Access) -> APIRouter:
+    router = APIRouter(tags=["ingest"], dependencies=[Depends(access.requires("write"))])
 
-    @router.get("/api/v1/gpus", summary="All GPUs", tags=["fleet"], response_model_exclude_none=True)
-    async def list_gpus() -> Gpus:
-        gpus = await read("gpus", lambda store: store.gpus())
-        return Gpus(count=len(gpus), gpus=[GpuOut.of(gpu) for gpu in gpus])
-
-    @router.get("/api/v1/gpus/{id}/telemetry", summary="Samples of a GPU", tags=["fleet"])
-    async def gpu_telemetry(
-        id: str,  # noqa: A002 (the name in the URL)
-        start: Annotated[str | None, Query(description="First time, RFC 3339.")] = None,
-        end: Annotated[str | None, Query(description="Last time, RFC 3339, included.")] = None,
-        start_time: Annotated[str | None, Query(description="The same as `start`.")] = None,
-        end_time: Annotated[str | None, Query(description="The same as `end`.")] = None,
-        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="At most so many samples.")] = 100,
-        metric: Annotated[list[str], Query(description="Only these metrics.")] = [],  # noqa: B006 (FastAPI copies it)
-        hostname: Annotated[str | None, Query(description="Only GPUs of this host.")] = None,
-    ) -> Telemetry:
-        """Samples of a GPU by its uuid, or by a device id such as `nvidia0`, which may name GPUs of several hosts.
-
-        Without a range the newest ones, newest first; with one, oldest first.
-        """
-        start_ns = _time("start", start or start_time)
-        last_ns = _time("end", end or end_time)
-        samples = await read(
-            "telemetry",
-            lambda store: list(
-                islice(
-                    store.telemetry(
-                        id,
-                        hostname=hostname,
-                        metrics=metric,
-                        start_ns=start_ns,
-                        end_ns=None if last_ns is None else last_ns + 1,
-                        limit=limit,
-                    ),
-                    limit,
-                )
-            ),
-        )
-        return Telemetry(gpu_id=id, count=len(samples), data=[SampleOut.of(sample) for sample in samples])
-
-    @router.get("/api/v1/hosts", summary="All hosts", tags=["fleet"])
-    async def list_hosts() -> Hosts:
-        return Hosts.of(await read("hosts", lambda store: store.hosts()))
-
-    @router.get("/api/v1/namespaces", summary="All namespaces", tags=["fleet"])
-    async def list_namespaces() -> Namespaces:
-        return Namespaces.of(await read("namespaces", lambda store: store.namespaces()))
-
-    @router.post("/telemetry", summary="Submit samples", tags=["ingest"], status_code=HTTPStatus.ACCEPTED)
-    @router.post("/api/v1/telemetry", summary="Submit samples", tags=["ingest"], status_code=HTTPStatus.ACCEPTED)
-    async def submit(points: TelemetryPoint | list[TelemetryPoint]) -> Accepted:
+    @router.post("/telemetry", summary="Submit samples", status_code=HTTPStatus.ACCEPTED)
+    @router.post("/api/v1/telemetry", summary="Submit samples", status_code=HTTPStatus.ACCEPTED)
+    async def submit(points: Annotated[TelemetryPoint | list[TelemetryPoint], Body()]) -> Accepted:
         """One point or a list of 1 to 10,000. Answered once the broker has stored them; the store follows."""
         given = points if isinstance(points, list) else [points]
         if not given:
@@ -174,13 +194,3 @@ def _protected_routes(read: _Reader, publisher: Publisher, check: Callable[..., 
         return Accepted(accepted=await publisher.publish(given))
 
     return router
-
-
-def _time(name: str, text: str | None) -> int | None:
-    if not text:
-        return None
-    try:
-        # A "+" of an offset arrives as a space when a client does not escape it.
-        return parse_time(text.replace(" ", "+") if text[10:11] in "Tt" else text)
-    except ValueError as err:
-        raise ApiError(HTTPStatus.BAD_REQUEST, "invalid.request", f"{name}: {err}") from err

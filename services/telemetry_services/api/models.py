@@ -1,12 +1,13 @@
 """What goes over the REST API."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from telemetry_broker import _core
 from telemetry_broker.errors import InvalidArgumentError
+from telemetry_services.api.catalogue import Metric
 from telemetry_services.api.times import format_time, parse_time
 from telemetry_services.store import Gpu, HostCount, NamespaceCount, Sample
 
@@ -98,26 +99,28 @@ class GpuOut(BaseModel):
     last_seen: str = Field(description="Time of its newest sample, RFC 3339.")
 
     @classmethod
-    def of(cls, gpu: Gpu) -> "GpuOut":
-        """As the store has it."""
-        return cls(
-            device_id=gpu.device_id,
-            gpu_id=gpu.gpu_id,
-            uuid=gpu.uuid,
-            model_name=gpu.model_name,
-            hostname=gpu.hostname,
-            container=gpu.container,
-            pod=gpu.pod,
-            namespace=gpu.namespace,
-            gpu_instance_id=gpu.instance_id or None,
-            last_seen=format_time(gpu.last_seen_ns),
-        )
+    def fields_of(cls, gpu: Gpu) -> dict[str, Any]:
+        """Of a GPU as the store has it."""
+        return {
+            "device_id": gpu.device_id,
+            "gpu_id": gpu.gpu_id,
+            "uuid": gpu.uuid,
+            "model_name": gpu.model_name,
+            "hostname": gpu.hostname,
+            "container": gpu.container,
+            "pod": gpu.pod,
+            "namespace": gpu.namespace,
+            "gpu_instance_id": gpu.instance_id or None,
+            "last_seen": format_time(gpu.last_seen_ns),
+        }
 
 
 class Gpus(BaseModel):
-    """All GPUs."""
+    """GPUs: all of them, or a page."""
 
-    count: int
+    count: int = Field(description="GPUs in this answer.")
+    total: int | None = Field(None, description="GPUs on all pages; left out where there is one.")
+    next_cursor: str | None = Field(None, description="Send it as `cursor` for the next page.")
     gpus: list[GpuOut]
 
 
@@ -162,6 +165,63 @@ class Telemetry(BaseModel):
     gpu_id: str = Field(description="As it was asked for.")
     count: int
     data: list[SampleOut]
+    next_cursor: str | None = Field(None, description="Send it as `cursor` for the next page; left out: there is none.")
+
+
+class LatestValue(BaseModel):
+    """The newest value of a metric."""
+
+    metric: str
+    value: float
+    unit: str = Field(description="Empty: a plain number, or not known.")
+    time: str
+
+
+class GpuState(GpuOut):
+    """A GPU, and how it is."""
+
+    state: Literal["reporting", "silent"] = Field(description="Silent: no sample for a minute.")
+    latest: list[LatestValue] = Field(description="By the metric's name.")
+
+
+class GpuDetails(BaseModel):
+    """The GPUs that a name means."""
+
+    gpu_id: str = Field(description="As it was asked for.")
+    count: int
+    gpus: list[GpuState]
+
+
+class MetricOut(BaseModel):
+    """A metric."""
+
+    name: str
+    title: str = Field(description="For people.")
+    unit: str = Field(description="Empty: a plain number, or not known.")
+    scale: tuple[float, float] | None = Field(description="The values that are usual; null: not known.")
+    help: str
+
+    @classmethod
+    def of(cls, metric: Metric) -> "MetricOut":
+        """As the catalogue has it."""
+        return cls(name=metric.name, title=metric.title, unit=metric.unit, scale=metric.scale, help=metric.help)
+
+
+class Metrics(BaseModel):
+    """All metrics."""
+
+    count: int
+    metrics: list[MetricOut]
+
+
+class Series(BaseModel):
+    """Values over time."""
+
+    count: int = Field(description="Rows.")
+    columns: dict[str, list[str | float | None]] = Field(
+        description="`time` (RFC 3339), the names of whose values they are, and a column a metric; null: no value."
+    )
+    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null: there is none.")
 
 
 class Host(BaseModel):

@@ -144,12 +144,16 @@ class Publisher:
         self._producer = self._broker.producer(self._topic, delivery_timeout=10.0, max_block=10.0)
         return self._producer
 
+    def broker(self) -> Broker:
+        """The connection, made if it is not there yet. Blocks; raises BrokerError."""
+        with self._lock:
+            self._broker = self._broker or self._connect()
+            return self._broker
+
     def why_unready(self) -> str:
         """Why the broker does not answer; empty when it does."""
         try:
-            with self._lock:
-                self._broker = self._broker or self._connect()
-            self._broker.describe()
+            self.broker().describe()
         except BrokerError as error:
             return f"the broker does not answer: {error}"
         return ""

@@ -8,6 +8,7 @@ from click.shell_completion import CompletionItem, ShellComplete
 from telemetry_broker import cli
 from telemetry_services.cli.config_check import config
 from telemetry_services.cli.stored import export, query
+from telemetry_services.cli.top import top
 
 COMPLETE: Final = "__complete"
 
@@ -29,7 +30,7 @@ def _tool(command: cli.Command) -> click.Command:
 
 
 _LIBRARY: Final[dict[str, click.Command]] = {command.name: _tool(command) for command in cli.COMMANDS}
-TOOLS: Final[dict[str, click.Command]] = {"config": config, "query": query, "export": export, **_LIBRARY}
+TOOLS: Final[dict[str, click.Command]] = {"top": top, "config": config, "query": query, "export": export, **_LIBRARY}
 
 
 def completing(group: click.Group) -> click.Command:

@@ -16,6 +16,7 @@ from telemetry_services.config.models import (
     CertificateSettings,
     ClientSettings,
     CollectorSettings,
+    GrpcPortSettings,
     ListenSettings,
     RestSettings,
     ServiceSettings,
@@ -23,6 +24,7 @@ from telemetry_services.config.models import (
     StreamerSettings,
     TokenSettings,
     UpSettings,
+    split_tokens,
 )
 from telemetry_services.config.near_misses import near_misses
 from telemetry_services.config.resolution import Resolution
@@ -102,7 +104,12 @@ def secrets_of(settings: ServiceSettings) -> list[str]:
     """The secrets that were given."""
     given = [value.get_secret_value() for _, value in settings if isinstance(value, SecretStr)]
     tokens = settings.service_tokens if isinstance(settings, TokenSettings) else []
-    return [*given, *tokens]
+    keys = (
+        split_tokens(settings.api_key.get_secret_value())
+        if isinstance(settings, RestSettings) and settings.api_key
+        else []
+    )
+    return [*given, *tokens, *keys]
 
 
 def is_loopback(host: str) -> bool:
@@ -165,7 +172,7 @@ def _shown_as_given(value: object) -> object:
 def _check_combination(settings: ServiceSettings) -> None:
     if isinstance(settings, ClientSettings):
         _check_queue(settings)
-    if isinstance(settings, BrokerSettings | CollectorSettings):
+    if isinstance(settings, GrpcPortSettings):
         _check_ports(settings)
     if isinstance(settings, UpSettings) and settings.once and (settings.csv_loop or settings.no_csv):
         other = "--loop never ends" if settings.csv_loop else "--no-csv streams nothing"
@@ -192,9 +199,9 @@ def _check_tls(settings: CertificateSettings) -> None:
 def _check_reachable(settings: ServiceSettings) -> None:
     """Refuses ports that other machines can reach, and that let in everybody."""
     open_to = f"HOST is {settings.host!r}, which other machines can reach"
-    if isinstance(settings, RestSettings) and settings.api_key is None:
+    if isinstance(settings, RestSettings) and not settings.asks_for_given_keys:
         raise ConfigError(
-            f"{open_to}, and API_KEY is not set: set API_KEY or API_KEY_FILE, or pass --insecure",
+            f"{open_to}, and API_KEY is not set: set API_KEY, API_KEY_FILE or API_KEYS_FILE, or pass --insecure",
             code="config.insecure",
         )
     if isinstance(settings, AccessSettings) and not (settings.asks_for_tokens or settings.tls_client_ca_file):
@@ -214,7 +221,7 @@ def _check_queue(settings: ClientSettings) -> None:
         )
 
 
-def _check_ports(settings: BrokerSettings | CollectorSettings) -> None:
+def _check_ports(settings: GrpcPortSettings) -> None:
     if isinstance(settings, UpSettings) or (isinstance(settings, BrokerSettings) and settings.listen):
         is_fixed = {"port", "grpc_port"} <= settings.model_fields_set  # it takes another port, or none, for a default
     else:

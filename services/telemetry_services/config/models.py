@@ -9,7 +9,16 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from telemetry_services.config.settings import setting
-from telemetry_services.config.values import BrokerUrl, Duration, HttpAddress, TopicCounts, TopicName, UnixAddress
+from telemetry_services.config.values import (
+    BrokerUrl,
+    Duration,
+    HttpAddress,
+    Origins,
+    RateLimit,
+    TopicCounts,
+    TopicName,
+    UnixAddress,
+)
 from telemetry_services.store import Retention
 
 GRPC_PORT = 9090
@@ -105,10 +114,14 @@ class AccessSettings(ListenSettings, TokenSettings):
         return any((self.tokens_file, self.service_token_file, self.service_token))
 
 
-class GrpcSettings(AccessSettings):
-    """What every service has that answers over gRPC."""
+class GrpcPortSettings(ServiceSettings):
+    """Where a service answers over gRPC."""
 
     grpc_port: int = setting(GRPC_PORT, "gRPC port; 0 takes a free one.", bounds=(0, 65_535))
+
+
+class GrpcSettings(AccessSettings, GrpcPortSettings):
+    """What every service has that answers over gRPC and asks for tokens."""
 
 
 class BrokerSettings(GrpcSettings):
@@ -272,8 +285,33 @@ class RestSettings(TopicSettings, StoreSettings, ListenSettings):
 
     api_key: SecretStr | None = setting(
         None,
-        "Key that callers of the REST API send; default on the loopback: made, kept in DATA_DIR/api-key and shown.",
+        "Keys that callers of the API send, with commas between them, each with every role; default on the loopback: "
+        "made, kept in DATA_DIR/api-key and shown.",
     )
+    api_key_file: Path | None = setting(None, "File with API_KEY, one a line; read again when it changes.")
+    api_keys_file: Path | None = setting(
+        None, "TOML file of named API keys and their roles; see docs/api.md. Read again when it changes."
+    )
+    api_rate_limit: RateLimit = setting(
+        "1000/second",
+        "Requests of one API key, and of one address, that are answered; further ones are answered 429.",
+        expected="a number and a unit such as 1000/second or 20000/minute, several with ; between them",
+    )
+    api_refused_limit: RateLimit = setting(
+        "30/minute",
+        "Requests of one address without a valid API key that are answered 401; further ones are answered 429.",
+        expected="a number and a unit such as 30/minute",
+    )
+    cors_origins: Origins = setting(
+        "",
+        "Web pages of other origins that may use the API, with commas between them.",
+        expected="origins such as https://dashboards.example, or *",
+    )
+
+    @property
+    def asks_for_given_keys(self) -> bool:
+        """Whether anything says which keys are good; without, one is made."""
+        return any((self.api_key, self.api_key_file, self.api_keys_file))
 
     @property
     def api_key_path(self) -> Path:
@@ -293,7 +331,7 @@ class CollectorSettings(CollectSettings, ClientSettings, GrpcSettings):
     service: ClassVar[str] = "collector"
 
 
-class ApiSettings(RestSettings, ClientSettings):
+class ApiSettings(RestSettings, ClientSettings, GrpcPortSettings):
     """What the api has."""
 
     service: ClassVar[str] = "api"

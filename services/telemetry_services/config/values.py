@@ -134,6 +134,26 @@ def check_http_address(value: str) -> str:
     return value
 
 
+def check_rate_limit(value: str) -> str:
+    """The limits themselves, when they are such as ``1000/second`` or ``50/second;1000/hour``."""
+    from limits import parse_many  # not for the services that have none
+
+    parse_many(value)
+    return value
+
+
+def check_origins(value: str) -> str:
+    """The origins themselves, without spaces between them, when each is ``https://host`` or the one is ``*``."""
+    origins = [origin for part in value.split(",") if (origin := part.strip().rstrip("/"))]
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
+            raise ValueError(f"{origin!r} is not an origin")
+    if "*" in origins and len(origins) > 1:
+        raise ValueError("* stands for all, and so alone")
+    return ",".join(origins)
+
+
 def check_unix_address(value: str) -> str:
     """The address itself, when it is ``unix:`` and a path that a socket can have."""
     path = value.removeprefix("unix:").removeprefix("//")
@@ -150,4 +170,6 @@ TopicCounts = Annotated[dict[str, int | None], NoDecode, BeforeValidator(parse_t
 TopicName = Annotated[str, AfterValidator(check_topic_name)]
 BrokerUrl = Annotated[str, AfterValidator(check_broker_url)]
 HttpAddress = Annotated[str, AfterValidator(check_http_address)]
+RateLimit = Annotated[str, AfterValidator(check_rate_limit)]
+Origins = Annotated[str, AfterValidator(check_origins)]
 UnixAddress = Annotated[str, AfterValidator(check_unix_address)]

@@ -47,7 +47,7 @@ class Guard:
         self._certificates = _certificate_files(settings)
         self.http_tls = None if self._certificates is None else HttpTls()
         if self._certificates is not None:
-            self._watch(Watched("certificates", self._certificates.paths, self._use_certificates))
+            self.watch(Watched("certificates", self._certificates.paths, self._use_certificates))
 
     def grpc_server(self, core: _core.Broker | None, forward_to: str) -> _core.GrpcServer:
         """A gRPC server with this guard at its TCP ports; see `_core.GrpcServer`."""
@@ -113,7 +113,8 @@ class Guard:
         if any(news.values()):
             log.warning("Refused calls", extra={why: count for why, count in news.items() if count})
 
-    def _watch(self, watched: Watched) -> None:
+    def watch(self, watched: Watched) -> None:
+        """Takes up files, and again whenever they change; raises ConfigError where they cannot be used now."""
         watched.begin(self._service)
         self._files.append(watched)
 
@@ -129,7 +130,7 @@ class Guard:
             access.replace(grants)
 
         paths = [path for path in (settings.tokens_file, settings.service_token_file) if path is not None]
-        self._watch(Watched("tokens", paths, load))
+        self.watch(Watched("tokens", paths, load))
         return access
 
     def _use_certificates(self) -> None:

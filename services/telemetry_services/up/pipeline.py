@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import telemetry_broker as tb
 from telemetry_broker import _core
+from telemetry_broker.aio import embedded as aio_embedded
+from telemetry_broker.aio.opening import Opening
 from telemetry_broker.embedded import EmbeddedTransport
 from telemetry_broker.errors import NotFoundError
 from telemetry_services.collector import Collector, Status
@@ -60,6 +62,16 @@ def embedded(core: _core.Broker, data_dir: Path) -> tb.Broker:
         """Closing is for whoever opened it."""
 
     return tb.Broker(EmbeddedTransport(f"file://{data_dir.absolute()}", core, leave_open))
+
+
+def embedded_aio(core: _core.Broker, data_dir: Path) -> Opening[tb.aio.Broker]:
+    """The same for the running event loop."""
+    url = f"file://{data_dir.absolute()}"
+
+    async def open_it() -> tb.aio.Broker:
+        return tb.aio.Broker(aio_embedded.EmbeddedTransport(url, core, lambda _: None))
+
+    return Opening(open_it)
 
 
 class Pipeline:

@@ -13,10 +13,10 @@ from telemetry_broker.aio.core_calls import CoreCalls
 from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import collector_pb2_grpc
-from telemetry_services.api.app import build_app
-from telemetry_services.api.keys import KeyCheck, obtain_key
 from telemetry_services.api.process import why_unreadable
 from telemetry_services.api.publishing import Publisher
+from telemetry_services.api.servicer import SERVICE as QUERY_SERVICE
+from telemetry_services.api.serving import Api
 from telemetry_services.broker.compat import CompatibilityEndpoints
 from telemetry_services.broker.grpc_front import GrpcFront
 from telemetry_services.broker.metering import BrokerMetrics
@@ -27,13 +27,13 @@ from telemetry_services.config import UpSettings
 from telemetry_services.errors import SourceError
 from telemetry_services.security import Guard
 from telemetry_services.serving.http_server import Health, HttpServer
-from telemetry_services.serving.sockets import listen, listen_nearby
+from telemetry_services.serving.ports import free_grpc_port, listen_for
 from telemetry_services.store import Store, open_store
 from telemetry_services.store.upkeep import maintained
 from telemetry_services.streamer import Progress
 from telemetry_services.text import counted, shown_url
 from telemetry_services.up.display import Display
-from telemetry_services.up.pipeline import Pipeline, Stored, embedded
+from telemetry_services.up.pipeline import Pipeline, Stored, embedded, embedded_aio
 
 _DRAIN_SECONDS: Final = 1.0
 _LIVE_SECONDS: Final = 1.0
@@ -48,8 +48,8 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         )  # a file that is no dump is refused before anything is opened
     guard = Guard(settings)
     async with contextlib.AsyncExitStack() as stack:
-        listener = stack.enter_context(contextlib.closing(_listen(settings, "port", "PORT", "--port")))
-        grpc_port = _free_grpc_port(settings)
+        listener = stack.enter_context(contextlib.closing(listen_for(settings, "port")))
+        grpc_port = free_grpc_port(settings)
         core = await asyncio.to_thread(open_core, settings)
         stack.push_async_callback(asyncio.to_thread, core.close)
         store = await asyncio.to_thread(open_store, settings.store_url)
@@ -59,8 +59,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         pipeline = Pipeline(broker, store, settings, csv)
         stack.enter_context(maintained(store, settings.retention))
         await asyncio.to_thread(pipeline.prepare)
-        key = obtain_key(settings)
-        grpc_server = GrpcFront(guard, core, settings.data_dir, [COLLECTOR_SERVICE])
+        grpc_server = GrpcFront(guard, core, settings.data_dir, [COLLECTOR_SERVICE, QUERY_SERVICE])
         health = Health(
             "up",
             details=lambda: {**describe_broker(core), "services": ["broker", "streamer", "collector", "api"]},
@@ -72,14 +71,30 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         stack.callback(waiters.close)
         stack.callback(core_calls.close)
         endpoints = CompatibilityEndpoints(core, core_calls, waiters, guard, partitions=settings.partitions_per_topic)
-        app = endpoints.in_front_of(build_app(store, publisher, KeyCheck(key, guard), health))
+        api = Api(
+            settings,
+            guard,
+            store,
+            publisher,
+            health,
+            connect=lambda: embedded_aio(core, settings.data_dir),
+            broker=lambda: broker,
+            pause=pipeline.collector.pause,
+        )
+        stack.push_async_callback(api.stop)
+        app = endpoints.in_front_of(api.app)
         http = HttpServer(app, listener, tls=guard.http_tls, max_connections=guard.max_connections)
         grpc_address = await stack.enter_async_context(
-            _serving(settings, grpc_server, waiters, pipeline, http, health, grpc_port)
+            _serving(settings, grpc_server, waiters, pipeline, api, http, health, grpc_port)
         )
         await stack.enter_async_context(guard.watching())
         display = stack.enter_context(Display())
-        shown_key, header = (key, key) if settings.api_key is None else ("as in API_KEY", "$API_KEY")
+        key = api.made_key
+        shown_key, header = (key, key) if key is not None else (f"as in {_given_in(settings)}", "$API_KEY")
+        if key is not None:
+            display.say(f"page {http.url}/login?token={api.tokens.make(key)}  (works once, within 10 minutes)")
+        else:
+            display.say(f"page {http.url}/")
         display.say(f"API {http.url}  API key: {shown_key}")
         display.say(f'try: curl -H "X-API-Key: {header}" {http.url}/api/v1/gpus')
         display.say(f"gRPC {grpc_address}  data {settings.data_dir.absolute()}  store {shown_url(settings.store_url)}")
@@ -100,6 +115,13 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
     raise AssertionError("the block returns")
 
 
+def _given_in(settings: UpSettings) -> str:
+    """The setting that the keys are in."""
+    if settings.api_key_file is not None:
+        return "API_KEY_FILE"
+    return "API_KEY" if settings.api_key is not None else "API_KEYS_FILE"
+
+
 def _dump(settings: UpSettings) -> Path | None:
     if settings.no_csv:
         return None
@@ -108,23 +130,13 @@ def _dump(settings: UpSettings) -> Path | None:
     return Path(str(resources.files("telemetry_services") / "data" / "dcgm-sample.csv"))
 
 
-def _listen(settings: UpSettings, field: str, variable: str, flag: str) -> Any:
-    """A port that was asked for is taken or refused; a default one may be the next free one."""
-    bind = listen if field in settings.model_fields_set else listen_nearby
-    return bind(settings.host, getattr(settings, field), variable=variable, flag=flag)
-
-
-def _free_grpc_port(settings: UpSettings) -> int:
-    with _listen(settings, "grpc_port", "GRPC_PORT", "--grpc-port") as probe:
-        return int(probe.getsockname()[1])
-
-
 @contextlib.asynccontextmanager
 async def _serving(
     settings: UpSettings,
     server: GrpcFront,
     waiters: Waiters,
     pipeline: Pipeline,
+    api: Api,
     http: HttpServer,
     health: Health,
     grpc_port: int,
@@ -133,15 +145,18 @@ async def _serving(
     collector_pb2_grpc.add_CollectorServiceServicer_to_server(
         CollectorServicer(pipeline.collector, shown_url(settings.store_url)), server.server
     )
+    api.serve_queries(server.server)
     address = server.listen(settings.host, grpc_port)
     if settings.listen:
         address = f"{address},{server.listen_unix(settings.listen)}"
     await server.start()
+    api.start()
     await http.start()
     try:
         yield address
     finally:
         health.draining = True
+        api.end_streams()
         waiters.close()
         await asyncio.gather(server.stop(_DRAIN_SECONDS), http.stop())
 

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -282,3 +283,22 @@ def test_every_durability_stores_and_gives_records(broker: tb.Broker) -> None:
         assert topic.config.durability == durability
         send(broker, topic.name, b"a", b"b")
         assert receive_all(broker, topic.name) == [b"a", b"b"]
+
+
+def test_a_read_waits_for_the_first_record_behind_its_start(broker: tb.Broker) -> None:
+    broker.create_topic("t", partitions=1)
+    send(broker, "t", b"before")
+    assert not broker.read("t", 0, tb.END, wait=0.01)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(broker.read, "t", 0, tb.END, wait=20)
+        while not waiting.done():  # the read may begin before or behind any of them
+            send(broker, "t", b"after")
+        assert waiting.result().values[0] == b"after"
+
+
+def test_a_read_gives_at_once_what_is_there_however_long_it_may_wait(broker: tb.Broker) -> None:
+    broker.create_topic("t", partitions=1)
+    send(broker, "t", b"a")
+    assert broker.read("t", 0, wait=20).values == [b"a"]
+    with pytest.raises(tb.InvalidArgumentError, match=r"read's wait is 21 s; give 0 to 20 s"):
+        broker.read("t", 0, wait=21)

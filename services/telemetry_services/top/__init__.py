@@ -1,0 +1,1 @@
+"""`telemetry top`: the fleet in a terminal, over the REST API."""
