@@ -2,7 +2,8 @@
 //!
 //! - [`csv`] reads a tall dump (one sample a row) and makes wide points (one line per GPU and time), as encoded
 //!   batches.
-//! - [`lines`] writes points as line protocol, and turns stored lines into Arrow columns.
+//! - [`lines`] writes points as line protocol, and turns stored records into Arrow columns, or into line protocol again.
+//! - [`json`] reads the two JSON records that older senders make.
 //! - [`names`] says what a metric or a tag may be called, whichever way it comes in.
 //! - [`sample`] and [`tags`] say what a single DCGM row means, whatever it was wrapped in.
 //!
@@ -10,6 +11,7 @@
 
 pub mod csv;
 mod hash;
+pub mod json;
 pub mod lines;
 pub mod names;
 pub mod sample;
