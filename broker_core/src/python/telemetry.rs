@@ -277,14 +277,12 @@ macro_rules! builder {
             }
 
             #[pyo3(signature = (records, base_offset = 0))]
-            #[expect(clippy::needless_pass_by_value, reason = "arguments are extracted by value")]
             fn append_records(&mut self, py: Python<'_>, records: Input, base_offset: u64) -> PyResult<u64> {
                 let builder = &mut self.builder;
                 py.detach(|| builder.append_records(records.as_slice(), base_offset)).map_err(|err| to_py_err(&err))
             }
 
             #[pyo3(signature = (values, base_offset = 0))]
-            #[expect(clippy::needless_pass_by_value, reason = "arguments are extracted by value")]
             fn append_values(&mut self, py: Python<'_>, values: Vec<PyBackedBytes>, base_offset: u64) -> PyResult<()> {
                 let builder = &mut self.builder;
                 py.detach(|| builder.append_values(&values, base_offset)).map_err(|err| to_py_err(&err))

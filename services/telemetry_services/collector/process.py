@@ -53,7 +53,7 @@ async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
     """Collects until `stopping` is set, then commits and acks what it holds; returns the exit status."""
     guard = Guard(settings)
     listener = listen(settings.host, settings.port, variable="PORT", flag="--port")
-    store = await asyncio.to_thread(open_store, settings.store_url)
+    store = await asyncio.to_thread(open_store, settings.store_url, **settings.store_credentials)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(store.close)
         await asyncio.to_thread(store.positions, ())  # a store that cannot be written says so now

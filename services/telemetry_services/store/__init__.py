@@ -1,6 +1,6 @@
 """Where telemetry is kept: `open_store(url)` gives a `Store`, chosen by the URL.
 
-`delta:///path` is a Delta Lake table in a local folder.
+`delta:///path` is a Delta Lake table in a local folder, `influxdb://host:port/database` a database of InfluxDB 3.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from telemetry_services.store.base import (
+    ColumnStore,
     Gpu,
     HostCount,
+    LineStore,
     NamespaceCount,
     OffsetRange,
+    RefusedLine,
     Rows,
     Sample,
     Store,
@@ -22,46 +25,58 @@ from telemetry_services.store.errors import (
     StoreClosedError,
     StoreConflictError,
     StoreCorruptError,
+    StoreDeniedError,
     StoreError,
     StoreForeignError,
     StoreFullError,
     StorePositionError,
     StoreSchemaError,
+    StoreUnavailableError,
     StoreUnwritableError,
     StoreUrlError,
 )
 
 __all__ = [
+    "ColumnStore",
     "Gpu",
     "HostCount",
+    "LineStore",
     "NamespaceCount",
     "OffsetRange",
+    "RefusedLine",
     "Rows",
     "Sample",
     "Store",
     "StoreClosedError",
     "StoreConflictError",
     "StoreCorruptError",
+    "StoreDeniedError",
     "StoreError",
     "StoreForeignError",
     "StoreFullError",
     "StorePositionError",
     "StoreSchemaError",
+    "StoreUnavailableError",
     "StoreUnwritableError",
     "StoreUrlError",
     "Summary",
     "open_store",
 ]
 
-_EXPECTED = "expected delta:///absolute/path, or delta://relative/path"
+_EXPECTED = (
+    "expected delta:///absolute/path, or delta://relative/path, or influxdb://host:port/database (influxdbs:// over TLS)"
+)
 
 
-def open_store(url: str) -> Store:
-    """Open the store that a URL names; nothing is made or written before the first `positions` or `write`.
+def open_store(url: str, *, token: str = "", ca_file: Path | None = None) -> ColumnStore | LineStore:
+    """Open the store that a URL names; nothing is made, written or asked before the first call.
 
     Args:
-        url: `delta:///absolute/path` or `delta://relative/path` (%-escapes are decoded). A store that is not there yet
-            reads as empty.
+        url: `delta:///absolute/path` or `delta://relative/path` (%-escapes are decoded), or
+            `influxdb://host:port/database`, whose options `telemetry_services.store.influx_url` lists. A store that is
+            not there yet reads as empty.
+        token: for InfluxDB; empty: none.
+        ca_file: authorities, as PEM, to trust at an `influxdbs://` server; None: those of this machine.
 
     Raises:
         StoreUrlError: the URL names no store that there is.
@@ -73,8 +88,10 @@ def open_store(url: str) -> Store:
     except ValueError as error:
         raise StoreUrlError(f"store: not a URL ({error}); {_EXPECTED}") from error
     if parts.scheme in ("influxdb", "influxdbs"):
-        message = f"store {_without_secrets(url)!r}: InfluxDB comes in a later release; use delta:///path until then"
-        raise StoreUrlError(message)
+        from telemetry_services.store.influx import InfluxStore
+        from telemetry_services.store.influx_url import InfluxUrl
+
+        return InfluxStore(InfluxUrl.parse(url), token=token, ca_file=ca_file)
     if parts.scheme != "delta":
         problem = f"unknown scheme {parts.scheme!r}" if parts.scheme else "no scheme"
         raise StoreUrlError(f"store {_without_secrets(url)!r}: {problem}; {_EXPECTED}")

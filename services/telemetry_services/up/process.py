@@ -51,7 +51,7 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         grpc_port = _free_grpc_port(settings)
         core = await asyncio.to_thread(open_core, settings)
         stack.push_async_callback(asyncio.to_thread, core.close)
-        store = await asyncio.to_thread(open_store, settings.store_url)
+        store = await asyncio.to_thread(open_store, settings.store_url, **settings.store_credentials)
         stack.callback(store.close)
         await asyncio.to_thread(store.positions, ())  # a store that cannot be written says so now
         broker = stack.enter_context(embedded(core, settings.data_dir))
