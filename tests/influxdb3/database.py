@@ -9,7 +9,19 @@ from typing import Any
 import datafusion
 import pyarrow as pa
 
-from tests.influxdb3.lines import BOOLEAN, FLOAT, INTEGER, STRING, UINTEGER, UNITS, FieldValue, Line, LineError, parse, split
+from tests.influxdb3.lines import (
+    BOOLEAN,
+    FLOAT,
+    INTEGER,
+    STRING,
+    UINTEGER,
+    UNITS,
+    FieldValue,
+    Line,
+    LineError,
+    parse,
+    split,
+)
 
 MAX_COLUMNS = 500
 TAG = "tag"
@@ -37,9 +49,7 @@ class Table:
         for name, kind in kinds.items():
             known = self.columns.get(name, kind)
             if known != kind:
-                raise LineError(
-                    f"invalid column type for column '{name}', expected {_told(known)}, got {_told(kind)}"
-                )
+                raise LineError(f"invalid column type for column '{name}', expected {_told(known)}, got {_told(kind)}")
         if len(self.columns.keys() | kinds) > MAX_COLUMNS - 1:
             raise LineError(f"Update to schema would exceed number of columns per table limit of {MAX_COLUMNS} columns")
         self.columns |= kinds
@@ -118,7 +128,9 @@ class Databases:
             if name not in self._tables:
                 raise NotFoundError(f"database not found: {name}")
             tables = {table: content.to_arrow() for table, content in self._tables[name].items()}
-        config = datafusion.SessionConfig().with_default_catalog_and_schema("public", "iox").with_information_schema(True)
+        config = (
+            datafusion.SessionConfig().with_default_catalog_and_schema("public", "iox").with_information_schema(True)
+        )
         context = datafusion.SessionContext(config)
         for table, content in tables.items():
             context.register_record_batches(table, [content.to_batches() or [_empty(content.schema)]])

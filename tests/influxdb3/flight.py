@@ -17,7 +17,7 @@ class _Token(flight.ServerMiddlewareFactory):  # type: ignore[misc]
     def __init__(self, token: str) -> None:
         self._token = token
 
-    def start_call(self, info: Any, headers: dict[str, list[str]]) -> None:  # noqa: ARG002
+    def start_call(self, info: Any, headers: dict[str, list[str]]) -> None:
         if self._token and headers.get(_HEADER) != [f"Bearer {self._token}"]:
             raise flight.FlightUnauthenticatedError("Unauthenticated")
 
@@ -30,7 +30,7 @@ class QueryServer(flight.FlightServerBase):  # type: ignore[misc]
         self._databases = databases
         self.queries: list[tuple[str, dict[str, Any]]] = []
 
-    def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.RecordBatchStream:  # noqa: ARG002
+    def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.RecordBatchStream:
         asked = json.loads(ticket.ticket)
         sql, parameters = asked["sql_query"], asked.get("params") or {}
         self.queries.append((sql, parameters))

@@ -209,7 +209,10 @@ class StandIn:
             return Answer(200, b"OK")
         if request.path == "/stand-in/counts":
             return Answer(200, json.dumps({"lines": self.lines_counted, "writes": len(self.writes)}).encode())
-        if self._token and request.headers.get("authorization") not in (f"Bearer {self._token}", f"Token {self._token}"):
+        if self._token and request.headers.get("authorization") not in (
+            f"Bearer {self._token}",
+            f"Token {self._token}",
+        ):
             return _error(401, "the request was not authenticated")
         if request.path == "/ping":
             if request.method == "HEAD":

@@ -99,7 +99,8 @@ def test_of_a_partial_write_exactly_the_bad_lines_come_back(server: StandIn, sto
     )
     assert [line.line for line in refused] == [1, 3]
     assert refused[0].reason == (
-        "invalid column type for column 'odd', expected iox::column_type::field::integer, got iox::column_type::field::float"
+        "invalid column type for column 'odd', expected iox::column_type::field::integer, "
+        "got iox::column_type::field::float"
     )
     assert values(server) == [1.0, 1.0, 1.0, 5.0]
 

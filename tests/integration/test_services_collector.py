@@ -18,7 +18,7 @@ from telemetry_broker.v1 import collector_pb2 as pb
 from telemetry_broker.v1.collector_pb2_grpc import CollectorServiceStub
 from telemetry_services.collector import Bounds, Collector
 from telemetry_services.collector.dead_letters import DeadLetters
-from telemetry_services.store import OffsetRange, Rows, Store, StoreSchemaError, open_store
+from telemetry_services.store import ColumnStore, LineStore, OffsetRange, Rows, StoreSchemaError, open_store
 from telemetry_services.testing import RecordingStore
 from tests.integration.service_processes import PATIENCE, BrokerProcess, Service
 
@@ -37,7 +37,7 @@ def broker() -> Iterator[tb.Broker]:
 class Running:
     """A collector in a thread, until the end of the block."""
 
-    def __init__(self, broker: tb.Broker, store: Store, tmp_path: Path, **options: object) -> None:
+    def __init__(self, broker: tb.Broker, store: ColumnStore | LineStore, tmp_path: Path, **options: object) -> None:
         self._commits = threading.Condition()
         self.stop = threading.Event()
         self.collector = Collector(

@@ -194,8 +194,8 @@ class StoreSettings(ServiceSettings):
 
     store: str | None = setting(
         None,
-        "Where telemetry is stored; default: the InfluxDB of INFLUXDB_URL, else a Delta Lake table in the folder `store` "
-        "of DATA_DIR.",
+        "Where telemetry is stored; default: the InfluxDB of INFLUXDB_URL, else a Delta Lake table in the folder "
+        "`store` of DATA_DIR.",
         expected="a URL such as delta:///var/lib/telemetry/store or influxdb://host:8181/database",
     )
     influxdb_url: HttpAddress | None = setting(

@@ -64,7 +64,7 @@ __all__ = [
 ]
 
 _EXPECTED = (
-    "expected delta:///absolute/path, or delta://relative/path, or influxdb://host:port/database (influxdbs:// over TLS)"
+    "expected delta:///absolute/path, delta://relative/path, or influxdb://host:port/database (influxdbs:// over TLS)"
 )
 
 

@@ -113,7 +113,7 @@ class Summary:
 
 
 class Store(Protocol):
-    """The questions that every store answers. See the module for threads, times and ranges. Errors are `StoreError`s."""
+    """What every store answers. See the module for threads, times and ranges. Errors are `StoreError`s."""
 
     def gpus(self) -> list[Gpu]:
         """Return every GPU ever stored, by hostname, device and uuid. Does not scan history on each call."""

@@ -1,8 +1,8 @@
 """The InfluxDB 3 store: points as line protocol, over HTTP; questions over Arrow Flight.
 
 Invariants (tests: `tests/integration/test_influx_store.py`)
-- I1 What `write_lines` returns without an error is stored, but for exactly the lines that it gives back. (With `no_sync` it
-  is stored once InfluxDB has flushed its log, which is within a second, if it does not crash before.)
+- I1 What `write_lines` returns without an error is stored, but for exactly the lines that it gives back. (With
+  `no_sync` it is stored once InfluxDB has flushed its log, which is within a second, if it does not crash before.)
 - I2 A point that is written again overwrites itself, so anything may be written again after an error.
 """
 
@@ -31,7 +31,7 @@ class InfluxStore(InfluxQueries):
     """A `LineStore` in one database of a server; see `telemetry_services.store.base` for what it promises."""
 
     batch_bytes = 5 << 20
-    """About 8,000 points of 30 fields: large, as InfluxDB likes them, and well below its bound with one delivery more."""
+    """About 8,000 points of 30 fields: large, as InfluxDB likes them, and below its bound with one delivery more."""
     writes_in_flight = 4
     """InfluxDB answers a write when it flushes its log, once a second; four make use of it meanwhile."""
 

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 import urllib3
-from influxdb_client_3 import InfluxDBClient3, InfluxDBError, WriteOptions, WritePrecision
-from influxdb_client_3.exceptions import InfluxDB3ClientQueryError, InfluxDBPartialWriteError
+from influxdb_client_3 import InfluxDBClient3, WriteOptions, WritePrecision
+from influxdb_client_3.exceptions.exceptions import InfluxDB3ClientQueryError, InfluxDBError, InfluxDBPartialWriteError
 from influxdb_client_3.write_client.client.write_api import WriteType
 
 from telemetry_services.store.errors import (
@@ -99,7 +99,7 @@ class InfluxClient:
             raise StoreForeignError(self._not_influx(f"is InfluxDB {version}"))
 
     def create_database(self) -> bool:
-        """Make the database; False where the token may not, or the server does not know how. One that is there is fine."""
+        """Make the database, if there is none; False where the token may not, or the server does not know how."""
         body = json.dumps({"db": self._url.database}).encode()
         with self._telling_errors():
             try:
@@ -112,7 +112,8 @@ class InfluxClient:
                     return False
                 if status == HTTPStatus.BAD_REQUEST:
                     raise StoreUrlError(
-                        f"store {self._url}: the server takes no database of that name ({self._plain(error)}); name another"
+                        f"store {self._url}: the server takes no database of that name ({self._plain(error)}); "
+                        "name another"
                     ) from error
                 raise
         return True

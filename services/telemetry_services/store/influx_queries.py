@@ -1,7 +1,8 @@
 """The questions that a store answers, asked of InfluxDB 3: in SQL, over Arrow Flight, with bound parameters.
 
-The SQL holds no text of a caller: what callers give is bound, and column names come from the table's own schema, quoted.
-A column is a tag or a metric by its type, as in the other stores. A database or table that is not there reads as empty.
+The SQL holds no text of a caller: what callers give is bound, and column names come from the table's own schema,
+quoted. A column is a tag or a metric by its type, as in the other stores. A database or table that is not there reads
+as empty.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
-
-import pyarrow as pa
 
 from telemetry_services.store import columns
 from telemetry_services.store.base import Gpu, HostCount, NamespaceCount, Sample, Summary

@@ -1,8 +1,8 @@
 """`influxdb://host:port/database`, and `influxdbs://` over TLS, with options behind a question mark.
 
-    no_sync   true: a write is answered before InfluxDB has it on disk, so that a crash of InfluxDB can lose what was
-              acked within its last second; false (default): after that
-    gzip      whether requests are compressed; default: unless the server is on this machine
+no_sync   true: a write is answered before InfluxDB has it on disk, so that a crash of InfluxDB can lose what was
+          acked within its last second; false (default): after that
+gzip      whether requests are compressed; default: unless the server is on this machine
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from telemetry_services.store.errors import StoreUrlError
 
 DEFAULT_PORT: Final = 8181
 
-_EXPECTED: Final = "expected influxdb://host:8181/database (influxdbs:// over TLS), such as influxdb://127.0.0.1/telemetry"
+_EXPECTED: Final = (
+    "expected influxdb://host:8181/database (influxdbs:// over TLS), such as influxdb://127.0.0.1/telemetry"
+)
 _OPTIONS: Final = ("no_sync", "gzip")
 
 
@@ -48,7 +50,13 @@ class InfluxUrl:
             raise StoreUrlError(f"store {shown!r}: a user or token in a URL gets into logs; give it as INFLUXDB_TOKEN")
         database = unquote(parts.path.removeprefix("/").removesuffix("/"))
         if not host or not database or "/" in database or parts.fragment:
-            what = "no host is named" if not host else "no database is named" if not database else "the path is no database"
+            what = (
+                "no host is named"
+                if not host
+                else "no database is named"
+                if not database
+                else "the path is no database"
+            )
             raise StoreUrlError(f"store {shown!r}: {what}; {_EXPECTED}")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         if unknown := [name for name in options if name not in _OPTIONS]:

@@ -21,6 +21,7 @@ from telemetry_services.broker.compat import CompatibilityEndpoints
 from telemetry_services.broker.grpc_front import GrpcFront
 from telemetry_services.broker.metering import BrokerMetrics
 from telemetry_services.broker.process import describe_broker, open_core, why_unready
+from telemetry_services.collector.process import prepare
 from telemetry_services.collector.servicer import SERVICE as COLLECTOR_SERVICE
 from telemetry_services.collector.servicer import CollectorServicer
 from telemetry_services.config import UpSettings
@@ -53,9 +54,9 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         stack.push_async_callback(asyncio.to_thread, core.close)
         store = await asyncio.to_thread(open_store, settings.store_url, **settings.store_credentials)
         stack.callback(store.close)
-        await asyncio.to_thread(store.positions, ())  # a store that cannot be written says so now
         broker = stack.enter_context(embedded(core, settings.data_dir))
         pipeline = Pipeline(broker, store, settings, csv)
+        await asyncio.to_thread(prepare, pipeline.collector)
         await asyncio.to_thread(pipeline.prepare)
         key = obtain_key(settings)
         grpc_server = GrpcFront(guard, core, settings.data_dir, [COLLECTOR_SERVICE])
