@@ -6,7 +6,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -126,7 +126,7 @@ class StandIn:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._run(self._stop_listening())
+        self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -144,7 +144,11 @@ class StandIn:
             self._server.close()
         for writer in self._connections:
             writer.transport.abort()
-        await asyncio.sleep(0)
+
+    async def _end(self) -> None:
+        await self._stop_listening()
+        if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(tasks)  # they end with their connections
 
     # -- connections
 
@@ -160,21 +164,28 @@ class StandIn:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the client is gone
         finally:
-            self._connections.discard(writer)
-            writer.close()
+            await self._hang_up(writer)
 
     async def _pass_on(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self._flight.port)
-        behind_writer.write(head)
-        pipes = (_pipe(reader, behind_writer), _pipe(behind_reader, writer))
-        _, pending = await asyncio.wait(map(asyncio.ensure_future, pipes), return_when=asyncio.FIRST_COMPLETED)
-        for pipe in pending:
-            pipe.cancel()
-        behind_writer.close()
+        self._connections.add(behind_writer)
+        try:
+            behind_writer.write(head)
+            pipes = [_pipe(reader, behind_writer), _pipe(behind_reader, writer)]
+            await asyncio.gather(*pipes)
+        finally:
+            await self._hang_up(behind_writer)
+
+    async def _hang_up(self, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        self._connections.discard(writer)
 
     async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> bool:
         """Answers one request; False where the connection is to end."""
-        fault = self._take_fault() if "write" in request.path else None
+        # A write without lines is how clients ask whether they may write.
+        fault = self._take_fault() if "write" in request.path and request.body else None
         if isinstance(fault, Status):
             answer = Answer(fault.status, fault.body.encode(), fault.headers)
             self._note_write(request)
@@ -184,7 +195,8 @@ class StandIn:
         else:
             answer = self._route(request)
         if isinstance(fault, Slow):
-            await asyncio.to_thread(fault.released.wait)
+            while not fault.released.is_set() and not writer.transport.is_closing():
+                await asyncio.sleep(0.001)
         if isinstance(fault, Dropped):
             return False
         message = _encode(answer)
@@ -314,3 +326,4 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while piece := await reader.read(_PIECE_BYTES):
         writer.write(piece)
         await writer.drain()
+    writer.close()

@@ -24,8 +24,8 @@ from telemetry_services.store import (
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("influxdb://token@influx:8181/db?token=secret", "give it as INFLUXDB_TOKEN"),
-        ("influxdbs://influx:8181/db?token=secret", "there is no option 'token'"),
+        ("influxdb://secret@influx:8181/db?pass=secret", "give it as INFLUXDB_TOKEN"),
+        ("influxdbs://influx:8181/db?pass=secret", "there is no option 'pass'"),
         ("postgres://me:secret@host/db", "unknown scheme 'postgres'"),
         ("./data", "store './data': no scheme"),
         ("delta://", "no folder is named"),
@@ -45,8 +45,8 @@ def test_a_url_of_no_store_is_refused_with_a_remedy_and_without_its_secrets(url:
 
 
 @given(st.text())
-def test_no_text_opens_anything_but_a_delta_store_or_fails_otherwise(text: str) -> None:
-    if not text.startswith("delta:"):
+def test_no_text_opens_anything_but_a_store_or_fails_otherwise(text: str) -> None:
+    if not text.startswith(("delta:", "influxdb")):
         with pytest.raises(StoreUrlError):
             open_store(text)
 

@@ -47,7 +47,7 @@ class InfluxUrl:
             raise StoreUrlError(f"store: not a URL ({error}); {_EXPECTED}") from error
         shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         if "@" in parts.netloc:
-            raise StoreUrlError(f"store {shown!r}: a user or token in a URL gets into logs; give it as INFLUXDB_TOKEN")
+            raise StoreUrlError(f"store {shown!r}: what stands before the @ gets into logs; give it as INFLUXDB_TOKEN")
         database = unquote(parts.path.removeprefix("/").removesuffix("/"))
         if not host or not database or "/" in database or parts.fragment:
             what = (
