@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.broker import measure_file, measure_grpc
+from benchmarks.collector import measure_collector
 from benchmarks.consumers import measure_consumers
 from benchmarks.core import measure_core
 from benchmarks.dump import measure_dump
@@ -29,7 +30,7 @@ from benchmarks.security import measure_security
 from benchmarks.workload import Workload
 
 # The dump comes first: see dump.run_once.
-MEASUREMENTS = ("dump", "file", "grpc", "latency", "security", "consumers", "idle", "ring")
+MEASUREMENTS = ("dump", "file", "grpc", "latency", "security", "consumers", "collector", "idle", "ring")
 # Asked for by name, since it builds and runs for eight minutes.
 ON_REQUEST = ("core",)
 PAGE = ROOT / "docs/benchmarks.md"
@@ -47,6 +48,7 @@ def main() -> None:
             "grpc": partial(measure_grpc, workload),
             "latency": partial(measure_latency, workload, Load(RECORDS_PER_SECOND, options.seconds)),
             "consumers": partial(measure_consumers, workload, options.seconds),
+            "collector": partial(measure_collector, workload, options.seconds),
             "idle": partial(measure_idle, workload),
             "security": partial(measure_security, workload),
             "ring": measure_ring,

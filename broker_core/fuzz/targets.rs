@@ -351,10 +351,10 @@ pub fn lines(data: &[u8]) {
         let mut passed = LineBuilder::new("gpu", &["uuid".into()], &["util".into()], default_time_ns);
         passed.append_values(&values, 10).unwrap();
         assert_eq!((passed.rows(), passed.rejected()), (rows, &rejected[..]));
-        let lines = passed.finish().unwrap();
-        assert_eq!(lines.lines(0, rows).iter().filter(|&&byte| byte == b'\n').count(), rows);
+        let lines = passed.finish().unwrap().lines;
+        assert_eq!(lines.iter().filter(|&&byte| byte == b'\n').count(), rows);
         let mut again = ColumnBuilder::new("gpu", &["uuid".into()], &["util".into()], None);
-        again.append_values(&[lines.lines(0, rows)], 10).unwrap();
+        again.append_values(&[&lines], 10).unwrap();
         assert_eq!(again.rejected().len(), usize::from(rows == 0));
         assert_eq!(again.finish().unwrap().batch, columns.batch);
     }

@@ -112,9 +112,9 @@ fn given_lines_and_json_mixed_when_decoded_then_both_are_points_and_bad_ones_cos
     let rejected: Vec<_> = lines.rejected().iter().map(|line| (line.offset, line.reason.as_str())).collect();
     assert_eq!(rejected, [(12, "number"), (14, "json")]);
     assert_eq!(lines.rejected()[0].line, bad.as_bytes());
-    let batch = lines.finish().unwrap();
-    assert_eq!(batch.len(), 3);
-    let offsets: Vec<_> = (0..3).map(|line| batch.place(line).unwrap().offset).collect();
+    let index = lines.finish().unwrap().index;
+    assert_eq!(index.len(), 3);
+    let offsets: Vec<_> = (0..3).map(|line| index.place(line).unwrap().offset).collect();
     assert_eq!(offsets, [10, 11, 15]);
     let mut columns = ColumnBuilder::new("gpu", &[], &[], None);
     columns.append_values(&values, 10).unwrap();

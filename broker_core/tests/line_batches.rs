@@ -10,7 +10,7 @@ fn builder() -> LineBuilder {
 }
 
 fn text(batch: &LineBatch) -> String {
-    String::from_utf8(batch.lines(0, batch.len()).to_vec()).unwrap()
+    String::from_utf8(batch.lines.clone()).unwrap()
 }
 
 #[test]
@@ -24,8 +24,8 @@ fn given_lines_when_finished_then_they_are_as_they_came_but_for_numbers_that_are
         text(&batch),
         "gpu,uuid=a\\ b util=1.50,temp=-2e3 10\ngpu util=7,temp=3,on=1,off=0,half=0.5,whole=1 20\ngpu util=0 5\n"
     );
-    assert_eq!((batch.len(), batch.samples(), batch.nbytes()), (3, 9, text(&batch).len()));
-    assert_eq!((builder.rows(), builder.finish().unwrap().len()), (0, 0));
+    assert_eq!((batch.index.len(), batch.index.samples()), (3, 9));
+    assert_eq!((builder.rows(), builder.finish().unwrap().index.len()), (0, 0));
 }
 
 #[test]
@@ -42,11 +42,11 @@ fn given_records_with_bad_lines_between_when_a_line_is_asked_for_then_its_record
     builder.append_values(&[b"gpu util=4 4"], 0).unwrap();
     let rejected: Vec<_> = builder.rejected().iter().map(|line| (line.offset, line.reason.as_str())).collect();
     assert_eq!(rejected, [(40, "syntax"), (41, "syntax")]);
-    let batch = builder.finish().unwrap();
+    let index = builder.finish().unwrap().index;
     let places: Vec<_> =
-        (0..batch.len()).map(|line| batch.place(line).map(|place| (place.append, place.offset)).unwrap()).collect();
+        (0..index.len()).map(|line| index.place(line).map(|place| (place.append, place.offset)).unwrap()).collect();
     assert_eq!(places, [(0, 40), (0, 40), (0, 42), (1, 0)]);
-    assert!(batch.place(4).is_none());
+    assert!(index.place(4).is_none());
 }
 
 #[test]
@@ -55,12 +55,14 @@ fn given_a_bound_when_cut_then_runs_of_whole_lines_below_it() {
     let long = format!("gpu {}=1 1", "x".repeat(100));
     builder.append_values(&[b"gpu a=1 1", b"gpu a=2 2", long.as_bytes(), b"gpu a=3 3"], 0).unwrap();
     let batch = builder.finish().unwrap();
-    assert_eq!(batch.cut(20), [(0, 2), (2, 3), (3, 4)]);
-    assert_eq!(batch.cut(19), [(0, 1), (1, 2), (2, 3), (3, 4)]);
-    assert_eq!(batch.cut(usize::MAX), [(0, 4)]);
-    assert_eq!(batch.lines(1, 2), b"gpu a=2 2\n");
-    assert_eq!((batch.lines(2, 2), batch.lines(9, 10)), (&b""[..], &b""[..]));
-    assert_eq!(builder.finish().unwrap().cut(20), []);
+    let index = &batch.index;
+    assert_eq!(index.cut(20), [(0, 2), (2, 3), (3, 4)]);
+    assert_eq!(index.cut(19), [(0, 1), (1, 2), (2, 3), (3, 4)]);
+    assert_eq!(index.cut(usize::MAX), [(0, 4)]);
+    assert_eq!(batch.lines[index.bytes(1, 2)], *b"gpu a=2 2\n");
+    assert_eq!((index.bytes(2, 2), index.bytes(9, 10)), (0..0, 0..0));
+    assert_eq!(index.bytes(0, 9), 0..batch.lines.len());
+    assert_eq!(builder.finish().unwrap().index.cut(20), []);
 }
 
 proptest! {
@@ -80,8 +82,8 @@ proptest! {
         prop_assert_eq!(lines.rows(), columns.rows());
         let batch = lines.finish().unwrap();
         let mut again = ColumnBuilder::new("gpu", &[], &[], None);
-        again.append_values(&[batch.lines(0, batch.len())], 0).unwrap();
-        prop_assert_eq!(again.rejected().len(), usize::from(batch.is_empty()));
+        again.append_values(&[&batch.lines], 0).unwrap();
+        prop_assert_eq!(again.rejected().len(), usize::from(batch.index.is_empty()));
         prop_assert_eq!(again.finish().unwrap().batch, columns.finish().unwrap().batch);
     }
 }

@@ -719,7 +719,10 @@ class LineBatch:
     def nbytes(self) -> int:
         """Bytes of all lines, line ends included."""
     def lines(self, start: int, end: int) -> bytes:
-        """The lines from ``start`` to ``end``, exclusive, each with its line end; empty where there are none."""
+        """The lines from ``start`` to ``end``, exclusive, each with its line end; empty where there are none.
+
+        All lines are given without a copy.
+        """
     def place(self, line: int) -> tuple[int, int]:
         """Where a line came from: the number of the ``append_...`` call, from 0, and the offset of the record.
 

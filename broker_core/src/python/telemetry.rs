@@ -13,7 +13,7 @@ use super::bytes::Input;
 use super::errors::to_py_err;
 use crate::error::{Code, Error};
 use crate::telemetry::csv::{self, Counts, CsvOptions, RejectOptions};
-use crate::telemetry::lines::{self, Columns, LineBatch};
+use crate::telemetry::lines::{self, Columns, LineBatch, LineIndex};
 use crate::telemetry::names::{self, Kind};
 use crate::telemetry::sample::RowFault;
 
@@ -306,7 +306,7 @@ macro_rules! builder {
 
             fn finish(&mut self, py: Python<'_>) -> PyResult<$batch> {
                 let builder = &mut self.builder;
-                Ok($batch { batch: py.detach(|| builder.finish()).map_err(|err| to_py_err(&err))? })
+                Ok($batch::new(py, py.detach(|| builder.finish()).map_err(|err| to_py_err(&err))?))
             }
         }
     };
@@ -317,45 +317,61 @@ builder!(PyLineBuilder, "LineBuilder", lines::LineBuilder, PyLineBatch);
 
 #[pyclass(frozen, name = "LineBatch", module = "telemetry_broker._core")]
 struct PyLineBatch {
-    batch: LineBatch,
+    /// Python's own, so that a request's body is no copy of it.
+    lines: Py<PyBytes>,
+    index: LineIndex,
+}
+
+impl PyLineBatch {
+    fn new(py: Python<'_>, batch: LineBatch) -> Self {
+        Self { lines: PyBytes::new(py, &batch.lines).unbind(), index: batch.index }
+    }
 }
 
 #[pymethods]
 impl PyLineBatch {
     fn __len__(&self) -> usize {
-        self.batch.len()
+        self.index.len()
     }
 
     #[getter]
     fn samples(&self) -> usize {
-        self.batch.samples()
+        self.index.samples()
     }
 
     #[getter]
-    fn nbytes(&self) -> usize {
-        self.batch.nbytes()
+    fn nbytes(&self, py: Python<'_>) -> usize {
+        self.lines.as_bytes(py).len()
     }
 
     fn lines<'py>(&self, py: Python<'py>, start: usize, end: usize) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, self.batch.lines(start, end))
+        let lines = self.lines.bind(py);
+        let range = self.index.bytes(start, end);
+        if range.len() == lines.as_bytes().len() { lines.clone() } else { PyBytes::new(py, &lines.as_bytes()[range]) }
     }
 
     fn place(&self, line: usize) -> PyResult<(u32, u64)> {
-        let place = self.batch.place(line).ok_or_else(|| {
-            let message = format!("there is no line {line}: the batch has {}, counted from 0", self.batch.len());
+        let place = self.index.place(line).ok_or_else(|| {
+            let message = format!("there is no line {line}: the batch has {}, counted from 0", self.index.len());
             to_py_err(&Error::new(Code::InvalidArgument, message))
         })?;
         Ok((place.append, place.offset))
     }
 
     fn cut(&self, max_bytes: usize) -> Vec<(usize, usize)> {
-        self.batch.cut(max_bytes)
+        self.index.cut(max_bytes)
     }
 }
 
 #[pyclass(frozen, name = "ColumnBatch", module = "telemetry_broker._core")]
 struct PyColumnBatch {
     batch: Columns,
+}
+
+impl PyColumnBatch {
+    fn new(_: Python<'_>, batch: Columns) -> Self {
+        Self { batch }
+    }
 }
 
 #[pymethods]

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _IDLE_SECONDS: Final = 0.5
 _DELIVERY_BYTES: Final = 4 << 20
+_DELIVERIES_A_BATCH: Final = 5
+"""At least, where the store wants small batches, so that a batch is not much larger than that."""
 _MAX_RECORDS: Final = 65_536
 
 
@@ -44,7 +46,7 @@ class Bounds:
 
     rows: int = 100_000
     nbytes: int = 16 << 20
-    age: float = 0.5
+    age: float = 0.25
 
 
 @dataclass(slots=True)
@@ -109,6 +111,7 @@ class Collector:
         self.name = name
         self._bounds = bounds
         self._batch_bytes = min(bounds.nbytes, self._sink.batch_bytes or bounds.nbytes)
+        self._delivery_bytes = min(_DELIVERY_BYTES, self._batch_bytes // _DELIVERIES_A_BATCH)
         self._dead_letters = dead_letters
         self._on_commit = on_commit
         self._service = service
@@ -155,7 +158,7 @@ class Collector:
                 group=self.group,
                 mode="ordered",
                 name=self.name,
-                max_bytes=_DELIVERY_BYTES,
+                max_bytes=self._delivery_bytes,
                 max_records=_MAX_RECORDS,
             ) as consumer,
             Commits(

@@ -270,7 +270,7 @@ class CollectSettings(TopicSettings, StoreSettings):
         16 << 20, "Bytes of records at which a batch is committed.", unit="bytes", bounds=(1 << 10, 256 << 20)
     )
     collect_max_age: Duration = setting(
-        0.5, "Age of its first record at which a batch is committed.", unit="duration", bounds=(0.001, 60.0)
+        0.25, "Age of its first record at which a batch is committed.", unit="duration", bounds=(0.001, 60.0)
     )
 
 

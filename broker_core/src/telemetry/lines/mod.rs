@@ -18,7 +18,7 @@ pub use columns::ColumnBuilder;
 pub use decoder::{Decoder, Fault, Rejected};
 pub use parse::LineFault;
 pub use point::encode_point;
-pub use protocol::{LineBatch, LineBuilder};
+pub use protocol::{LineBatch, LineBuilder, LineIndex};
 
 /// Most columns of a table beside the time.
 pub const MAX_COLUMNS: usize = 500;

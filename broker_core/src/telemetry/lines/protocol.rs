@@ -1,8 +1,10 @@
 //! Points into line protocol, for stores that take it: the lines as they came, each field a float, each with its time.
 //!
 //! Invariants (tests: `tests/line_batches.rs`)
-//! - Line n of a batch is that of the record at [`LineBatch::place`] n, and there is no line feed but between lines.
+//! - Line n of a batch is that of the record at [`LineIndex::place`] n, and there is no line feed but between lines.
 //! - What a [`ColumnBuilder`](super::ColumnBuilder) makes of a batch's lines is what it makes of the records.
+
+use std::ops::Range;
 
 use super::decoder::{Decoder, Output, Place};
 use super::escape::{push_number, push_time};
@@ -54,20 +56,29 @@ impl Output for LineOutput {
     }
 
     fn finish(self, _: Names) -> Result<LineBatch> {
-        Ok(LineBatch { lines: self.lines, ends: self.ends, places: self.places, samples: self.samples })
+        let index = LineIndex { ends: self.ends, places: self.places, samples: self.samples };
+        Ok(LineBatch { lines: self.lines, index })
     }
 }
 
 /// Finished lines.
 #[derive(Debug, Clone)]
 pub struct LineBatch {
-    lines: Vec<u8>,
+    /// Each with its line end.
+    pub lines: Vec<u8>,
+    /// What is known of them.
+    pub index: LineIndex,
+}
+
+/// Where lines stand in a batch, and where they came from.
+#[derive(Debug, Clone)]
+pub struct LineIndex {
     ends: Vec<usize>,
     places: Vec<Place>,
     samples: usize,
 }
 
-impl LineBatch {
+impl LineIndex {
     /// How many lines there are.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -83,18 +94,13 @@ impl LineBatch {
         self.samples
     }
 
-    /// Bytes of all lines, line ends included.
-    pub fn nbytes(&self) -> usize {
-        self.lines.len()
-    }
-
-    /// The lines from `start` to `end`, exclusive, each with its line end; none where there are no such lines.
-    pub fn lines(&self, start: usize, end: usize) -> &[u8] {
+    /// The bytes of the lines from `start` to `end`, exclusive; empty where there are no such lines.
+    pub fn bytes(&self, start: usize, end: usize) -> Range<usize> {
         let end = end.min(self.ends.len());
         if start >= end {
-            return &[];
+            return 0..0;
         }
-        &self.lines[self.start_of(start)..self.ends[end - 1]]
+        self.start_of(start)..self.ends[end - 1]
     }
 
     /// Where a line came from.
