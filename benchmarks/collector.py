@@ -162,7 +162,8 @@ def ask_for_newest(store_url: str, stop: threading.Event, delays: list[float]) -
 def collector_process(folder: Path, broker: str, store: str) -> Iterator[tuple[int, CollectorServiceStub]]:
     """`telemetry collector` with default settings: its process id, and what looks into it."""
     port = free_port()
-    command = [TELEMETRY, "collector", "--port", "0", "--grpc-port", str(port), "--data", folder / "collector"]
+    data = str(folder / "collector")
+    command: list[str | Path] = [TELEMETRY, "collector", "--port", "0", "--grpc-port", str(port), "--data", data]
     environment = {"BROKER_URL": broker, "STORE": store, "LOG_LEVEL": "WARNING"}
     with (
         started("collector", command, port, folder, environment) as pid,

@@ -195,7 +195,8 @@ class StandIn:
         else:
             answer = self._route(request)
         if isinstance(fault, Slow):
-            while not fault.released.is_set() and not writer.transport.is_closing():
+            # Released from another thread, by a test; noticed where the client has given up, too.
+            while not fault.released.is_set() and not writer.transport.is_closing():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         if isinstance(fault, Dropped):
             return False

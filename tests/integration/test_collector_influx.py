@@ -250,7 +250,7 @@ def test_new_metrics_tags_and_kinds_are_stored_and_a_tag_that_becomes_a_field_co
     with Running(broker, store, tmp_path) as running:
         for number, line in enumerate(drift):
             produce(broker, line)
-            settled(lambda number=number: _done(running) == number + 1, "one by one")  # type: ignore[misc]
+            settled(lambda number=number: _done(running) == number + 1, "one by one")
         produce(broker, b"gpu,uuid=U " + b",".join(b"m%03d=%d" % (n, n) for n in range(480)) + b" 7")
         produce(broker, *(b"gpu,uuid=U m9%02d=1 %d" % (n, n + 8) for n in range(40)))
         settled(lambda: _done(running) == 47, "all")

@@ -1,6 +1,10 @@
 """The collector, with a real broker and a real store: each record once, whatever fails in between."""
 
+import json
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from telemetry_broker.v1 import collector_pb2 as pb
 from telemetry_broker.v1.collector_pb2_grpc import CollectorServiceStub
 from telemetry_services.store import OffsetRange, Rows, StoreSchemaError, open_store
 from telemetry_services.testing import RecordingStore
+from tests.integration.cli_runs import SERVICES
 from tests.integration.running_collector import Running, lag, point, produce
 from tests.integration.service_processes import PATIENCE, BrokerProcess, Service
 
@@ -313,3 +318,30 @@ def test_a_store_that_cannot_be_written_ends_the_start_with_a_sentence(server: B
         assert process.wait() == 1
         assert "store." in process.output
         assert "Traceback" not in process.output
+
+
+def telemetry(*words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, *SERVICES, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def test_the_command_line_looks_at_a_collector_and_holds_it(server: BrokerProcess, tmp_path: Path) -> None:
+    with collector(server, tmp_path, COLLECT_MAX_AGE="60s") as process, tb.connect(server.url) as broker:
+        (address,) = process.wait_for(r"Starting collector grpc=(\S+)").groups()
+        url = f"grpc://{address}"
+        produce(broker, point(1), point(2))
+        flushed = telemetry("collector", "flush", "--collector", url)
+        assert (flushed.returncode, flushed.stderr) == (0, "")
+        assert flushed.stdout in ("stored 2 records\n", "stored 0 records\n")  # it may have come before the records
+        assert telemetry("collector", "pause", "--collector", url).stdout == "paused\n"
+        shown = telemetry("collector", "status", "--collector", url)
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert re.search(r"^state +paused$", shown.stdout, re.MULTILINE)
+        assert telemetry("collector", "resume", "--collector", url).stdout == "resumed\n"
+        told = json.loads(telemetry("collector", "status", "--collector", url, "--json").stdout)
+        assert (told["topic"], told["paused"], told["records_rejected"]) == ("telemetry", False, 0)
+        assert process.stop() == 0
+    gone = telemetry("collector", "status", "--collector", url)
+    assert gone.returncode == 1
+    assert "see that it runs" in gone.stderr
+    assert telemetry("collector", "status", "--collector", "localhost").returncode == 1

@@ -30,8 +30,8 @@ _REQUEST_BYTES: Final = MAX_REQUEST_BYTES - (1 << 20)
 class InfluxStore(InfluxQueries):
     """A `LineStore` in one database of a server; see `telemetry_services.store.base` for what it promises."""
 
-    batch_bytes = 7 << 20
-    """About 8,000 points of 30 fields: large, as InfluxDB likes them, and below its bound with one delivery more."""
+    batch_bytes = 5 << 20
+    """About 6,000 points of 30 fields: large, as InfluxDB likes them, and well below its bound."""
     writes_in_flight = 4
     """InfluxDB answers a write when it flushes its log, once a second; four make use of it meanwhile."""
 
