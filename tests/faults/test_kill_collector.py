@@ -5,6 +5,7 @@ KILLS says how often each store goes through it: 3 times by default, 100 in `mak
 
 import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -112,4 +113,32 @@ def test_records_are_stored_once_through_kills(stored: tuple[str, Callable[[], l
                 assert time.monotonic() < deadline, collector.output[-2000:]
                 assert collector.process.poll() is None, collector.output[-2000:]
         assert collector.stop() == 0
+    assert numbers() == list(range(sending.sent))
+
+
+@pytest.mark.timeout(120)
+def test_a_collector_that_sleeps_past_its_leases_and_wakes_up_doubles_and_loses_nothing(
+    stored: tuple[str, Callable[[], list[int]]], tmp_path: Path
+) -> None:
+    store, numbers = stored
+    with ExitStack() as processes:
+        broker = processes.enter_context(
+            BrokerProcess(tmp_path / "broker", "--topics", f"telemetry:{PARTITIONS}", environment=LEASES)
+        )
+        environment = {"BROKER_URL": broker.url, "STORE": store, "COLLECT_MAX_AGE": "50ms"}
+        command = ("collector", "--port", 0, "--grpc-port", 0, "--data", tmp_path / "c")
+        sleeper = processes.enter_context(Service(*command, environment=environment))
+        with Sending(broker.url) as sending:
+            sleeper.wait_for("Processed message", PATIENCE)
+            sleeper.process.send_signal(signal.SIGSTOP)
+            other = processes.enter_context(Service(*command, environment=environment))
+            other.wait_for("Processed message", PATIENCE)
+            sleeper.process.send_signal(signal.SIGCONT)
+            before = sleeper.output.count("Processed message")
+            sleeper.wait_until(lambda output: output.count("Processed message") > before, PATIENCE)
+        with tb.connect(broker.url) as client:
+            deadline = time.monotonic() + PATIENCE
+            while client.describe_group("telemetry", GROUP).lag:
+                assert time.monotonic() < deadline, sleeper.output[-2000:] + other.output[-2000:]
+        assert (sleeper.stop(), other.stop()) == (0, 0)
     assert numbers() == list(range(sending.sent))

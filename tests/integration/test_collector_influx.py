@@ -1,6 +1,7 @@
 """The collector into InfluxDB, a stand-in of which fails in every way: each point is stored, and a bad one is told."""
 
 import json
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from telemetry_broker import testing
 from telemetry_services.store import LineStore, open_store
 from tests.influxdb3 import Dropped, Half, Slow, StandIn, Status
 from tests.integration.running_collector import Running, lag, point, produce
-from tests.integration.service_processes import PATIENCE, BrokerProcess, Service
+from tests.integration.service_processes import PATIENCE, BrokerProcess, Service, dump, row
 
 ROW = [
     "1970-01-01T00:00:07Z",
@@ -347,3 +348,15 @@ def test_a_collector_stopped_past_its_leases_and_woken_loses_and_doubles_nothing
             assert other.stop() == 0
         assert sleeper.stop() == 0
     assert seconds(server) == list(range(40))
+
+
+def test_up_stores_a_dump_there_and_answers_for_it(server: StandIn, tmp_path: Path) -> None:
+    environment = {"INFLUXDB_URL": f"http://{server.address}", "INFLUXDB_BUCKET": "fleet"}
+    rows = [row(second, gpu=gpu, value=second) for second in range(10) for gpu in range(5)]
+    csv = dump(rows, tmp_path / "dump.csv")
+    command = ("up", "--once", "--csv", csv, "--data", tmp_path / "data", "--port", 0, "--grpc-port", 0)
+    for _ in range(2):  # the second time adds nothing
+        with Service(*command, environment=environment) as up:
+            assert up.wait(60) == 0, up.output
+            assert re.match("stored 50 samples of 50 from 5 GPUs on 1 host", up.output.splitlines()[-1])
+    assert len(server.points("fleet")) == 50

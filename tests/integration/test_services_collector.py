@@ -243,6 +243,40 @@ def test_a_name_that_no_table_can_hold_costs_its_record_only(tmp_path: Path, lin
     store.close()
 
 
+def test_new_metrics_tags_and_kinds_join_the_table_and_what_does_not_fit_costs_its_record(tmp_path: Path) -> None:
+    store = open_store(f"delta://{tmp_path / 'store'}")
+    drift = [
+        b"gpu,uuid=U,hostname=h util=1 1",
+        b"gpu,uuid=U,hostname=h util=2i,fresh=3 2",  # an integer where a float was, and a new metric
+        b"gpu,uuid=U,hostname=h,zone=z fresh=4.5 3",  # a new tag
+        b"gpu,uuid=U,hostname=h zone=1 4",  # which becomes a field
+        b"gpu,uuid=U,hostname=h whole=5i 5",
+        b"gpu,uuid=U,hostname=h whole=5.5 6",  # a float where an integer was
+    ]
+    many = [
+        b"gpu,uuid=U,hostname=h " + b",".join(b"m%d=1" % n for n in range(s, s + 100)) + b" 7"
+        for s in range(0, 1000, 100)
+    ]
+    with testing.broker() as broker:
+        broker.create_topic("telemetry", partitions=1)
+        with Running(broker, store, tmp_path) as running:
+            for stored, line in enumerate(drift, start=1):
+                produce(broker, line)
+                running.stored(stored if stored < 4 else stored - 1)
+            produce(broker, *many)
+            running.stored(9)
+            while lag(broker):
+                assert running.error is None, running.error
+        # A batch has 500 columns at most: of a thousand metrics those that come first are stored.
+        assert broker.read("telemetry.dlq", 0).values[0] == drift[3]
+        rejected = running.collector.status.records_rejected
+        assert 1 < rejected < len(many)
+    samples = {(sample.metric, sample.time_ns): sample.value for sample in store.telemetry("U", limit=1000)}
+    assert (samples["util", 2], samples["fresh", 3], samples["whole", 5], samples["whole", 6]) == (2.0, 4.5, 5.0, 5.5)
+    assert len(store.metrics()) == 3 + 100 * (len(many) - rejected + 1)
+    store.close()
+
+
 # Processes
 
 
