@@ -18,7 +18,7 @@ from telemetry_services.store import columns
 from telemetry_services.store.base import Gpu, HostCount, NamespaceCount, Sample, Summary
 from telemetry_services.store.errors import StoreError
 from telemetry_services.store.influx_client import InfluxClient
-from telemetry_services.store.queries import NO_GPU, _identity, _quoted, _unpivot
+from telemetry_services.store.queries import NO_GPU, _identity, _unpivot
 
 _SCHEMA_SQL: Final = (
     "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = 'iox' AND table_name = 'gpu'"
@@ -198,3 +198,8 @@ def _time_range(start_ns: int | None, end_ns: int | None) -> tuple[list[str], di
             where.append(f"time {sign} to_timestamp_nanos(${name}_ns)")
             bound[f"{name}_ns"] = max(-(1 << 63), min(time_ns, (1 << 63) - 1))
     return where, bound
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
