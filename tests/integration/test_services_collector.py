@@ -139,6 +139,30 @@ class SlowStore(RecordingStore):
         return super().write(rows, positions)
 
 
+class OvertakenStore(RecordingStore):
+    """Another collector stores the first record of a log just before the first write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._overtaken = False
+
+    def write(self, rows: Sequence[Rows], positions: Mapping[str, OffsetRange]) -> int:
+        if not self._overtaken:
+            self._overtaken = True
+            super().write([], {log_id: OffsetRange(span.first, span.first + 1) for log_id, span in positions.items()})
+        return super().write(rows, positions)
+
+
+def test_a_collector_that_was_overtaken_goes_on_though_nothing_more_comes(broker: tb.Broker, tmp_path: Path) -> None:
+    store = OvertakenStore()
+    produce(broker, point(1), point(2), point(3))
+    with Running(broker, store, tmp_path) as running:
+        running.stored(2)
+        while lag(broker):
+            assert running.error is None, running.error
+    assert store.rows["util"].to_pylist() == [2.0, 3.0]
+
+
 def test_leases_that_end_during_a_commit_cost_nothing(tmp_path: Path) -> None:
     clock = testing.ManualClock()
     store = SlowStore(clock, commits=3)

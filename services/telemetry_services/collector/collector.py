@@ -118,7 +118,7 @@ class Collector:
         self.status = Status()
         self._pending = Pending(self._sink.new_builder())
         self._flushes: list[Future[int]] = []
-        self._lock = threading.Lock()  # of _flushes
+        self._lock = threading.Lock()  # of _flushes, and of what is rejected
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -203,6 +203,8 @@ class Collector:
             self._answer_flushes(self.status.records_stored - before)
         elif self._is_full():
             self._commit(commits)
+        elif not batch:
+            self._settle(commits, leave=self._sink.writes_in_flight)  # one may have failed, and nothing else may come
 
     def _is_full(self) -> bool:
         pending = self._pending
@@ -230,8 +232,7 @@ class Collector:
         rejected = self._pending.add(batch, held.taken)
         held.taken = batch.end.offset
         if rejected:
-            self.status.records_rejected += len(rejected)
-            self._dead_letters.put(batch, rejected)
+            self._reject(batch, rejected)
 
     def _adopt_free(self) -> None:
         """Moves the group to the store's position wherever no consumer is at work.
@@ -312,14 +313,20 @@ class Collector:
         def reject(batch: Batch, reasons: dict[int, str]) -> None:
             new = pending.note_rejected(pending.spans[batch.log_id], reasons)
             if new:
-                self.status.records_rejected += len(new)
-                self._dead_letters.put(batch, new)
+                self._reject(batch, new)
 
         try:
             return self._sink.store(pending, patience, reject)
+        except StorePositionError:
+            raise  # the store is well; another collector was here
         except BrokerError as error:
             self._note_health(str(error))
             raise
+
+    def _reject(self, batch: Batch, rejected: list[tuple[int, str]]) -> None:
+        with self._lock:
+            self.status.records_rejected += len(rejected)
+        self._dead_letters.put(batch, rejected)
 
     def _ack(self, consumer: Consumer, pending: Pending, stored: Stored) -> None:
         for log_id, span in pending.spans.items():
