@@ -17,7 +17,9 @@ fn text(batch: &LineBatch) -> String {
 fn given_lines_when_finished_then_they_are_as_they_came_but_for_numbers_that_are_no_floats() {
     let mut builder = builder();
     builder.append_values(&[b"gpu,uuid=a\\ b util=1.50,temp=-2e3 10 \r\n"], 0).unwrap();
-    builder.append_values(&[b"# x\n\n  gpu util=7i,temp=3u,on=t,off=False,half=.5,whole=1. 20\ngpu util=0 5"], 7).unwrap();
+    builder
+        .append_values(&[b"# x\n\n  gpu util=7i,temp=3u,on=t,off=False,half=.5,whole=1. 20\ngpu util=0 5"], 7)
+        .unwrap();
     assert_eq!((builder.rows(), builder.rejected().len()), (3, 0));
     let batch = builder.finish().unwrap();
     assert_eq!(

@@ -86,7 +86,9 @@ struct PyCsvReader {
     reader: Box<csv::CsvReader>,
 }
 
-const _: () = assert!(align_of::<PyCsvReader>() <= 16 && align_of::<PyColumnBuilder>() <= 16 && align_of::<PyLineBuilder>() <= 16);
+const _: () = assert!(
+    align_of::<PyCsvReader>() <= 16 && align_of::<PyColumnBuilder>() <= 16 && align_of::<PyLineBuilder>() <= 16
+);
 
 #[pymethods]
 impl PyCsvReader {
