@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.api import measure_api
 from benchmarks.broker import measure_file, measure_grpc
+from benchmarks.collector import measure_collector
 from benchmarks.consumers import measure_consumers
 from benchmarks.core import measure_core
 from benchmarks.dump import measure_dump
@@ -31,7 +32,9 @@ from benchmarks.store import measure_store
 from benchmarks.workload import Workload
 
 # The dump comes first: see dump.run_once.
-MEASUREMENTS = ("dump", "file", "grpc", "latency", "security", "consumers", "idle", "ring", "store", "api")
+MEASUREMENTS = (
+    "dump", "file", "grpc", "latency", "security", "consumers", "collector", "idle", "ring", "store", "api"
+)
 # Asked for by name, since it builds and runs for eight minutes.
 ON_REQUEST = ("core",)
 PAGE = ROOT / "docs/benchmarks.md"
@@ -49,6 +52,7 @@ def main() -> None:
             "grpc": partial(measure_grpc, workload),
             "latency": partial(measure_latency, workload, Load(RECORDS_PER_SECOND, options.seconds)),
             "consumers": partial(measure_consumers, workload, options.seconds),
+            "collector": partial(measure_collector, workload, options.seconds),
             "idle": partial(measure_idle, workload),
             "security": partial(measure_security, workload),
             "ring": measure_ring,

@@ -32,6 +32,9 @@ share=$((seconds / 10))
 printf '==> clients of brokers that die for %s s\n' "$share"
 MACHINE_SECONDS=$share .venv/bin/python -m pytest -q tests/faults/test_broker_lives.py
 
+printf '==> a collector and its broker, killed 100 times for each store\n'
+KILLS=100 .venv/bin/python -m pytest -q tests/faults/test_kill_collector.py
+
 if [ "${SANITIZE:-0}" = 1 ]; then
     if rustup run nightly rustc --version >/dev/null 2>&1; then
         printf '==> the tests under AddressSanitizer\n'

@@ -16,7 +16,7 @@ use broker_core::log::{Appended, Durability, Log, LogId, LogOptions};
 use broker_core::queue::journal::{ENTRY_BYTES, Journal};
 use broker_core::queue::lease::LeaseId;
 use broker_core::telemetry::csv::{CsvOptions, CsvReader};
-use broker_core::telemetry::lines::{ColumnBuilder, LineFault, Rejected};
+use broker_core::telemetry::lines::{ColumnBuilder, Fault, LineBuilder, LineFault, Rejected};
 use broker_core::wire::delivery::parse_deliveries;
 use broker_core::wire::record::MAX_BATCH_BYTES;
 use broker_core::wire::{ProduceHead, RecordView, Records, record_entries, v1};
@@ -317,7 +317,7 @@ pub fn csv(data: &[u8]) {
                 let mut builder = ColumnBuilder::new("gpu", &[], &[], None);
                 builder.append_values(&[RecordView::of(record).value], 0).unwrap();
                 // Metrics whose names differ only in case are one line to us, and none to a table.
-                let names_clash = |line: &Rejected| line.reason == LineFault::Name;
+                let names_clash = |line: &Rejected| line.reason == Fault::Line(LineFault::Name);
                 assert!(builder.rejected().iter().all(names_clash), "we refuse our own: {:?}", builder.rejected());
                 clashed |= !builder.rejected().is_empty();
                 fields += builder.finish().unwrap().fields.len() as u64;
@@ -328,7 +328,8 @@ pub fn csv(data: &[u8]) {
     assert!(end <= reader.size());
 }
 
-/// Every line is a row or a rejected line with its offset, and the columns are as long as there are rows.
+/// Every line is a row or a rejected line with its offset, the columns are as long as there are rows, and what is made of
+/// the lines that are passed on is what was made of the records.
 pub fn lines(data: &[u8]) {
     let values: Vec<&[u8]> = data.split(|&byte| byte == 0).collect();
     for default_time_ns in [None, Some(7)] {
@@ -346,6 +347,16 @@ pub fn lines(data: &[u8]) {
         assert!(rows + rejected.len() <= whole + values.len());
         alone.append_values(&values, 10).unwrap();
         assert_eq!(alone.finish().unwrap().batch, columns.batch);
+
+        let mut passed = LineBuilder::new("gpu", &["uuid".into()], &["util".into()], default_time_ns);
+        passed.append_values(&values, 10).unwrap();
+        assert_eq!((passed.rows(), passed.rejected()), (rows, &rejected[..]));
+        let lines = passed.finish().unwrap().lines;
+        assert_eq!(lines.iter().filter(|&&byte| byte == b'\n').count(), rows);
+        let mut again = ColumnBuilder::new("gpu", &["uuid".into()], &["util".into()], None);
+        again.append_values(&[&lines], 10).unwrap();
+        assert_eq!(again.rejected().len(), usize::from(rows == 0));
+        assert_eq!(again.finish().unwrap().batch, columns.batch);
     }
 }
 

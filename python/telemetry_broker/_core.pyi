@@ -687,6 +687,11 @@ class ColumnBuilder:
     default; or not int64 nanoseconds) ``number`` (not finite) ``string`` (a string field) ``duplicate`` (a tag or field
     twice) ``name`` (``time``; a tag named as a field or the reverse; two names that differ only in case) ``columns``
     (over 500 beside the time) ``empty`` (a record without a line). Blank lines and comments (``#``) are passed over.
+
+    A record may also be one sample as JSON, as older senders make it: an array of the 12 fields of a row of the dump, or an
+    object as the REST API takes it. It becomes the line of that sample, of the measurement ``gpu``. Refused besides:
+    ``json`` (not such a record) and, as with rows of a dump, ``timestamp`` ``metric`` ``uuid`` ``number``
+    ``not_finite`` ``labels``. One without a value, or with a sentinel for it, is passed over.
     """
 
     def __new__(
@@ -752,6 +757,59 @@ class ColumnBatch:
         """A struct array; ``requested_schema`` is ignored, as the interface allows."""
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """A stream of one batch; can be called again."""
+
+@final
+class LineBuilder:
+    """As ``ColumnBuilder``, but what it collects stays line protocol: for stores that take that.
+
+    Every field is written as a float (``2i`` as ``2``, ``t`` as ``1``), and every line has its time.
+    """
+
+    def __new__(
+        cls,
+        measurement: str,
+        *,
+        tags: Sequence[str] | None = None,
+        fields: Sequence[str] | None = None,
+        default_time_ns: int | None = None,
+    ) -> Self: ...
+    def append_records(self, records: Buffer, base_offset: int = 0) -> int: ...
+    def append_values(self, values: Sequence[bytes], base_offset: int = 0) -> None: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def nbytes(self) -> int:
+        """About the bytes of the finished lines, with what is kept to tell their records."""
+    @property
+    def rejected(self) -> list[tuple[int, bytes, str]]: ...
+    def finish(self) -> LineBatch:
+        """The lines so far; the builder is empty again, ``rejected`` too. Releases the GIL."""
+
+@final
+class LineBatch:
+    """Lines in the order of their records, counted from 0."""
+
+    def __len__(self) -> int:
+        """Lines."""
+    @property
+    def samples(self) -> int:
+        """Values of fields in all lines."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all lines, line ends included."""
+    def lines(self, start: int, end: int) -> bytes:
+        """The lines from ``start`` to ``end``, exclusive, each with its line end; empty where there are none.
+
+        All lines are given without a copy.
+        """
+    def place(self, line: int) -> tuple[int, int]:
+        """Where a line came from: the number of the ``append_...`` call, from 0, and the offset of the record.
+
+        Raises:
+            InvalidArgumentError: there is no such line.
+        """
+    def cut(self, max_bytes: int) -> list[tuple[int, int]]:
+        """Runs (start, end) of lines of at most ``max_bytes`` each; a longer line is a run by itself."""
 
 RESERVED_COLUMNS: tuple[str, ...]
 """Columns that a store keeps for itself, in lower case: no metric and no tag may be called so, in any case."""

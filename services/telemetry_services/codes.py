@@ -28,6 +28,8 @@ CODES: Final[dict[str, CodeInfo]] = {
     "store.io": CodeInfo(store.StoreError, StatusCode.INTERNAL),
     "store.url": CodeInfo(store.StoreUrlError, StatusCode.INVALID_ARGUMENT),
     "store.unwritable": CodeInfo(store.StoreUnwritableError, StatusCode.FAILED_PRECONDITION),
+    "store.unavailable": CodeInfo(store.StoreUnavailableError, StatusCode.UNAVAILABLE),
+    "store.denied": CodeInfo(store.StoreDeniedError, StatusCode.FAILED_PRECONDITION),
     "store.full": CodeInfo(store.StoreFullError, StatusCode.RESOURCE_EXHAUSTED),
     "store.foreign": CodeInfo(store.StoreForeignError, StatusCode.FAILED_PRECONDITION),
     "store.corrupt": CodeInfo(store.StoreCorruptError, StatusCode.DATA_LOSS),

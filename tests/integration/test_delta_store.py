@@ -291,7 +291,7 @@ def test_positions_move_without_rows_and_rows_are_stored_without_positions(tmp_p
 
 
 def test_the_table_is_plain_delta_that_others_can_read(tmp_path: Path) -> None:
-    store = open_store(f"delta://{tmp_path}/store")
+    store = DeltaStore(tmp_path / "store")
     store.write([known_rows(0, 49)], {LOG: OffsetRange(0, 49)})
     table = DeltaTable(str(tmp_path / "store"))
     assert table.protocol().min_reader_version == 1

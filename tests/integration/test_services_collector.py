@@ -1,10 +1,12 @@
 """The collector, with a real broker and a real store: each record once, whatever fails in between."""
 
+import json
+import re
 import signal
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
 import grpc
 import httpx
@@ -16,15 +18,11 @@ import telemetry_broker as tb
 from telemetry_broker import testing, tracing
 from telemetry_broker.v1 import collector_pb2 as pb
 from telemetry_broker.v1.collector_pb2_grpc import CollectorServiceStub
-from telemetry_services.collector import Bounds, Collector
-from telemetry_services.collector.dead_letters import DeadLetters
-from telemetry_services.store import OffsetRange, Rows, Store, StoreSchemaError, open_store
+from telemetry_services.store import OffsetRange, Rows, StoreSchemaError, open_store
 from telemetry_services.testing import RecordingStore
+from tests.integration.cli_runs import SERVICES
+from tests.integration.running_collector import Running, lag, point, produce
 from tests.integration.service_processes import PATIENCE, BrokerProcess, Service
-
-
-def point(second: int, gpu: int = 0, metric: str = "util") -> bytes:
-    return b"gpu,uuid=GPU-%d,hostname=h %s=%d %d" % (gpu, metric.encode(), second, second * 1_000_000_000)
 
 
 @pytest.fixture
@@ -32,64 +30,6 @@ def broker() -> Iterator[tb.Broker]:
     with testing.broker() as broker:
         broker.create_topic("telemetry", partitions=2)
         yield broker
-
-
-class Running:
-    """A collector in a thread, until the end of the block."""
-
-    def __init__(self, broker: tb.Broker, store: Store, tmp_path: Path, **options: object) -> None:
-        self._commits = threading.Condition()
-        self.stop = threading.Event()
-        self.collector = Collector(
-            broker,
-            store,
-            topic="telemetry",
-            group="g",
-            dead_letters=DeadLetters(tmp_path),
-            bounds=Bounds(age=0.05),
-            on_commit=lambda _: self._notify(),
-        )
-        self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        try:
-            self.collector.run(self.stop)
-        except Exception as error:  # noqa: BLE001 (the test raises it)
-            self.error = error
-            self._notify()
-
-    def _notify(self) -> None:
-        with self._commits:
-            self._commits.notify_all()
-
-    def stored(self, records: int) -> None:
-        """Waits until so many records are stored and acked."""
-        with self._commits:
-            done = self._commits.wait_for(
-                lambda: self.error or self.collector.status.records_stored >= records, PATIENCE
-            )
-        assert self.error is None, self.error
-        assert done, self.collector.status
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive()
-
-
-def produce(broker: tb.Broker, *values: bytes, partition: int = 0) -> None:
-    with broker.producer("telemetry") as producer:
-        for value in values:
-            producer.send(value, partition=partition)
-
-
-def lag(broker: tb.Broker) -> int:
-    return broker.describe_group("telemetry", "g").lag
 
 
 def test_records_are_stored_and_acked(broker: tb.Broker, tmp_path: Path) -> None:
@@ -199,6 +139,30 @@ class SlowStore(RecordingStore):
         return super().write(rows, positions)
 
 
+class OvertakenStore(RecordingStore):
+    """Another collector stores the first record of a log just before the first write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._overtaken = False
+
+    def write(self, rows: Sequence[Rows], positions: Mapping[str, OffsetRange]) -> int:
+        if not self._overtaken:
+            self._overtaken = True
+            super().write([], {log_id: OffsetRange(span.first, span.first + 1) for log_id, span in positions.items()})
+        return super().write(rows, positions)
+
+
+def test_a_collector_that_was_overtaken_goes_on_though_nothing_more_comes(broker: tb.Broker, tmp_path: Path) -> None:
+    store = OvertakenStore()
+    produce(broker, point(1), point(2), point(3))
+    with Running(broker, store, tmp_path) as running:
+        running.stored(2)
+        while lag(broker):
+            assert running.error is None, running.error
+    assert store.rows["util"].to_pylist() == [2.0, 3.0]
+
+
 def test_leases_that_end_during_a_commit_cost_nothing(tmp_path: Path) -> None:
     clock = testing.ManualClock()
     store = SlowStore(clock, commits=3)
@@ -303,6 +267,40 @@ def test_a_name_that_no_table_can_hold_costs_its_record_only(tmp_path: Path, lin
     store.close()
 
 
+def test_new_metrics_tags_and_kinds_join_the_table_and_what_does_not_fit_costs_its_record(tmp_path: Path) -> None:
+    store = open_store(f"delta://{tmp_path / 'store'}")
+    drift = [
+        b"gpu,uuid=U,hostname=h util=1 1",
+        b"gpu,uuid=U,hostname=h util=2i,fresh=3 2",  # an integer where a float was, and a new metric
+        b"gpu,uuid=U,hostname=h,zone=z fresh=4.5 3",  # a new tag
+        b"gpu,uuid=U,hostname=h zone=1 4",  # which becomes a field
+        b"gpu,uuid=U,hostname=h whole=5i 5",
+        b"gpu,uuid=U,hostname=h whole=5.5 6",  # a float where an integer was
+    ]
+    many = [
+        b"gpu,uuid=U,hostname=h " + b",".join(b"m%d=1" % n for n in range(s, s + 100)) + b" 7"
+        for s in range(0, 1000, 100)
+    ]
+    with testing.broker() as broker:
+        broker.create_topic("telemetry", partitions=1)
+        with Running(broker, store, tmp_path) as running:
+            for stored, line in enumerate(drift, start=1):
+                produce(broker, line)
+                running.stored(stored if stored < 4 else stored - 1)
+            produce(broker, *many)
+            running.stored(9)
+            while lag(broker):
+                assert running.error is None, running.error
+        # A batch has 500 columns at most: of a thousand metrics those that come first are stored.
+        assert broker.read("telemetry.dlq", 0).values[0] == drift[3]
+        rejected = running.collector.status.records_rejected
+        assert 1 < rejected < len(many)
+    samples = {(sample.metric, sample.time_ns): sample.value for sample in store.telemetry("U", limit=1000)}
+    assert (samples["util", 2], samples["fresh", 3], samples["whole", 5], samples["whole", 6]) == (2.0, 4.5, 5.0, 5.5)
+    assert len(store.metrics()) == 3 + 100 * (len(many) - rejected + 1)
+    store.close()
+
+
 # Processes
 
 
@@ -378,3 +376,30 @@ def test_a_store_that_cannot_be_written_ends_the_start_with_a_sentence(server: B
         assert process.wait() == 1
         assert "store." in process.output
         assert "Traceback" not in process.output
+
+
+def telemetry(*words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, *SERVICES, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def test_the_command_line_looks_at_a_collector_and_holds_it(server: BrokerProcess, tmp_path: Path) -> None:
+    with collector(server, tmp_path, COLLECT_MAX_AGE="60s") as process, tb.connect(server.url) as broker:
+        (address,) = process.wait_for(r"Starting collector grpc=(\S+)").groups()
+        url = f"grpc://{address}"
+        produce(broker, point(1), point(2))
+        flushed = telemetry("collector", "flush", "--collector", url)
+        assert (flushed.returncode, flushed.stderr) == (0, "")
+        assert flushed.stdout in ("stored 2 records\n", "stored 0 records\n")  # it may have come before the records
+        assert telemetry("collector", "pause", "--collector", url).stdout == "paused\n"
+        shown = telemetry("collector", "status", "--collector", url)
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert re.search(r"^state +paused$", shown.stdout, re.MULTILINE)
+        assert telemetry("collector", "resume", "--collector", url).stdout == "resumed\n"
+        told = json.loads(telemetry("collector", "status", "--collector", url, "--json").stdout)
+        assert (told["topic"], told["paused"], told["records_rejected"]) == ("telemetry", False, 0)
+        assert process.stop() == 0
+    gone = telemetry("collector", "status", "--collector", url)
+    assert gone.returncode == 1
+    assert "see that it runs" in gone.stderr
+    assert telemetry("collector", "status", "--collector", "localhost").returncode == 1

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from telemetry_services.store import ColumnStore as Store
 from telemetry_services.store import (
     Gpu,
     HostCount,
     NamespaceCount,
     OffsetRange,
     Sample,
-    Store,
     StoreError,
     Summary,
     queries,

@@ -3,9 +3,9 @@
 import pyarrow as pa
 import pytest
 
+from telemetry_services.store import ColumnStore as Store
 from telemetry_services.store import (
     OffsetRange,
-    Store,
     StoreError,
     StoreFullError,
     StorePositionError,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from telemetry_broker.errors import BrokerError
 from telemetry_services.codes import CODES
 from telemetry_services.store import (
+    ColumnStore,
     StoreError,
     StoreForeignError,
     StorePositionError,
@@ -23,8 +24,8 @@ from telemetry_services.store import (
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("influxdb://token@influx:8181/db?token=secret", "InfluxDB comes in a later release"),
-        ("influxdbs://influx:8181/db", "InfluxDB comes in a later release"),
+        ("influxdb://secret@influx:8181/db?pass=secret", "give it as INFLUXDB_TOKEN"),
+        ("influxdbs://influx:8181/db?pass=secret", "there is no option 'pass'"),
         ("postgres://me:secret@host/db", "unknown scheme 'postgres'"),
         ("./data", "store './data': no scheme"),
         ("delta://", "no folder is named"),
@@ -44,8 +45,8 @@ def test_a_url_of_no_store_is_refused_with_a_remedy_and_without_its_secrets(url:
 
 
 @given(st.text())
-def test_no_text_opens_anything_but_a_delta_store_or_fails_otherwise(text: str) -> None:
-    if not text.startswith("delta:"):
+def test_no_text_opens_anything_but_a_store_or_fails_otherwise(text: str) -> None:
+    if not text.startswith(("delta:", "influxdb")):
         with pytest.raises(StoreUrlError):
             open_store(text)
 
@@ -53,8 +54,9 @@ def test_no_text_opens_anything_but_a_delta_store_or_fails_otherwise(text: str) 
 def test_a_relative_folder_and_one_with_a_space_are_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for url in ("delta://./data/store", "delta://data/with%20space"):
-        with_positions = open_store(url)
-        assert with_positions.positions(["log"]) == {}
+        store = open_store(url)
+        assert isinstance(store, ColumnStore)
+        assert store.positions(["log"]) == {}
     assert (tmp_path / "data/store/_delta_log").is_dir()
     assert (tmp_path / "data/with space/_delta_log").is_dir()
 

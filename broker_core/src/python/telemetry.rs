@@ -13,7 +13,7 @@ use super::bytes::Input;
 use super::errors::to_py_err;
 use crate::error::{Code, Error};
 use crate::telemetry::csv::{self, Counts, CsvOptions, RejectOptions};
-use crate::telemetry::lines::{self, Columns};
+use crate::telemetry::lines::{self, Columns, LineBatch, LineIndex};
 use crate::telemetry::names::{self, Kind};
 use crate::telemetry::sample::RowFault;
 
@@ -23,6 +23,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyCsvBlock>()?;
     module.add_class::<PyColumnBuilder>()?;
     module.add_class::<PyColumnBatch>()?;
+    module.add_class::<PyLineBuilder>()?;
+    module.add_class::<PyLineBatch>()?;
     module.add("RESERVED_COLUMNS", PyTuple::new(module.py(), names::RESERVED)?)?;
     module.add("TAG_COLUMNS", PyTuple::new(module.py(), names::TAGS)?)?;
     module.add_function(wrap_pyfunction!(check_name, module)?)?;
@@ -84,7 +86,9 @@ struct PyCsvReader {
     reader: Box<csv::CsvReader>,
 }
 
-const _: () = assert!(align_of::<PyCsvReader>() <= 16 && align_of::<PyColumnBuilder>() <= 16);
+const _: () = assert!(
+    align_of::<PyCsvReader>() <= 16 && align_of::<PyColumnBuilder>() <= 16 && align_of::<PyLineBuilder>() <= 16
+);
 
 #[pymethods]
 impl PyCsvReader {
@@ -252,96 +256,149 @@ impl PyCsvBlock {
     }
 }
 
-#[pyclass(name = "ColumnBuilder", module = "telemetry_broker._core")]
-struct PyColumnBuilder {
-    builder: lines::ColumnBuilder,
+/// A builder class over a decoder, for Python has no generic ones.
+macro_rules! builder {
+    ($class:ident, $name:literal, $decoder:ty, $batch:ident) => {
+        #[pyclass(name = $name, module = "telemetry_broker._core")]
+        struct $class {
+            builder: $decoder,
+        }
+
+        #[pymethods]
+        impl $class {
+            #[new]
+            #[pyo3(signature = (measurement, *, tags = None, fields = None, default_time_ns = None))]
+            fn new(
+                measurement: &str,
+                tags: Option<Vec<String>>,
+                fields: Option<Vec<String>>,
+                default_time_ns: Option<i64>,
+            ) -> Self {
+                let (tags, fields) = (tags.unwrap_or_default(), fields.unwrap_or_default());
+                Self { builder: <$decoder>::new(measurement, &tags, &fields, default_time_ns) }
+            }
+
+            #[pyo3(signature = (records, base_offset = 0))]
+            fn append_records(&mut self, py: Python<'_>, records: Input, base_offset: u64) -> PyResult<u64> {
+                let builder = &mut self.builder;
+                py.detach(|| builder.append_records(records.as_slice(), base_offset)).map_err(|err| to_py_err(&err))
+            }
+
+            #[pyo3(signature = (values, base_offset = 0))]
+            fn append_values(&mut self, py: Python<'_>, values: Vec<PyBackedBytes>, base_offset: u64) -> PyResult<()> {
+                let builder = &mut self.builder;
+                py.detach(|| builder.append_values(&values, base_offset)).map_err(|err| to_py_err(&err))
+            }
+
+            #[getter]
+            fn rows(&self) -> usize {
+                self.builder.rows()
+            }
+
+            #[getter]
+            fn nbytes(&self) -> usize {
+                self.builder.nbytes()
+            }
+
+            #[getter]
+            fn rejected<'py>(&self, py: Python<'py>) -> Vec<(u64, Bound<'py, PyBytes>, &'static str)> {
+                let rejected = self.builder.rejected().iter();
+                rejected.map(|line| (line.offset, PyBytes::new(py, &line.line), line.reason.as_str())).collect()
+            }
+
+            fn finish(&mut self, py: Python<'_>) -> PyResult<$batch> {
+                let builder = &mut self.builder;
+                Ok($batch::new(py, py.detach(|| builder.finish()).map_err(|err| to_py_err(&err))?))
+            }
+        }
+    };
+}
+
+builder!(PyColumnBuilder, "ColumnBuilder", lines::ColumnBuilder, PyColumnBatch);
+builder!(PyLineBuilder, "LineBuilder", lines::LineBuilder, PyLineBatch);
+
+#[pyclass(frozen, name = "LineBatch", module = "telemetry_broker._core")]
+struct PyLineBatch {
+    /// Python's own, so that a request's body is no copy of it.
+    lines: Py<PyBytes>,
+    index: LineIndex,
+}
+
+impl PyLineBatch {
+    fn new(py: Python<'_>, batch: LineBatch) -> Self {
+        Self { lines: PyBytes::new(py, &batch.lines).unbind(), index: batch.index }
+    }
 }
 
 #[pymethods]
-impl PyColumnBuilder {
-    #[new]
-    #[pyo3(signature = (measurement, *, tags = None, fields = None, default_time_ns = None))]
-    fn new(
-        measurement: &str,
-        tags: Option<Vec<String>>,
-        fields: Option<Vec<String>>,
-        default_time_ns: Option<i64>,
-    ) -> Self {
-        Self {
-            builder: lines::ColumnBuilder::new(
-                measurement,
-                &tags.unwrap_or_default(),
-                &fields.unwrap_or_default(),
-                default_time_ns,
-            ),
-        }
-    }
-
-    #[pyo3(signature = (records, base_offset = 0))]
-    #[expect(clippy::needless_pass_by_value, reason = "arguments are extracted by value")]
-    fn append_records(&mut self, py: Python<'_>, records: Input, base_offset: u64) -> PyResult<u64> {
-        let builder = &mut self.builder;
-        py.detach(|| builder.append_records(records.as_slice(), base_offset)).map_err(|err| to_py_err(&err))
-    }
-
-    #[pyo3(signature = (values, base_offset = 0))]
-    #[expect(clippy::needless_pass_by_value, reason = "arguments are extracted by value")]
-    fn append_values(&mut self, py: Python<'_>, values: Vec<PyBackedBytes>, base_offset: u64) -> PyResult<()> {
-        let builder = &mut self.builder;
-        py.detach(|| builder.append_values(&values, base_offset)).map_err(|err| to_py_err(&err))
+impl PyLineBatch {
+    fn __len__(&self) -> usize {
+        self.index.len()
     }
 
     #[getter]
-    fn rows(&self) -> usize {
-        self.builder.rows()
+    fn samples(&self) -> usize {
+        self.index.samples()
     }
 
     #[getter]
-    fn nbytes(&self) -> usize {
-        self.builder.nbytes()
+    fn nbytes(&self, py: Python<'_>) -> usize {
+        self.lines.as_bytes(py).len()
     }
 
-    #[getter]
-    fn rejected<'py>(&self, py: Python<'py>) -> Vec<(u64, Bound<'py, PyBytes>, &'static str)> {
-        let rejected = self.builder.rejected().iter();
-        rejected.map(|line| (line.offset, PyBytes::new(py, &line.line), line.reason.as_str())).collect()
+    fn lines<'py>(&self, py: Python<'py>, start: usize, end: usize) -> Bound<'py, PyBytes> {
+        let lines = self.lines.bind(py);
+        let range = self.index.bytes(start, end);
+        if range.len() == lines.as_bytes().len() { lines.clone() } else { PyBytes::new(py, &lines.as_bytes()[range]) }
     }
 
-    fn finish(&mut self, py: Python<'_>) -> PyResult<PyColumnBatch> {
-        let builder = &mut self.builder;
-        let columns = py.detach(|| builder.finish()).map_err(|err| to_py_err(&err))?;
-        Ok(PyColumnBatch { columns })
+    fn place(&self, line: usize) -> PyResult<(u32, u64)> {
+        let place = self.index.place(line).ok_or_else(|| {
+            let message = format!("there is no line {line}: the batch has {}, counted from 0", self.index.len());
+            to_py_err(&Error::new(Code::InvalidArgument, message))
+        })?;
+        Ok((place.append, place.offset))
+    }
+
+    fn cut(&self, max_bytes: usize) -> Vec<(usize, usize)> {
+        self.index.cut(max_bytes)
     }
 }
 
 #[pyclass(frozen, name = "ColumnBatch", module = "telemetry_broker._core")]
 struct PyColumnBatch {
-    columns: Columns,
+    batch: Columns,
+}
+
+impl PyColumnBatch {
+    fn new(_: Python<'_>, batch: Columns) -> Self {
+        Self { batch }
+    }
 }
 
 #[pymethods]
 impl PyColumnBatch {
     fn __len__(&self) -> usize {
-        self.columns.batch.num_rows()
+        self.batch.batch.num_rows()
     }
 
     #[getter]
     fn tags(&self) -> Vec<String> {
-        self.columns.tags.clone()
+        self.batch.tags.clone()
     }
 
     #[getter]
     fn fields(&self) -> Vec<String> {
-        self.columns.fields.clone()
+        self.batch.fields.clone()
     }
 
     #[getter]
     fn nbytes(&self) -> usize {
-        self.columns.batch.get_array_memory_size()
+        self.batch.batch.get_array_memory_size()
     }
 
     fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
-        schema_capsule(py, &self.columns.batch)
+        schema_capsule(py, &self.batch.batch)
     }
 
     #[pyo3(signature = (requested_schema = None))]
@@ -352,8 +409,8 @@ impl PyColumnBatch {
     ) -> PyResult<(Bound<'py, PyCapsule>, Bound<'py, PyCapsule>)> {
         // The interface allows to ignore the wish.
         let _ = requested_schema;
-        let array = FFI_ArrowArray::new(&StructArray::from(self.columns.batch.clone()).to_data());
-        Ok((schema_capsule(py, &self.columns.batch)?, PyCapsule::new_with_value(py, array, c"arrow_array")?))
+        let array = FFI_ArrowArray::new(&StructArray::from(self.batch.batch.clone()).to_data());
+        Ok((schema_capsule(py, &self.batch.batch)?, PyCapsule::new_with_value(py, array, c"arrow_array")?))
     }
 
     #[pyo3(signature = (requested_schema = None))]
@@ -363,7 +420,7 @@ impl PyColumnBatch {
         requested_schema: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyCapsule>> {
         let _ = requested_schema;
-        let batch = self.columns.batch.clone();
+        let batch = self.batch.batch.clone();
         let schema = batch.schema();
         let stream = FFI_ArrowArrayStream::new(Box::new(RecordBatchIterator::new([Ok(batch)], schema)));
         PyCapsule::new_with_value(py, stream, c"arrow_array_stream")

@@ -3,7 +3,8 @@
 //! - [`csv`] reads a tall dump (one sample a row) and makes wide points (one line per GPU and time), as encoded
 //!   batches.
 //! - [`fleet`] makes such points, or such a dump, of GPUs that it simulates.
-//! - [`lines`] writes points as line protocol, and turns stored lines into Arrow columns.
+//! - [`lines`] writes points as line protocol, and turns stored records into Arrow columns, or into line protocol again.
+//! - [`json`] reads the two JSON records that older senders make.
 //! - [`names`] says what a metric or a tag may be called, whichever way it comes in.
 //! - [`sample`] and [`tags`] say what a single DCGM row means, whatever it was wrapped in.
 //!
@@ -12,6 +13,7 @@
 pub mod csv;
 pub mod fleet;
 mod hash;
+pub mod json;
 pub mod lines;
 pub mod names;
 pub mod sample;

@@ -45,7 +45,7 @@ async def serve(settings: ApiSettings, stopping: asyncio.Event) -> int:
     """Serves until `stopping` is set; returns the exit status."""
     guard = Guard(settings)
     listener = listen(settings.host, settings.port, variable="PORT", flag="--port")
-    store = await asyncio.to_thread(open_store, settings.store_url)
+    store = await asyncio.to_thread(open_store, settings.store_url, **settings.store_credentials)
     publisher = Publisher(
         lambda: tb.connect(settings.broker, **settings.broker_credentials),
         store,

@@ -20,12 +20,14 @@ class ServiceCommand:
     Attributes:
         settings: name of its model in `telemetry_services.config`.
         runner: `module:function` of `serve(settings, stopping) -> int`.
+        subcommands: `module:tuple` of commands that work on a running one; empty: it has none.
     """
 
     summary: str
     text: str
     settings: str
     runner: str
+    subcommands: str = ""
 
     def build(self, name: str) -> click.Command:
         """The command with an option for each setting."""
@@ -37,6 +39,8 @@ class ServiceCommand:
         options: list[click.Parameter] = [_option(setting) for setting in config.describe(model)]
 
         def run(**flags: Any) -> int:
+            if click.get_current_context().invoked_subcommand is not None:
+                return 0
             from telemetry_services.observability.logs import configure_logging
 
             resolution = config.resolve(model, {name: value for name, value in flags.items() if value})
@@ -47,18 +51,26 @@ class ServiceCommand:
             for remark in config.remarks(settings):
                 log.info("%s", remark)
             keep_freed_memory()
-            module, function = self.runner.split(":")
-            serve: Callable[..., Any] = getattr(importlib.import_module(module), function)
+            serve: Callable[..., Any] = _named(self.runner)
             return run_until_signalled(lambda stopping: serve(settings, stopping))
 
-        return click.Command(
-            name,
-            callback=run,
-            params=options,
-            short_help=self.summary,
-            help=f"{self.summary}\n\n{self.text}",
-            context_settings=CONTEXT,
-        )
+        described: dict[str, Any] = {
+            "callback": run,
+            "params": options,
+            "short_help": self.summary,
+            "help": f"{self.summary}\n\n{self.text}",
+            "context_settings": CONTEXT,
+        }
+        if not self.subcommands:
+            return click.Command(name, **described)
+        commands = {str(command.name): command for command in _named(self.subcommands)}
+        return click.Group(name, commands=commands, invoke_without_command=True, **described)
+
+
+def _named(place: str) -> Any:
+    """What `module:name` names."""
+    module, name = place.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _option(setting: Any) -> click.Option:
@@ -98,12 +110,13 @@ COMMANDS: Final[dict[str, ServiceCommand]] = {
         "telemetry_services.streamer.process:serve",
     ),
     "collector": ServiceCommand(
-        "Store a topic's telemetry in a Delta Lake table, exactly once.",
-        "Rows and the position in the topic are committed together, and acked only after that. Records that cannot be "
-        "decoded go to the dead-letter topic.\n\n"
+        "Store a topic's telemetry in a Delta Lake table or InfluxDB 3, exactly once.",
+        "Records are acked only once they are stored. Those that cannot be decoded, or that the store will never take, "
+        "go to the dead-letter topic. The subcommands work on a collector that runs.\n\n"
         "Example: telemetry collector --broker-url grpc://127.0.0.1:9090 --store delta:///var/lib/telemetry/store",
         "CollectorSettings",
         "telemetry_services.collector.process:serve",
+        "telemetry_services.cli.collector_control:SUBCOMMANDS",
     ),
     "api": ServiceCommand(
         "Answer for the stored telemetry over REST.",

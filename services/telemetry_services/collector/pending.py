@@ -9,6 +9,8 @@ from telemetry_services.store import OffsetRange
 
 MEASUREMENT: Final = "gpu"
 
+Builder = _core.ColumnBuilder | _core.LineBuilder
+
 
 @dataclass(slots=True)
 class Span:
@@ -30,11 +32,13 @@ class Pending:
     """One commit in the making.
 
     Attributes:
+        batches: in the order in which they were added to the builder.
         spans: what it stores of each log, by log id.
         started: when its first record was taken, by the monotonic clock.
     """
 
-    builder: _core.ColumnBuilder
+    builder: Builder
+    batches: list[Batch] = field(default_factory=list)
     spans: dict[bytes, Span] = field(default_factory=dict)
     records: int = 0
     nbytes: int = 0
@@ -51,6 +55,7 @@ class Pending:
             self.started = time.monotonic()
         seen = len(self.builder.rejected)
         self.builder.append_records(batch.records, batch.base_offset)
+        self.batches.append(batch)
         span = self.spans.get(batch.log_id)
         if span is None:
             span = self.spans[batch.log_id] = Span(first, batch.end.offset, [batch])
@@ -60,9 +65,14 @@ class Pending:
         self.records += len(batch)
         self.nbytes += batch.nbytes
         rejected = {offset: reason for offset, _, reason in reversed(self.builder.rejected[seen:])}
-        self.rejected += len(rejected)
-        span.rejected |= rejected.keys()
-        return sorted(rejected.items())
+        return self.note_rejected(span, rejected)
+
+    def note_rejected(self, span: Span, rejected: dict[int, str]) -> list[tuple[int, str]]:
+        """Counts records that are not stored; gives those that were not counted before, in their order."""
+        new = {offset: reason for offset, reason in rejected.items() if offset not in span.rejected}
+        span.rejected |= new.keys()
+        self.rejected += len(new)
+        return sorted(new.items())
 
     @property
     def age(self) -> float:

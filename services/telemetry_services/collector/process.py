@@ -22,7 +22,7 @@ from telemetry_services.observability.metrics import BROKER_HEALTH
 from telemetry_services.security import Guard
 from telemetry_services.serving.http_server import Health, HttpServer, side_port_routes
 from telemetry_services.serving.sockets import listen
-from telemetry_services.store import Store, open_store
+from telemetry_services.store import ColumnStore, LineStore, StoreUnavailableError, open_store
 from telemetry_services.store.upkeep import maintained
 from telemetry_services.text import shown_url
 
@@ -32,7 +32,7 @@ _DRAIN_SECONDS = 1.0
 
 def make_collector(
     broker: tb.Broker,
-    store: Store,
+    store: ColumnStore | LineStore,
     settings: CollectSettings,
     on_commit: Callable[[Status], None] = lambda _: None,
 ) -> Collector:
@@ -54,13 +54,13 @@ async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
     """Collects until `stopping` is set, then commits and acks what it holds; returns the exit status."""
     guard = Guard(settings)
     listener = listen(settings.host, settings.port, variable="PORT", flag="--port")
-    store = await asyncio.to_thread(open_store, settings.store_url)
+    store = await asyncio.to_thread(open_store, settings.store_url, **settings.store_credentials)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(store.close)
-        await asyncio.to_thread(store.positions, ())  # a store that cannot be written says so now
         broker = stack.enter_context(tb.connect(settings.broker, **settings.broker_credentials))
         collector = make_collector(broker, store, settings)
         stack.enter_context(maintained(store, settings.retention))
+        await asyncio.to_thread(prepare, collector)
         grpc_server = GrpcFront(guard, None, None, [SERVICE])
         collector_pb2_grpc.add_CollectorServiceServicer_to_server(
             CollectorServicer(collector, shown_url(settings.store_url)), grpc_server.server
@@ -108,6 +108,14 @@ async def serve(settings: CollectorSettings, stopping: asyncio.Event) -> int:
     return 0
 
 
+def prepare(collector: Collector) -> None:
+    """Lets a store that cannot be written say so now; one that is away is waited for, as when it goes later."""
+    try:
+        collector.prepare()
+    except StoreUnavailableError as error:
+        log.warning("starting without the store, and waiting for it: %s", error)
+
+
 def _why_unready(broker: tb.Broker, collector: Collector) -> str:
     healthy = BROKER_HEALTH.labels("collector", shown_url(broker.url))
     try:
@@ -116,4 +124,4 @@ def _why_unready(broker: tb.Broker, collector: Collector) -> str:
         healthy.set(0)
         return f"the broker does not answer: {error}"
     healthy.set(1)
-    return f"the last commit failed: {collector.status.last_error}" if collector.status.last_error else ""
+    return f"the store takes nothing: {collector.status.last_error}" if collector.status.last_error else ""

@@ -20,7 +20,6 @@ from telemetry_services.config.models import (
     ListenSettings,
     RestSettings,
     ServiceSettings,
-    StoreSettings,
     StreamerSettings,
     TokenSettings,
     UpSettings,
@@ -39,17 +38,12 @@ S = TypeVar("S", bound=ServiceSettings)
 SERVICES: Final = (BrokerSettings, StreamerSettings, CollectorSettings, ApiSettings, UpSettings)
 
 _ONE_BROKER: Final = "this version runs one broker; unset it"
-_NO_INFLUX: Final = "InfluxDB is not supported by this version; unset it and use STORE=delta:///path"
 
 NOT_YET: Final[dict[str, tuple[type[ServiceSettings], str]]] = {
     "BROKER_COUNT": (BrokerSettings, _ONE_BROKER),
     "BROKER_INDEX": (BrokerSettings, _ONE_BROKER),
     "BROKER_SERVICE": (BrokerSettings, _ONE_BROKER),
     "BROKER_URL": (UpSettings, "`telemetry up` brings its own broker; unset it, or start the services one by one"),
-    "INFLUXDB_URL": (StoreSettings, _NO_INFLUX),
-    "INFLUXDB_TOKEN": (StoreSettings, _NO_INFLUX),
-    "INFLUXDB_ORG": (StoreSettings, _NO_INFLUX),
-    "INFLUXDB_BUCKET": (StoreSettings, _NO_INFLUX),
 }
 """Variables that a service would have to ignore, most of them of features to come: set, they are refused instead."""
 

@@ -209,14 +209,40 @@ class StoreSettings(ServiceSettings):
 
     store: str | None = setting(
         None,
-        "Where telemetry is stored; default: a Delta Lake table in the folder `store` of DATA_DIR.",
-        expected="a URL such as delta:///var/lib/telemetry/store",
+        "Where telemetry is stored; default: the InfluxDB of INFLUXDB_URL, else a Delta Lake table in the folder "
+        "`store` of DATA_DIR.",
+        expected="a URL such as delta:///var/lib/telemetry/store or influxdb://host:8181/database",
+    )
+    influxdb_url: HttpAddress | None = setting(
+        None,
+        "Address of an InfluxDB 3; with it telemetry is stored there, unless STORE says otherwise.",
+        expected="an address such as http://influxdb:8181",
+    )
+    influxdb_token: SecretStr | None = setting(None, "Token for InfluxDB, for INFLUXDB_URL or STORE.")
+    influxdb_bucket: str = setting("telemetry", "Database at INFLUXDB_URL, which it makes where there is none.")
+    influxdb_org: str | None = setting(None, "Accepted for the sake of older deployments: InfluxDB 3 has none.")
+    influxdb_ca_file: Path | None = setting(
+        None, "Authorities, as PEM, to trust at an InfluxDB over TLS; default: those of this machine."
     )
 
     @property
     def store_url(self) -> str:
         """The store's URL."""
-        return self.store or f"delta://{quote(str((self.data_dir / 'store').absolute()))}"
+        if self.store:
+            return self.store
+        if self.influxdb_url:
+            address = urlsplit(self.influxdb_url)
+            scheme = "influxdbs" if address.scheme == "https" else "influxdb"
+            # Not the default port of the store's URLs, but that of the address.
+            place = address.netloc if address.port else f"{address.netloc}:{443 if scheme == 'influxdbs' else 80}"
+            return f"{scheme}://{place}/{quote(self.influxdb_bucket, safe='')}"
+        return f"delta://{quote(str((self.data_dir / 'store').absolute()))}"
+
+    @property
+    def store_credentials(self) -> dict[str, Any]:
+        """What `open_store` is given beside the URL."""
+        token = self.influxdb_token.get_secret_value() if self.influxdb_token else ""
+        return {"token": token, "ca_file": self.influxdb_ca_file}
 
 
 class CsvSettings(TopicSettings):
@@ -259,7 +285,7 @@ class CollectSettings(TopicSettings, StoreSettings):
         16 << 20, "Bytes of records at which a batch is committed.", unit="bytes", bounds=(1 << 10, 256 << 20)
     )
     collect_max_age: Duration = setting(
-        0.5, "Age of its first record at which a batch is committed.", unit="duration", bounds=(0.001, 60.0)
+        0.25, "Age of its first record at which a batch is committed.", unit="duration", bounds=(0.001, 60.0)
     )
     store_retention: Duration | None = setting(
         None,

@@ -72,6 +72,9 @@ DATABASE_SECONDS: Final = Histogram(
     registry=REGISTRY,
     buckets=(*_SECONDS, 30.0, 60.0),
 )
+STORE_HEALTH: Final = Gauge(
+    "store_health_status", "1 when the store took what it was last given, else 0.", ("service",), registry=REGISTRY
+)
 SERVICE_HEALTH: Final = Gauge("service_health", "1 when the service is ready, else 0.", ("service",), registry=REGISTRY)
 BROKER_HEALTH: Final = Gauge(
     "broker_health_status", "1 while the broker answers, else 0.", ("service", "broker"), registry=REGISTRY

@@ -1,6 +1,7 @@
 """Where telemetry is kept: `open_store(url)` gives a `Store`, chosen by the URL.
 
-`delta:///path` is a Delta Lake table in a local folder, `s3://bucket/path` and the like one in an object store.
+`delta:///path` is a Delta Lake table in a local folder, `s3://bucket/path` and the like one in an object store,
+`influxdb://host:port/database` a database of InfluxDB 3.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from telemetry_services.store.base import (
     ALL_GPUS,
     Aggregate,
+    ColumnStore,
     Cursor,
     Filters,
     Gpu,
     GroupBy,
     HostCount,
+    LineStore,
     NamespaceCount,
     OffsetRange,
+    RefusedLine,
     Retention,
     Rows,
     Sample,
@@ -29,12 +33,14 @@ from telemetry_services.store.errors import (
     StoreClosedError,
     StoreConflictError,
     StoreCorruptError,
+    StoreDeniedError,
     StoreError,
     StoreForeignError,
     StoreFullError,
     StorePositionError,
     StoreQueryError,
     StoreSchemaError,
+    StoreUnavailableError,
     StoreUnwritableError,
     StoreUrlError,
 )
@@ -42,13 +48,16 @@ from telemetry_services.store.errors import (
 __all__ = [
     "ALL_GPUS",
     "Aggregate",
+    "ColumnStore",
     "Cursor",
     "Filters",
     "Gpu",
     "GroupBy",
     "HostCount",
+    "LineStore",
     "NamespaceCount",
     "OffsetRange",
+    "RefusedLine",
     "Retention",
     "Rows",
     "Sample",
@@ -57,12 +66,14 @@ __all__ = [
     "StoreClosedError",
     "StoreConflictError",
     "StoreCorruptError",
+    "StoreDeniedError",
     "StoreError",
     "StoreForeignError",
     "StoreFullError",
     "StorePositionError",
     "StoreQueryError",
     "StoreSchemaError",
+    "StoreUnavailableError",
     "StoreUnwritableError",
     "StoreUrlError",
     "Summary",
@@ -72,16 +83,22 @@ __all__ = [
 OBJECT_SCHEMES = frozenset({"s3", "s3a", "gs", "az", "adl", "abfs", "abfss"})
 """Of the object stores that deltalake takes."""
 
-_EXPECTED = "expected delta:///absolute/path, delta://relative/path, or an object store's, such as s3://bucket/path"
+_EXPECTED = (
+    "expected delta:///absolute/path, delta://relative/path, an object store's, such as s3://bucket/path, or "
+    "influxdb://host:port/database (influxdbs:// over TLS)"
+)
 
 
-def open_store(url: str) -> Store:
-    """Open the store that a URL names; nothing is made or written before the first `positions` or `write`.
+def open_store(url: str, *, token: str = "", ca_file: Path | None = None) -> ColumnStore | LineStore:
+    """Open the store that a URL names; nothing is made, written or asked before the first call.
 
     Args:
-        url: `delta:///absolute/path` or `delta://relative/path` (%-escapes are decoded); or a bucket and path with one
-            of `OBJECT_SCHEMES`, such as `s3://bucket/path`, with `delta+` in front or not. A store that is not there
-            yet reads as empty.
+        url: `delta:///absolute/path` or `delta://relative/path` (%-escapes are decoded); a bucket and path with one of
+            `OBJECT_SCHEMES`, such as `s3://bucket/path`, with `delta+` in front or not; or
+            `influxdb://host:port/database`, whose options `telemetry_services.store.influx_url` lists. A store that is
+            not there yet reads as empty.
+        token: for InfluxDB; empty: none.
+        ca_file: authorities, as PEM, to trust at an `influxdbs://` server; None: those of this machine.
 
     Raises:
         StoreUrlError: the URL names no store that there is.
@@ -93,8 +110,10 @@ def open_store(url: str) -> Store:
     except ValueError as error:
         raise StoreUrlError(f"store: not a URL ({error}); {_EXPECTED}") from error
     if parts.scheme in ("influxdb", "influxdbs"):
-        message = f"store {_without_secrets(url)!r}: InfluxDB comes in a later release; use delta:///path until then"
-        raise StoreUrlError(message)
+        from telemetry_services.store.influx import InfluxStore
+        from telemetry_services.store.influx_url import InfluxUrl
+
+        return InfluxStore(InfluxUrl.parse(url), token=token, ca_file=ca_file)
     scheme = parts.scheme.removeprefix("delta+")
     if scheme in OBJECT_SCHEMES:
         return _open_object_store(scheme, parts)

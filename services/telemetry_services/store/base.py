@@ -1,8 +1,12 @@
 """The store interface: what the collector writes to and the api reads from.
 
-A store keeps wide rows (one per GPU and time: tags as text columns, one float column a metric) and, in the same commit,
-the position (log id, next offset) up to which each partition log has been stored. Its position is the truth: a
-collector goes on from there, backwards too, and so each record is stored exactly once through any crash.
+A store keeps wide rows, one per GPU and time: tags as text columns, one float column a metric. All answer the same
+questions (`Store`), and each is written to in one of two ways, which make each record be stored exactly once:
+
+- A `ColumnStore` keeps, in the same commit as the rows, the position (log id, next offset) up to which each partition
+  log has been stored. Its position is the truth: a collector goes on from there, backwards too.
+- A `LineStore` knows a point by its identity (tags and time), so that one that is written again overwrites itself. It
+  keeps no position: a collector goes on where its group stands.
 
 All calls block; services call them through a thread. A store may be used from several threads at once.
 Times are nanoseconds since the epoch, UTC; ranges are half open: `start_ns <= time < end_ns`.
@@ -12,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from telemetry_broker._core import LineBatch
 
 
 class ArrowStream(Protocol):
@@ -195,36 +201,7 @@ class Retention:
 
 
 class Store(Protocol):
-    """A place for telemetry. See the module for threads, times and ranges. Errors are `StoreError`s."""
-
-    def positions(self, log_ids: Collection[str]) -> dict[str, int]:
-        """Return the next offset to store for each of these logs; a log of which nothing is stored is absent.
-
-        Makes the store (folder, table) where there is none, so that a store that cannot be written says so at start.
-
-        Raises:
-            StoreUnwritableError: the place cannot be made or written.
-            StoreForeignError: the place holds something else.
-        """
-        ...
-
-    def write(self, rows: Sequence[Rows], positions: Mapping[str, OffsetRange]) -> int:
-        """Store these rows and move these positions, all in one commit, and return the number of rows.
-
-        Both happen, or neither, through any crash; for a local store both are on disk (fsynced) on return.
-        It happens only if the stored position of each log equals its range's `first`; for a log that the store does not
-        know, `first` may be anything. Rows may be empty (positions only), and so may positions (rows that come from
-        no log). Columns that are new are added.
-
-        Raises:
-            StorePositionError: some log's stored position is not `first`; nothing was stored. Seek to the stored one.
-            StoreSchemaError: a column is not what the store takes; nothing was stored, and a retry will not help.
-            StoreConflictError: other writers kept winning; nothing was stored. Retry with the same arguments.
-            StoreError: of any other class: the disk or the network failed, perhaps behind the commit. Retry with the
-                same arguments; had it been stored, StorePositionError then says so. Rows without positions would be
-                stored twice by that.
-        """
-        ...
+    """What every store answers. See the module for threads, times and ranges. Errors are `StoreError`s."""
 
     def gpus(self) -> list[Gpu]:
         """Return every GPU ever stored, by hostname, device and uuid. Does not scan history on each call."""
@@ -346,4 +323,82 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Give back what the store holds; may be called twice."""
+        ...
+
+
+@runtime_checkable
+class ColumnStore(Store, Protocol):
+    """A store of rows with positions."""
+
+    def positions(self, log_ids: Collection[str]) -> dict[str, int]:
+        """Return the next offset to store for each of these logs; a log of which nothing is stored is absent.
+
+        Makes the store (folder, table) where there is none, so that a store that cannot be written says so at start.
+
+        Raises:
+            StoreUnwritableError: the place cannot be made or written.
+            StoreForeignError: the place holds something else.
+        """
+        ...
+
+    def write(self, rows: Sequence[Rows], positions: Mapping[str, OffsetRange]) -> int:
+        """Store these rows and move these positions, all in one commit, and return the number of rows.
+
+        Both happen, or neither, through any crash; for a local store both are on disk (fsynced) on return.
+        It happens only if the stored position of each log equals its range's `first`; for a log that the store does not
+        know, `first` may be anything. Rows may be empty (positions only), and so may positions (rows that come from
+        no log). Columns that are new are added.
+
+        Raises:
+            StorePositionError: some log's stored position is not `first`; nothing was stored. Seek to the stored one.
+            StoreSchemaError: a column is not what the store takes; nothing was stored, and a retry will not help.
+            StoreConflictError: other writers kept winning; nothing was stored. Retry with the same arguments.
+            StoreError: of any other class: the disk or the network failed, perhaps behind the commit. Retry with the
+                same arguments; had it been stored, StorePositionError then says so. Rows without positions would be
+                stored twice by that.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedLine:
+    """A line that a store will never take as it is.
+
+    Attributes:
+        line: its number in the batch, from 0.
+        reason: what the store says of it.
+    """
+
+    line: int
+    reason: str
+
+
+@runtime_checkable
+class LineStore(Store, Protocol):
+    """A store of line protocol, each point of which is its own identity.
+
+    Attributes:
+        batch_bytes: how large a batch it takes best; larger ones are cut.
+        writes_in_flight: how many batches are written at the same time, for it answers late and takes many.
+    """
+
+    batch_bytes: int
+    writes_in_flight: int
+
+    def prepare(self) -> None:
+        """Make the place where there is none, and see that it can be written.
+
+        Raises:
+            StoreUnavailableError: it does not answer. Try again.
+            StoreDeniedError: the token is not known, or has no right to write.
+            StoreForeignError: something else answers there.
+        """
+        ...
+
+    def write_lines(self, lines: LineBatch) -> list[RefusedLine]:
+        """Store these lines but those that are given back, which the store will never take; their neighbours are in.
+
+        Raises:
+            StoreError: some lines may be stored, and some not. Retry with the same lines: those overwrite themselves.
+        """
         ...

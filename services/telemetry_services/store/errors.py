@@ -25,6 +25,18 @@ class StoreUnwritableError(StoreError):
     default_code = "store.unwritable"
 
 
+class StoreUnavailableError(StoreError):
+    """The store's server does not answer, or is overloaded. Safe to retry."""
+
+    default_code = "store.unavailable"
+
+
+class StoreDeniedError(StoreError):
+    """The store's server does not know the token, or the token has no right to this. Give one that has."""
+
+    default_code = "store.denied"
+
+
 class StoreFullError(StoreError):
     """No space is left. Safe to retry."""
 

@@ -19,7 +19,7 @@ from telemetry_broker.errors import NotFoundError
 from telemetry_services.collector import Collector, Status
 from telemetry_services.collector.process import make_collector
 from telemetry_services.config import UpSettings
-from telemetry_services.store import Store
+from telemetry_services.store import ColumnStore, LineStore
 from telemetry_services.streamer import CsvStreamer, Options, Progress
 from telemetry_services.streamer.csv_streamer import count_dump, make_topic
 from telemetry_services.streamer.live_fleet import LiveFleet
@@ -77,7 +77,9 @@ def embedded_aio(core: _core.Broker, data_dir: Path) -> Opening[tb.aio.Broker]:
 class Pipeline:
     """Streamer and collector over one broker. The worker threads end when `stop` is set."""
 
-    def __init__(self, broker: tb.Broker, store: Store, settings: UpSettings, csv: Path | None) -> None:
+    def __init__(
+        self, broker: tb.Broker, store: ColumnStore | LineStore, settings: UpSettings, csv: Path | None
+    ) -> None:
         self._broker = broker
         self._store = store
         self._settings = settings

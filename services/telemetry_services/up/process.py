@@ -21,6 +21,7 @@ from telemetry_services.broker.compat import CompatibilityEndpoints
 from telemetry_services.broker.grpc_front import GrpcFront
 from telemetry_services.broker.metering import BrokerMetrics
 from telemetry_services.broker.process import describe_broker, open_core, why_unready
+from telemetry_services.collector.process import prepare
 from telemetry_services.collector.servicer import SERVICE as COLLECTOR_SERVICE
 from telemetry_services.collector.servicer import CollectorServicer
 from telemetry_services.config import UpSettings
@@ -52,12 +53,12 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         grpc_port = free_grpc_port(settings)
         core = await asyncio.to_thread(open_core, settings)
         stack.push_async_callback(asyncio.to_thread, core.close)
-        store = await asyncio.to_thread(open_store, settings.store_url)
+        store = await asyncio.to_thread(open_store, settings.store_url, **settings.store_credentials)
         stack.callback(store.close)
-        await asyncio.to_thread(store.positions, ())  # a store that cannot be written says so now
         broker = stack.enter_context(embedded(core, settings.data_dir))
         pipeline = Pipeline(broker, store, settings, csv)
         stack.enter_context(maintained(store, settings.retention))
+        await asyncio.to_thread(prepare, pipeline.collector)
         await asyncio.to_thread(pipeline.prepare)
         grpc_server = GrpcFront(guard, core, settings.data_dir, [COLLECTOR_SERVICE, QUERY_SERVICE])
         health = Health(

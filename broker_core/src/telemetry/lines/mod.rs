@@ -6,11 +6,21 @@
 
 mod batch;
 pub mod columns;
+pub mod decoder;
 pub mod escape;
 mod parse;
 pub mod point;
+pub mod protocol;
+mod reader;
 
 pub use batch::Columns;
-pub use columns::{ColumnBuilder, Rejected};
+pub use columns::ColumnBuilder;
+pub use decoder::{Decoder, Fault, Rejected};
 pub use parse::LineFault;
 pub use point::encode_point;
+pub use protocol::{LineBatch, LineBuilder, LineIndex};
+
+/// Most columns of a table beside the time.
+pub const MAX_COLUMNS: usize = 500;
+/// Most input bytes between two [`Decoder::finish`]: far below where 32-bit offsets of a string column end.
+pub const MAX_INPUT_BYTES: usize = 1 << 30;

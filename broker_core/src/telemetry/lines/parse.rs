@@ -171,6 +171,12 @@ pub(super) fn field_value(text: &[u8]) -> Result<(f64, usize), LineFault> {
     }
 }
 
+/// Whether every reader takes the text of a value for the float that it is: `1`, `-2.5e3`; not `7i`, `t`, `.5`, `1.`.
+pub(super) fn is_plain_number(text: &[u8]) -> bool {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    digits.first().is_some_and(u8::is_ascii_digit) && digits.last().is_some_and(u8::is_ascii_digit)
+}
+
 /// Reads the time section: nothing, or a whole number.
 pub(super) fn time(text: &[u8]) -> Result<Option<i64>, LineFault> {
     let text = text.trim_ascii();
