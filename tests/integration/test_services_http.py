@@ -23,10 +23,8 @@ from starlette.applications import Starlette
 
 import telemetry_broker as tb
 from telemetry_broker import _core
-from telemetry_broker.aio.core_calls import CoreCalls
-from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import CODES, error_from_code
-from telemetry_services.broker.compat import CompatibilityEndpoints
+from telemetry_services.broker.compat import CompatibilityEndpoints, CoreUpstream
 from telemetry_services.broker.compat.errors import status_of
 from telemetry_services.broker.compat.events import EventId
 from telemetry_services.broker.compat.on_demand import MAX_PARTITIONS_ON_DEMAND
@@ -598,8 +596,8 @@ def test_curl_reads_an_event_line_by_line_as_it_comes(broker: BrokerProcess) -> 
 
 async def test_a_silent_stream_sends_comment_lines(tmp_path: Path) -> None:
     core = _core.Broker(None)
-    waiters = Waiters(core)
-    endpoints = CompatibilityEndpoints(core, CoreCalls(core), waiters, partitions=1, heartbeat_seconds=0.05)
+    upstream = CoreUpstream(core)
+    endpoints = CompatibilityEndpoints(upstream, partitions=1, heartbeat_seconds=0.05)
     server = HttpServer(endpoints.in_front_of(Starlette()), listen("127.0.0.1", 0, variable="PORT", flag="--port"))
     await server.start()
     try:
@@ -615,6 +613,6 @@ async def test_a_silent_stream_sends_comment_lines(tmp_path: Path) -> None:
                 assert line.startswith("id: ")
             assert (await http.get("/elsewhere")).status_code == 404
     finally:
-        waiters.close()
+        upstream.close()
         await server.stop()
         core.close()

@@ -8,11 +8,9 @@ from typing import Any, Final
 from starlette.applications import Starlette
 
 from telemetry_broker import _core, calls, steps
-from telemetry_broker.aio.core_calls import CoreCalls
-from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import broker_pb2 as pb
-from telemetry_services.broker.compat import CompatibilityEndpoints
+from telemetry_services.broker.compat import CompatibilityEndpoints, CoreUpstream
 from telemetry_services.broker.grpc_front import GrpcFront
 from telemetry_services.broker.metering import BrokerMetrics
 from telemetry_services.config import BrokerSettings
@@ -89,7 +87,7 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
     given = settings.model_fields_set if settings.listen else {"port", "grpc_port"}
     listener = listen(settings.host, settings.port, variable="PORT", flag="--port") if "port" in given else None
     core = await asyncio.to_thread(open_core, settings)
-    waiters, core_calls = Waiters(core), CoreCalls(core)
+    upstream = CoreUpstream(core)
     try:
         grpc_server = GrpcFront(guard, core, settings.data_dir)
         addresses = [grpc_server.listen_unix(settings.listen)] if settings.listen else []
@@ -101,7 +99,7 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
             ready=lambda: why_unready(core),
             more_metrics=BrokerMetrics(core, grpc_server).render,
         )
-        endpoints = CompatibilityEndpoints(core, core_calls, waiters, guard, partitions=settings.partitions_per_topic)
+        endpoints = CompatibilityEndpoints(upstream, guard, partitions=settings.partitions_per_topic)
         app = endpoints.in_front_of(Starlette(routes=side_port_routes(health)))
         http = (
             HttpServer(app, listener, tls=guard.http_tls, max_connections=guard.max_connections) if listener else None
@@ -124,13 +122,12 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
             await stopping.wait()
         log.info("Stopping broker", extra={"drain_seconds": DRAIN_SECONDS})
         health.draining = True
-        waiters.close()
+        upstream.stop()
         await grpc_server.stop(DRAIN_SECONDS)
         if http:
             await http.stop()
     finally:
-        waiters.close()
-        core_calls.close()
+        upstream.close()
         await asyncio.to_thread(core.close)
     log.info("Stopped broker")
     return 0

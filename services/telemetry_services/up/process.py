@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from telemetry_broker import _core
-from telemetry_broker.aio.core_calls import CoreCalls
-from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import collector_pb2_grpc
 from telemetry_services.api.app import build_app
 from telemetry_services.api.keys import KeyCheck, obtain_key
 from telemetry_services.api.process import why_unreadable
 from telemetry_services.api.publishing import Publisher
-from telemetry_services.broker.compat import CompatibilityEndpoints
+from telemetry_services.broker.compat import CompatibilityEndpoints, CoreUpstream
 from telemetry_services.broker.grpc_front import GrpcFront
 from telemetry_services.broker.metering import BrokerMetrics
 from telemetry_services.broker.process import describe_broker, open_core, why_unready
@@ -66,14 +64,13 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
             more_metrics=BrokerMetrics(core, grpc_server).render,
         )
         publisher = Publisher(lambda: broker, store, settings.msg_queue_topic, settings.partitions_per_topic)
-        waiters, core_calls = Waiters(core), CoreCalls(core)
-        stack.callback(waiters.close)
-        stack.callback(core_calls.close)
-        endpoints = CompatibilityEndpoints(core, core_calls, waiters, guard, partitions=settings.partitions_per_topic)
+        upstream = CoreUpstream(core)
+        stack.callback(upstream.close)
+        endpoints = CompatibilityEndpoints(upstream, guard, partitions=settings.partitions_per_topic)
         app = endpoints.in_front_of(build_app(store, publisher, KeyCheck(key, guard), health))
         http = HttpServer(app, listener, tls=guard.http_tls, max_connections=guard.max_connections)
         grpc_address = await stack.enter_async_context(
-            _serving(settings, grpc_server, waiters, pipeline, http, health, grpc_port)
+            _serving(settings, grpc_server, upstream, pipeline, http, health, grpc_port)
         )
         await stack.enter_async_context(guard.watching())
         display = stack.enter_context(Display())
@@ -121,7 +118,7 @@ def _free_grpc_port(settings: UpSettings) -> int:
 async def _serving(
     settings: UpSettings,
     server: GrpcFront,
-    waiters: Waiters,
+    upstream: CoreUpstream,
     pipeline: Pipeline,
     http: HttpServer,
     health: Health,
@@ -140,7 +137,7 @@ async def _serving(
         yield address
     finally:
         health.draining = True
-        waiters.close()
+        upstream.stop()
         await asyncio.gather(server.stop(_DRAIN_SECONDS), http.stop())
 
 
