@@ -13,7 +13,7 @@ from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_services.broker.compat import CompatibilityEndpoints, CoreUpstream
 from telemetry_services.broker.grpc_front import GrpcFront
 from telemetry_services.broker.metering import BrokerMetrics
-from telemetry_services.config import BrokerSettings
+from telemetry_services.config import BrokerSettings, CoreSettings
 from telemetry_services.observability.metrics import BROKER_HEALTH
 from telemetry_services.security import Guard
 from telemetry_services.serving.http_server import Health, HttpServer, side_port_routes
@@ -21,10 +21,9 @@ from telemetry_services.serving.sockets import listen
 
 log = logging.getLogger(__name__)
 DRAIN_SECONDS: Final = 4.0
-BROKER_INDEX: Final = 0
 
 
-def open_core(settings: BrokerSettings) -> _core.Broker:
+def open_core(settings: CoreSettings) -> _core.Broker:
     """Opens the data folder as the settings say, and makes the topics of TOPICS that are not there.
 
     Raises:
@@ -49,20 +48,20 @@ def open_core(settings: BrokerSettings) -> _core.Broker:
     return core
 
 
-def describe_broker(core: _core.Broker) -> dict[str, Any]:
+def describe_broker(core: _core.Broker, index: int = 0, count: int = 1) -> dict[str, Any]:
     """The broker's fields of `/health`."""
     return {
-        "broker_index": BROKER_INDEX,
-        "broker_count": 1,
+        "broker_index": index,
+        "broker_count": max(count, index + 1),
         "owned_partitions": core.partition_numbers(),
         "timestamp": int(time.time()),
     }
 
 
-def why_unready(core: _core.Broker) -> str:
+def why_unready(core: _core.Broker, index: int = 0) -> str:
     """Why the broker cannot take records now; empty when it can."""
     reason = _why_refusing(core)
-    BROKER_HEALTH.labels("broker", str(BROKER_INDEX)).set(0 if reason else 1)
+    BROKER_HEALTH.labels("broker", str(index)).set(0 if reason else 1)
     return reason
 
 
@@ -95,8 +94,8 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
             addresses.append(grpc_server.listen(settings.host, settings.grpc_port))
         health = Health(
             "broker",
-            details=lambda: describe_broker(core),
-            ready=lambda: why_unready(core),
+            details=lambda: describe_broker(core, settings.index, settings.broker_count),
+            ready=lambda: why_unready(core, settings.index),
             more_metrics=BrokerMetrics(core, grpc_server).render,
         )
         endpoints = CompatibilityEndpoints(upstream, guard, partitions=settings.partitions_per_topic)
@@ -114,13 +113,15 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
                 "http": http.address if http else "-",
                 "data": str(settings.data_dir.absolute()),
                 "durability": settings.durability,
-                "broker_index": BROKER_INDEX,
+                "broker": settings.broker_name,
+                "broker_index": settings.index,
+                "broker_count": settings.broker_count,
                 **guard.summary,
             },
         )
         async with guard.watching():
             await stopping.wait()
-        log.info("Stopping broker", extra={"drain_seconds": DRAIN_SECONDS})
+        log.info("Stopping broker", extra={"broker": settings.broker_name, "drain_seconds": DRAIN_SECONDS})
         health.draining = True
         upstream.stop()
         await grpc_server.stop(DRAIN_SECONDS)
@@ -129,5 +130,5 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
     finally:
         upstream.close()
         await asyncio.to_thread(core.close)
-    log.info("Stopped broker")
+    log.info("Stopped broker", extra={"broker": settings.broker_name})
     return 0

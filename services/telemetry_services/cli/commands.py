@@ -89,6 +89,15 @@ COMMANDS: Final[dict[str, ServiceCommand]] = {
         "BrokerSettings",
         "telemetry_services.broker.process:serve",
     ),
+    "proxy": ServiceCommand(
+        "Serve several brokers as one.",
+        "Serves the BrokerService of all its brokers on the gRPC port; partitions are placed on them by consistent "
+        "hashing, and go elsewhere while one is away. Any number of proxies can run side by side. /health, /ready, "
+        "/metrics, /status and /stats are on the HTTP port, beside the endpoints of the brokers.\n\n"
+        "Example: telemetry proxy --brokers 10.0.0.1:9090,10.0.0.2:9090",
+        "ProxySettings",
+        "telemetry_services.proxy.process:serve",
+    ),
     "streamer": ServiceCommand(
         "Stream a CSV dump of dcgm-exporter into a topic, each row exactly once.",
         "Run it again after a crash, or after the dump has grown, and it goes on where it stopped; after a finished "

@@ -16,7 +16,9 @@ from telemetry_services.config.models import (
     CertificateSettings,
     ClientSettings,
     CollectorSettings,
+    CoreSettings,
     ListenSettings,
+    ProxySettings,
     RestSettings,
     ServiceSettings,
     StoreSettings,
@@ -34,15 +36,15 @@ from telemetry_services.errors import ConfigError
 
 S = TypeVar("S", bound=ServiceSettings)
 
-SERVICES: Final = (BrokerSettings, StreamerSettings, CollectorSettings, ApiSettings, UpSettings)
+SERVICES: Final = (BrokerSettings, ProxySettings, StreamerSettings, CollectorSettings, ApiSettings, UpSettings)
 
-_ONE_BROKER: Final = "this version runs one broker; unset it"
+_OWN_BROKERS: Final = "`telemetry up` makes its own brokers; unset it, and say how many with --brokers"
 _NO_INFLUX: Final = "InfluxDB is not supported by this version; unset it and use STORE=delta:///path"
 
 NOT_YET: Final[dict[str, tuple[type[ServiceSettings], str]]] = {
-    "BROKER_COUNT": (BrokerSettings, _ONE_BROKER),
-    "BROKER_INDEX": (BrokerSettings, _ONE_BROKER),
-    "BROKER_SERVICE": (BrokerSettings, _ONE_BROKER),
+    "BROKER_COUNT": (UpSettings, _OWN_BROKERS),
+    "BROKER_INDEX": (UpSettings, _OWN_BROKERS),
+    "BROKER_SERVICE": (UpSettings, _OWN_BROKERS),
     "BROKER_URL": (UpSettings, "`telemetry up` brings its own broker; unset it, or start the services one by one"),
     "INFLUXDB_URL": (StoreSettings, _NO_INFLUX),
     "INFLUXDB_TOKEN": (StoreSettings, _NO_INFLUX),
@@ -95,6 +97,8 @@ def remarks(settings: ServiceSettings) -> list[str]:
     """What is worth a line in the log about settings that were taken, once the log is there."""
     if isinstance(settings, ClientSettings) and "use_http_queue" in settings.model_fields_set:
         return [f"USE_HTTP_QUEUE is accepted and changes nothing: records travel over gRPC, to {settings.broker}"]
+    if isinstance(settings, ProxySettings) and "max_partitions" in settings.model_fields_set:
+        return ["MAX_PARTITIONS is accepted and changes nothing: brokers are asked for their partitions"]
     return []
 
 
@@ -165,8 +169,10 @@ def _shown_as_given(value: object) -> object:
 def _check_combination(settings: ServiceSettings) -> None:
     if isinstance(settings, ClientSettings):
         _check_queue(settings)
-    if isinstance(settings, BrokerSettings | CollectorSettings):
+    if isinstance(settings, CoreSettings | CollectorSettings | ProxySettings):
         _check_ports(settings)
+    if isinstance(settings, ProxySettings) and settings.brokers and settings.brokers_file:
+        raise ConfigError("BROKERS and BROKERS_FILE are both set: one says which brokers there are, so unset the other")
     if isinstance(settings, UpSettings) and settings.once and (settings.csv_loop or settings.no_csv):
         other = "--loop never ends" if settings.csv_loop else "--no-csv streams nothing"
         raise ConfigError(f"--once waits for the end of a dump, and {other}: leave one of them out")
@@ -214,8 +220,8 @@ def _check_queue(settings: ClientSettings) -> None:
         )
 
 
-def _check_ports(settings: BrokerSettings | CollectorSettings) -> None:
-    if isinstance(settings, UpSettings) or (isinstance(settings, BrokerSettings) and settings.listen):
+def _check_ports(settings: CoreSettings | CollectorSettings | ProxySettings) -> None:
+    if isinstance(settings, UpSettings) or (isinstance(settings, CoreSettings) and settings.listen):
         is_fixed = {"port", "grpc_port"} <= settings.model_fields_set  # it takes another port, or none, for a default
     else:
         is_fixed = True
