@@ -23,8 +23,11 @@ log = logging.getLogger(__name__)
 DRAIN_SECONDS: Final = 4.0
 
 
-def open_core(settings: CoreSettings) -> _core.Broker:
+def open_core(settings: CoreSettings, name: str = "") -> _core.Broker:
     """Opens the data folder as the settings say, and makes the topics of TOPICS that are not there.
+
+    Args:
+        name: what the broker is called among others; empty: it is alone.
 
     Raises:
         BrokerError: the folder is in use, of a newer format or unreadable, or a topic exists otherwise.
@@ -35,6 +38,7 @@ def open_core(settings: CoreSettings) -> _core.Broker:
         visibility_timeout_ms=round(settings.visibility_timeout * 1000),
         partitions=settings.partitions_per_topic,
         durability=settings.durability,
+        name=name,
     )
     try:
         there = {topic.name for topic in steps.run(calls.topics(), core.call)}
@@ -85,7 +89,7 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
     guard = Guard(settings)
     given = settings.model_fields_set if settings.listen else {"port", "grpc_port"}
     listener = listen(settings.host, settings.port, variable="PORT", flag="--port") if "port" in given else None
-    core = await asyncio.to_thread(open_core, settings)
+    core = await asyncio.to_thread(open_core, settings, settings.broker_name)
     upstream = CoreUpstream(core)
     try:
         grpc_server = GrpcFront(guard, core, settings.data_dir)

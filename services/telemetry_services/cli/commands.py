@@ -1,5 +1,6 @@
 """The subcommands: which settings each has, what its help teaches, and what it runs."""
 
+import functools
 import importlib
 import logging
 from collections.abc import Callable
@@ -20,12 +21,14 @@ class ServiceCommand:
     Attributes:
         settings: name of its model in `telemetry_services.config`.
         runner: `module:function` of `serve(settings, stopping) -> int`.
+        actions: names of tools that are commands of this one, too.
     """
 
     summary: str
     text: str
     settings: str
     runner: str
+    actions: tuple[str, ...] = ()
 
     def build(self, name: str) -> click.Command:
         """The command with an option for each setting."""
@@ -37,6 +40,8 @@ class ServiceCommand:
         options: list[click.Parameter] = [_option(setting) for setting in config.describe(model)]
 
         def run(**flags: Any) -> int:
+            if click.get_current_context().invoked_subcommand is not None:
+                return 0
             from telemetry_services.observability.logs import configure_logging
 
             resolution = config.resolve(model, {name: value for name, value in flags.items() if value})
@@ -51,7 +56,8 @@ class ServiceCommand:
             serve: Callable[..., Any] = getattr(importlib.import_module(module), function)
             return run_until_signalled(lambda stopping: serve(settings, stopping))
 
-        return click.Command(
+        form = functools.partial(click.Group, invoke_without_command=True) if self.actions else click.Command
+        command = form(
             name,
             callback=run,
             params=options,
@@ -59,6 +65,12 @@ class ServiceCommand:
             help=f"{self.summary}\n\n{self.text}",
             context_settings=CONTEXT,
         )
+        if isinstance(command, click.Group):
+            from telemetry_services.cli.tools import TOOLS
+
+            for action in self.actions:
+                command.add_command(TOOLS[action])
+        return command
 
 
 def _option(setting: Any) -> click.Option:
@@ -88,6 +100,7 @@ COMMANDS: Final[dict[str, ServiceCommand]] = {
         "HTTP port. SIGTERM drains it: calls are finished, buffers written, the folder is closed.",
         "BrokerSettings",
         "telemetry_services.broker.process:serve",
+        actions=("drain",),
     ),
     "proxy": ServiceCommand(
         "Serve several brokers as one.",

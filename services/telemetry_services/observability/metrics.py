@@ -82,7 +82,8 @@ ACTIVE_CONNECTIONS: Final = Gauge(
 
 SECURITY_FILES: Final = Gauge(
     "security_files_current",
-    "1 while the tokens, certificates or brokers in use are those of their files, 0 after a change that cannot be used.",
+    "1 while the tokens, certificates or brokers in use are those of their files, 0 after a change that cannot be "
+    "used.",
     ("service", "files"),
     registry=REGISTRY,
 )

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 Members = Sequence[tuple[str, str]]
 """Name and `host:port` of each broker."""
 
+_EXPECTED: Final = "expected lines such as msg-queue-0=host:9090, each broker once"
 _MAX_FILE_BYTES: Final = 1 << 20
 _LOOKUP_SECONDS: Final = 10.0
 
@@ -32,13 +33,11 @@ def listed_brokers(settings: ProxySettings) -> Members:
     try:
         found = parse_brokers(read_bounded(path, _MAX_FILE_BYTES, "BROKERS_FILE").decode())
     except UnicodeDecodeError as err:
-        raise ConfigError(f"BROKERS_FILE={path}: not text in UTF-8; expected lines such as name=host:9090") from err
+        raise ConfigError(f"BROKERS_FILE={path}: it is not text in UTF-8; {_EXPECTED}") from err
     except ValueError as err:
-        raise ConfigError(
-            f"BROKERS_FILE={path}: {err}; expected lines such as name=host:9090, each broker once"
-        ) from err
+        raise ConfigError(f"BROKERS_FILE={path}: {err}; {_EXPECTED}") from err
     if not found:
-        raise ConfigError(f"BROKERS_FILE={path}: it lists no broker; expected lines such as name=host:9090")
+        raise ConfigError(f"BROKERS_FILE={path}: it lists no broker; {_EXPECTED}")
     return found
 
 

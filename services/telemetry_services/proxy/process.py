@@ -31,6 +31,7 @@ from telemetry_services.serving.sockets import listen
 
 log = logging.getLogger(__name__)
 DRAIN_SECONDS: Final = 4.0
+_MOST_SHOWN: Final = 5
 _MAX_PEM_BYTES: Final = 1 << 20
 
 
@@ -68,7 +69,7 @@ async def serve(settings: ProxySettings, stopping: asyncio.Event) -> int:
                 "grpc": grpc_address,
                 "http": http.address,
                 "brokers": len(members),
-                "first_broker": "{}={}".format(*members[0]),
+                "first": ",".join(name for name, _ in members[:_MOST_SHOWN]),
                 "virtual_nodes": settings.virtual_nodes,
                 **guard.summary,
             },
@@ -146,7 +147,7 @@ def _warn_of_count(settings: ProxySettings, members: Members) -> None:
     is_listed = settings.brokers or settings.brokers_file
     if is_listed and "broker_count" in settings.model_fields_set and settings.broker_count != len(members):
         log.warning(
-            "BROKER_COUNT is not the number of brokers that are listed, and does not count: correct it, or leave it out",
+            "BROKER_COUNT is not the number of brokers that are listed, which counts: correct it, or leave it out",
             extra={"broker_count": settings.broker_count, "brokers": len(members)},
         )
 
