@@ -127,10 +127,10 @@ def test_a_record_goes_in_out_and_is_acked(broker: Door) -> None:
     ],
 )
 def test_the_record_is_the_payload_of_a_json_object_or_the_body_as_it_came(
-    broker: Door, body: bytes, value: bytes
+    lone_broker: BrokerProcess, body: bytes, value: bytes
 ) -> None:
-    stored(produce(broker, body))
-    with tb.connect(broker.url) as client:
+    stored(produce(lone_broker, body))
+    with tb.connect(lone_broker.url) as client:
         assert client.read("t", 0).values == [value]
 
 
@@ -246,24 +246,26 @@ def test_groups_do_not_see_each_others_acks(broker: Door) -> None:
         ("POST", "/ack?topic=t&group=g", "the body names no event"),
     ],
 )
-def test_a_bad_parameter_is_refused_with_its_name_and_value(broker: Door, method: str, path: str, words: str) -> None:
-    stored(produce(broker, "1"))
-    response = httpx.request(method, f"http://{broker.http}{path}", content="x" if method == "POST" else None)
+def test_a_bad_parameter_is_refused_with_its_name_and_value(
+    lone_broker: BrokerProcess, method: str, path: str, words: str
+) -> None:
+    stored(produce(lone_broker, "1"))
+    response = httpx.request(method, f"http://{lone_broker.http}{path}", content="x" if method == "POST" else None)
     assert words in refused(response)
     assert response.headers["telemetry-code"].startswith("invalid.")
 
 
-def test_bodies_that_are_no_record_are_refused(broker: Door) -> None:
-    assert "the body is empty" in refused(produce(broker, ""))
-    assert "surrogate" in refused(produce(broker, '{"payload": "\\ud800"}'))
-    assert "longer than 1,048,576 bytes" in refused(produce(broker, b"x" * (1 << 20) + b"x"), 413)
+def test_bodies_that_are_no_record_are_refused(lone_broker: BrokerProcess) -> None:
+    assert "the body is empty" in refused(produce(lone_broker, ""))
+    assert "surrogate" in refused(produce(lone_broker, '{"payload": "\\ud800"}'))
+    assert "longer than 1,048,576 bytes" in refused(produce(lone_broker, b"x" * (1 << 20) + b"x"), 413)
     chunks = (b"x" * 65_536 for _ in range(17))  # no Content-Length
-    response = httpx.post(f"http://{broker.http}/produce?topic=t&partition=0", content=chunks)
+    response = httpx.post(f"http://{lone_broker.http}/produce?topic=t&partition=0", content=chunks)
     assert "longer than 1,048,576 bytes" in refused(response, 413)
     # The record's own frame of some bytes comes on top.
-    assert "a record may have 1048576" in refused(produce(broker, b"x" * (1 << 20)))
-    assert stored(produce(broker, b"x" * ((1 << 20) - 16))) == "0.0"
-    ack_body = httpx.post(f"http://{broker.http}/ack?topic=t&group=g", content=b"x" * 70_000)
+    assert "a record may have 1048576" in refused(produce(lone_broker, b"x" * (1 << 20)))
+    assert stored(produce(lone_broker, b"x" * ((1 << 20) - 16))) == "0.0"
+    ack_body = httpx.post(f"http://{lone_broker.http}/ack?topic=t&group=g", content=b"x" * 70_000)
     refused(ack_body, 413)
 
 
