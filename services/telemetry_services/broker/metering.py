@@ -17,8 +17,8 @@ class FrontMetrics:
         self._carried_active = 0
         self._carried_refused: dict[str, int] = {}
 
-    def update(self) -> None:
-        """Brings the process's metrics up to now."""
+    def render(self) -> bytes:
+        """No page of its own: brings the process's metrics up to now."""
         with self._lock:
             active = self._grpc_server.active
             # Calls that are answered over HTTP count themselves.
@@ -29,6 +29,7 @@ class FrontMetrics:
                 REFUSED.labels(self._service, reason).inc(count - self._carried_refused.get(reason, 0))
             self._carried_refused = refused
         CONNECTIONS.labels(self._service).set(self._grpc_server.connections)
+        return b""
 
 
 class BrokerMetrics:
@@ -41,5 +42,5 @@ class BrokerMetrics:
 
     def render(self) -> bytes:
         """The core's metrics as text, to be joined with those of the process, which are brought up to now."""
-        self._front.update()
+        self._front.render()
         return self._core.render_metrics(self._service)

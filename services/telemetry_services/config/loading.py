@@ -173,6 +173,8 @@ def _check_combination(settings: ServiceSettings) -> None:
         _check_ports(settings)
     if isinstance(settings, ProxySettings) and settings.brokers and settings.brokers_file:
         raise ConfigError("BROKERS and BROKERS_FILE are both set: one says which brokers there are, so unset the other")
+    if isinstance(settings, UpSettings):
+        _check_children(settings)
     if isinstance(settings, UpSettings) and settings.once and (settings.csv_loop or settings.no_csv):
         other = "--loop never ends" if settings.csv_loop else "--no-csv streams nothing"
         raise ConfigError(f"--once waits for the end of a dump, and {other}: leave one of them out")
@@ -180,6 +182,20 @@ def _check_combination(settings: ServiceSettings) -> None:
         _check_tls(settings)
     if not is_loopback(settings.host) and not settings.insecure:
         _check_reachable(settings)
+
+
+def _check_children(settings: UpSettings) -> None:
+    if not settings.up_brokers:
+        if "up_proxies" in settings.model_fields_set:
+            raise ConfigError("--proxies is set, and without --brokers there are none: say how many brokers there are")
+        return
+    for name, value in (("TLS_CERT_FILE", settings.tls_cert_file), ("LISTEN", settings.listen)):
+        if value:
+            raise ConfigError(
+                f"{name} is set, and `telemetry up` does not have it with --brokers: unset it, or start the services "
+                "one by one",
+                code="config.unsupported",
+            )
 
 
 def _check_tls(settings: CertificateSettings) -> None:

@@ -51,9 +51,8 @@ async def serve(settings: ProxySettings, stopping: asyncio.Event) -> int:
         front_metrics = FrontMetrics(grpc_server, SERVICE)
 
         def more_metrics() -> bytes:
-            front_metrics.update()
             brokers.update_metrics()
-            return b""
+            return front_metrics.render()
 
         health = Health(SERVICE, details=brokers.health, ready=brokers.why_unready, more_metrics=more_metrics)
         routes = [*side_port_routes(health), *_routes(settings, guard, brokers, traffic)]

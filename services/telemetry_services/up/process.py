@@ -8,6 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
+from starlette.types import ASGIApp
+
+import telemetry_broker as tb
 from telemetry_broker import _core
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import collector_pb2_grpc
@@ -17,8 +20,7 @@ from telemetry_services.api.process import why_unreadable
 from telemetry_services.api.publishing import Publisher
 from telemetry_services.broker.compat import CompatibilityEndpoints, CoreUpstream
 from telemetry_services.broker.grpc_front import GrpcFront
-from telemetry_services.broker.metering import BrokerMetrics
-from telemetry_services.broker.process import describe_broker, open_core, why_unready
+from telemetry_services.broker.process import open_core
 from telemetry_services.collector.servicer import SERVICE as COLLECTOR_SERVICE
 from telemetry_services.collector.servicer import CollectorServicer
 from telemetry_services.config import UpSettings
@@ -29,8 +31,10 @@ from telemetry_services.serving.sockets import listen, listen_nearby
 from telemetry_services.store import Store, open_store
 from telemetry_services.streamer import Progress
 from telemetry_services.text import counted, shown_url
+from telemetry_services.up.children import running_fleet
 from telemetry_services.up.display import Display
 from telemetry_services.up.pipeline import Pipeline, Stored, embedded
+from telemetry_services.up.queue import Queue
 
 _DRAIN_SECONDS: Final = 1.0
 _LIVE_SECONDS: Final = 1.0
@@ -47,27 +51,28 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(_listen(settings, "port", "PORT", "--port")))
         grpc_port = _free_grpc_port(settings)
-        core = await asyncio.to_thread(open_core, settings)
-        stack.push_async_callback(asyncio.to_thread, core.close)
+        queue = await stack.enter_async_context(_open_queue(settings))
+        core, broker = queue.core, queue.broker
         store = await asyncio.to_thread(open_store, settings.store_url)
         stack.callback(store.close)
         await asyncio.to_thread(store.positions, ())  # a store that cannot be written says so now
-        broker = stack.enter_context(embedded(core, settings.data_dir))
         pipeline = Pipeline(broker, store, settings, csv)
         await asyncio.to_thread(pipeline.prepare)
         key = obtain_key(settings)
         grpc_server = GrpcFront(guard, core, settings.data_dir, [COLLECTOR_SERVICE])
         health = Health(
             "up",
-            details=lambda: {**describe_broker(core), "services": ["broker", "streamer", "collector", "api"]},
-            ready=lambda: why_unready(core) or why_unreadable(store),
-            more_metrics=BrokerMetrics(core, grpc_server).render,
+            details=lambda: {**queue.describe(), "services": ["broker", "streamer", "collector", "api"]},
+            ready=lambda: queue.why_unready() or why_unreadable(store),
+            more_metrics=queue.metrics(grpc_server).render,
         )
         publisher = Publisher(lambda: broker, store, settings.msg_queue_topic, settings.partitions_per_topic)
-        upstream = CoreUpstream(core)
-        stack.callback(upstream.close)
-        endpoints = CompatibilityEndpoints(upstream, guard, partitions=settings.partitions_per_topic)
-        app = endpoints.in_front_of(build_app(store, publisher, KeyCheck(key, guard), health))
+        app: ASGIApp = build_app(store, publisher, KeyCheck(key, guard), health)
+        upstream = None if core is None else CoreUpstream(core)
+        if upstream is not None:  # else they are the proxies'
+            stack.callback(upstream.close)
+            endpoints = CompatibilityEndpoints(upstream, guard, partitions=settings.partitions_per_topic)
+            app = endpoints.in_front_of(app)
         http = HttpServer(app, listener, tls=guard.http_tls, max_connections=guard.max_connections)
         grpc_address = await stack.enter_async_context(
             _serving(settings, grpc_server, upstream, pipeline, http, health, grpc_port)
@@ -77,8 +82,12 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         shown_key, header = (key, key) if settings.api_key is None else ("as in API_KEY", "$API_KEY")
         display.say(f"API {http.url}  API key: {shown_key}")
         display.say(f'try: curl -H "X-API-Key: {header}" {http.url}/api/v1/gpus')
+        for proxy in queue.proxies:
+            display.say(f"proxy http://{proxy.http}  gRPC {proxy.grpc}")
         display.say(f"gRPC {grpc_address}  data {settings.data_dir.absolute()}  store {shown_url(settings.store_url)}")
-        run = asyncio.create_task(_run(settings, pipeline, store, display, grpc_address))
+        alone = f"file://{settings.data_dir.absolute()}" if settings.once else f"grpc://{grpc_address}"
+        url = alone if core is not None else broker.url
+        run = asyncio.create_task(_run(settings, pipeline, store, display, url))
         stopped = asyncio.create_task(stopping.wait())
         try:
             await asyncio.wait((run, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -103,6 +112,23 @@ def _dump(settings: UpSettings) -> Path | None:
     return Path(str(resources.files("telemetry_services") / "data" / "dcgm-sample.csv"))
 
 
+@contextlib.asynccontextmanager
+async def _open_queue(settings: UpSettings) -> AsyncIterator[Queue]:
+    """One broker in this process, or several in their own; both let go of at the end of the block."""
+    if settings.up_brokers:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        async with running_fleet(settings) as fleet:
+            with tb.connect(fleet.url, token=fleet.token) as broker:
+                yield Queue(broker, None, fleet)
+        return
+    core = await asyncio.to_thread(open_core, settings)
+    try:
+        with embedded(core, settings.data_dir) as broker:
+            yield Queue(broker, core, None)
+    finally:
+        await asyncio.to_thread(core.close)
+
+
 def _listen(settings: UpSettings, field: str, variable: str, flag: str) -> Any:
     """A port that was asked for is taken or refused; a default one may be the next free one."""
     bind = listen if field in settings.model_fields_set else listen_nearby
@@ -118,7 +144,7 @@ def _free_grpc_port(settings: UpSettings) -> int:
 async def _serving(
     settings: UpSettings,
     server: GrpcFront,
-    upstream: CoreUpstream,
+    upstream: CoreUpstream | None,
     pipeline: Pipeline,
     http: HttpServer,
     health: Health,
@@ -137,11 +163,12 @@ async def _serving(
         yield address
     finally:
         health.draining = True
-        upstream.stop()
+        if upstream is not None:
+            upstream.stop()
         await asyncio.gather(server.stop(_DRAIN_SECONDS), http.stop())
 
 
-async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: Display, grpc_address: str) -> int:
+async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: Display, url: str) -> int:
     """Streams, waits until all is stored, says so, and goes on as a live fleet; ends with `--once` only."""
     began = time.monotonic()
     collecting = pipeline.collect()
@@ -158,7 +185,6 @@ async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: 
         stored.cancel()
     _say_stored(pipeline, display, streamed, held)
     if held.samples < held.expected:
-        url = f"file://{settings.data_dir.absolute()}" if settings.once else f"grpc://{grpc_address}"
         error = await asyncio.to_thread(_incomplete, pipeline, settings.msg_queue_topic, url, held)
         if settings.once:
             raise error
