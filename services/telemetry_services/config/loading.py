@@ -186,7 +186,7 @@ def _check_combination(settings: ServiceSettings) -> None:
 
 def _check_children(settings: UpSettings) -> None:
     if not settings.up_brokers:
-        if "up_proxies" in settings.model_fields_set:
+        if settings.up_proxies > 1:
             raise ConfigError("--proxies is set, and without --brokers there are none: say how many brokers there are")
         return
     for name, value in (("TLS_CERT_FILE", settings.tls_cert_file), ("LISTEN", settings.listen)):

@@ -168,10 +168,8 @@ class MembershipSettings(ServiceSettings):
     broker_count: int = setting(2, "How many brokers there are.", bounds=(1, MAX_BROKERS))
 
 
-class BrokerSettings(CoreSettings, MembershipSettings):
-    """What the broker has."""
-
-    service: ClassVar[str] = "broker"
+class PodSettings(MembershipSettings):
+    """Which one of them a broker is."""
 
     broker_count: int = setting(1, "How many brokers there are, this one included.", bounds=(1, MAX_BROKERS))
     broker_index: int | None = setting(
@@ -194,6 +192,12 @@ class BrokerSettings(CoreSettings, MembershipSettings):
     def broker_name(self) -> str:
         """What the broker is called among others: `msg-queue-0`."""
         return f"{self.broker_service.partition('.')[0]}-{self.index}"
+
+
+class BrokerSettings(CoreSettings, PodSettings):
+    """What the broker has."""
+
+    service: ClassVar[str] = "broker"
 
 
 class ProxySettings(OlderClientSettings, GrpcSettings, MembershipSettings):
