@@ -9,7 +9,7 @@ from typing import Final
 
 from telemetry_broker.broker import Broker
 from telemetry_broker.cli import output
-from telemetry_broker.cli.connecting import add_broker_options, opened
+from telemetry_broker.cli.connecting import add_broker_options, broker_url, opened
 from telemetry_broker.cli.output import json_line, note, plural
 from telemetry_broker.cli.parser import REFUSED, Command, Parser, describe
 from telemetry_broker.errors import InvalidArgumentError, NotFoundError
@@ -62,6 +62,12 @@ COMMAND: Final = Command("drain", _SUMMARY, _add)
 def _run(parsed: argparse.Namespace) -> int:
     if parsed.wait and parsed.undo:
         raise InvalidArgumentError("--wait waits for an empty broker, and --undo fills it again: leave one of them out")
+    url = broker_url(parsed)
+    if url.startswith("file:"):
+        raise InvalidArgumentError(
+            f"{url}: no broker has the folder open, so there is none to drain; give the grpc:// URL of one that runs",
+            code="invalid.url",
+        )
     with opened(parsed) as broker:
         name = _name(broker, parsed.name)
         broker.drain(parsed.name, undo=parsed.undo)
