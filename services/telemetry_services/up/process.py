@@ -84,7 +84,8 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         display.say(f'try: curl -H "X-API-Key: {header}" {http.url}/api/v1/gpus')
         for proxy in queue.proxies:
             display.say(f"proxy http://{proxy.http}  gRPC {proxy.grpc}")
-        display.say(f"gRPC {grpc_address}  data {settings.data_dir.absolute()}  store {shown_url(settings.store_url)}")
+        folder, of_whom = settings.data_dir.absolute(), "collector gRPC" if core is None else "gRPC"
+        display.say(f"{of_whom} {grpc_address}  data {folder}  store {shown_url(settings.store_url)}")
         alone = f"file://{settings.data_dir.absolute()}" if settings.once else f"grpc://{grpc_address}"
         url = alone if core is not None else broker.url
         run = asyncio.create_task(_run(settings, pipeline, store, display, url))
