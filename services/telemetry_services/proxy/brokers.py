@@ -65,7 +65,7 @@ class Brokers:
     def status(self) -> dict[str, Any]:
         """The fields of `/status` that are of brokers; a broker is called by its address."""
         members = self._cluster.members()
-        placement = self._cluster.placement()
+        placement = dict(self._cluster.placement())
         numbers: dict[str, set[int]] = {member.name: set() for member in members}
         for names in placement.values():
             for number, name in enumerate(names):
