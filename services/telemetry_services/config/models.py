@@ -240,8 +240,9 @@ class ClientSettings(TopicSettings, TokenSettings):
 
     broker_url: BrokerUrl | None = setting(
         None,
-        "The broker; wins over MSG_QUEUE_ADDR.",
-        expected="grpc://host:9090, grpcs://host:9090, grpc+unix:///path, file:///folder or mem://name",
+        "The broker, or several; wins over MSG_QUEUE_ADDR.",
+        expected="grpc://host:9090, grpc://host:9090,host:9090, grpc+dns://name:9090, grpcs://host:9090, "
+        "grpc+unix:///path, file:///folder or mem://name",
     )
     msg_queue_addr: HttpAddress = setting(
         "http://msg-queue-proxy:8080",
@@ -266,7 +267,7 @@ class ClientSettings(TopicSettings, TokenSettings):
         """What `telemetry_broker.connect` is given beside the URL."""
         scheme = urlsplit(self.broker).scheme
         given: dict[str, Any] = {}
-        if scheme in ("grpc", "grpcs"):
+        if scheme in ("grpc", "grpcs", "grpc+dns"):
             if self.service_token_file is not None:
                 given["token_file"] = self.service_token_file
             elif self.service_tokens:

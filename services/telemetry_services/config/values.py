@@ -33,7 +33,7 @@ _BROKER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\[\]-]{0,199}")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
 _SERVICE_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,198}[A-Za-z0-9])?")
 
-BROKER_SCHEMES: Final = ("grpc", "grpcs", "grpc+unix", "file", "mem")
+BROKER_SCHEMES: Final = ("grpc", "grpcs", "grpc+dns", "grpc+unix", "file", "mem")
 """Schemes that BROKER_URL takes today."""
 
 

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from telemetry_broker import _core
 from telemetry_services.observability import metrics
-from telemetry_services.proxy.membership import told_twice
 from telemetry_services.proxy.traffic import SERVICE
 
 log = logging.getLogger(__name__)
@@ -37,12 +36,17 @@ def why_unready(members: Sequence[_core.Member]) -> str:
 
 
 class Brokers:
-    """The brokers of a proxy. Thread-safe."""
+    """The brokers of a proxy. Thread-safe.
 
-    def __init__(self, cluster: _core.Cluster) -> None:
+    Args:
+        are_pods: their names are those that they call themselves by.
+    """
+
+    def __init__(self, cluster: _core.Cluster, *, are_pods: bool) -> None:
         self._cluster = cluster
+        self._are_pods = are_pods
         self._carried = _Carried()
-        self._told_twice: set[tuple[str, str]] = set()
+        self._misnamed: set[tuple[str, str]] = set()
 
     @property
     def addresses(self) -> list[str]:
@@ -124,13 +128,15 @@ class Brokers:
     def _tell_events(self) -> None:
         for level, text in self._cluster.take_events():
             log.log(_LEVELS[level], "%s", text)
-        pairs = set(told_twice((member.name, member.broker_id) for member in self._cluster.members()))
-        for one, other in sorted(pairs - self._told_twice):
+        members = self._cluster.members() if self._are_pods else []
+        misnamed = {(each.name, each.calls_itself) for each in members if each.calls_itself not in ("", each.name)}
+        for name, other in sorted(misnamed - self._misnamed):
             log.warning(
-                "two names lead to the same broker: list each broker once, or its partitions are counted twice",
-                extra={"broker": one, "same_as": other},
+                "a broker is not the one that its address belongs to: correct BROKER_SERVICE here, or BROKER_SERVICE "
+                "and BROKER_INDEX there",
+                extra={"broker": name, "calls_itself": other},
             )
-        self._told_twice = pairs
+        self._misnamed = misnamed
 
     def _tell_routed(self, before: "dict[str, tuple[int, int]]") -> "dict[str, tuple[int, int]]":
         members = self._cluster.members()

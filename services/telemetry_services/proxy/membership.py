@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from telemetry_services.config import ProxySettings
@@ -70,13 +70,3 @@ async def _why_unknown(address: str) -> str:
     except OSError as err:
         return err.strerror or str(err)
     return ""
-
-
-def told_twice(brokers: Iterable[tuple[str, bytes]]) -> list[tuple[str, str]]:
-    """Pairs of names that lead to one broker.
-
-    Args:
-        brokers: name and the id of the broker's folder; an empty one is not known yet.
-    """
-    first: dict[bytes, str] = {}
-    return [(first[known], name) for name, known in brokers if known and first.setdefault(known, name) != name]

@@ -43,7 +43,8 @@ async def serve(settings: ProxySettings, stopping: asyncio.Event) -> int:
     async with contextlib.AsyncExitStack() as stack:
         cluster = _open_cluster(settings, members)
         stack.callback(cluster.close)
-        brokers, traffic = Brokers(cluster), Traffic()
+        are_pods = not (settings.brokers or settings.brokers_file)
+        brokers, traffic = Brokers(cluster, are_pods=are_pods), Traffic()
         transport = RemoteTransport("the brokers of this proxy", _core.Channel.of_cluster(cluster))
         stack.push_async_callback(transport.close)
         upstream = ChannelUpstream(transport)

@@ -257,9 +257,11 @@ def _live_line(pipeline: Pipeline, store: Store, rate: float) -> str:
         fleet = f"{counted(sum(host.gpu_count for host in hosts), 'GPU')} on {counted(len(hosts), 'host')}"
     except BrokerError as error:
         fleet = f"the store cannot be read: {error}"
+    lag = pipeline.lag()
     trouble = f" · {status.last_error}" if status.last_error else ""
     return (
-        f"live · {fleet} · {status.samples_stored:,} samples stored, {rate:,.0f}/s · lag {pipeline.lag():,} · "
+        f"live · {fleet} · {status.samples_stored:,} samples stored, {rate:,.0f}/s · "
+        f"lag {'not known' if lag is None else f'{lag:,}'} · "
         f"dead letters {status.records_rejected:,}{trouble} · Ctrl-C ends"
     )
 
