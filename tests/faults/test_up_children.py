@@ -10,8 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from deltalake import DeltaTable
 
-from tests.integration.service_processes import Service
+import telemetry_broker as tb
+from tests.integration.service_processes import Service, dump, row
 
 PATIENCE = 60.0
 
@@ -89,3 +91,21 @@ def test_a_child_that_dies_is_started_again_at_its_address(tmp_path: Path) -> No
         answer = httpx.post(f"http://{proxy}/produce?topic=telemetry", content="gpu,uuid=GPU-1 U=1", timeout=20)
         assert answer.status_code == 200, answer.text
         assert running.stop() == 0
+
+
+@pytest.mark.timeout(240)
+def test_a_broker_killed_in_the_middle_of_a_dump_costs_no_row_and_none_is_stored_twice(tmp_path: Path) -> None:
+    rows = 60_000
+    lines = (row(number // 50, gpu=number % 50, value=number) for number in range(rows))
+    csv = dump(list(lines), tmp_path / "dump.csv")
+    with up(tmp_path / "data", "--once", "--csv", csv, "--rate", 15_000) as running:
+        (grpc,) = running.wait_for(r"^proxy \S+  gRPC (\S+)", PATIENCE).groups()
+        with tb.connect(f"grpc://{grpc}") as broker:
+            while sum(each.end_offset for each in broker.describe_topic("telemetry").partitions) < rows // 4:
+                assert running.process.poll() is None, running.output
+        os.kill(children(running.process.pid)["broker 1"], signal.SIGKILL)
+        assert running.wait(PATIENCE * 2) == 0, running.output
+        assert "broker-1 is there again" in running.output
+        assert running.output.splitlines()[-1].startswith(f"stored {rows} samples of {rows} from 50 GPUs")
+    column = DeltaTable(str(tmp_path / "data" / "store")).to_pyarrow_table(columns=["DCGM_FI_DEV_GPU_UTIL"])[0]
+    assert sorted(column.drop_null().to_pylist()) == [float(number) for number in range(rows)]

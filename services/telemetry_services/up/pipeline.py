@@ -142,7 +142,7 @@ class Pipeline:
         return sum(partition.end_offset - partition.start_offset for partition in partitions)
 
     def lag(self) -> int | None:
-        """Records that are not stored and acked yet; None: not known, for a broker is away or the group not made yet."""
+        """Records that are not stored and acked yet; None: not known, as a broker is away or there is no group yet."""
         settings = self._settings
         try:
             group = self._broker.describe_group(settings.msg_queue_topic, settings.msg_queue_group)
