@@ -116,6 +116,18 @@ def test_a_broker_among_others_says_which_one_it_is(tmp_path: Path) -> None:
             assert (health["broker_index"], health["broker_count"]) == (2, 3)
             with tb.connect(broker.url) as client:
                 assert client.describe().name == "msg-queue-2"
+                assert client.describe().members == ()  # nobody comes in by their names
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    reachable = ("--host", "0.0.0.0", "--insecure")
+    with (
+        BrokerProcess(tmp_path, *reachable, environment={**others, "BROKER_INDEX": "2"}, grpc_port=port),
+        tb.connect(f"grpc://127.0.0.1:{port}") as client,
+    ):
+        told = client.describe()
+        assert not told.is_many
+        assert [member.name for member in told.members] == ["msg-queue-0", "msg-queue-1", "msg-queue-2"]
+        assert told.members[0].address == f"msg-queue-0.msg-queue:{port}"
 
 
 def test_topics_are_made_at_start(tmp_path: Path) -> None:

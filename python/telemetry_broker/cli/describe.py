@@ -66,7 +66,7 @@ def _run(parsed: argparse.Namespace) -> int:
             ("topics", f"{topics:,} with {state.partitions:,} partitions"),
         )
     )
-    if state.members:
+    if state.is_many:
         output.line("")
         output.table(
             ("BROKER", "ADDRESS", "STATE", "ID", "VERSION"),

@@ -93,7 +93,7 @@ def _name(broker: Broker, given: str) -> str:
         InvalidArgumentError: it is one of several, and which one was not said.
     """
     state = broker.describe()
-    if state.members and not given:
+    if state.is_many and not given:
         names = ", ".join(member.name for member in state.members)
         raise InvalidArgumentError(f"{broker.url} has several brokers: say which one, of {names}")
     return given or state.name or "the broker"

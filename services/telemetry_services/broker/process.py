@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -14,6 +15,7 @@ from telemetry_services.broker.compat import CompatibilityEndpoints, CoreUpstrea
 from telemetry_services.broker.grpc_front import GrpcFront
 from telemetry_services.broker.metering import BrokerMetrics
 from telemetry_services.config import BrokerSettings, CoreSettings
+from telemetry_services.config.loading import is_loopback
 from telemetry_services.observability.metrics import BROKER_HEALTH
 from telemetry_services.security import Guard
 from telemetry_services.serving.http_server import Health, HttpServer, side_port_routes
@@ -23,11 +25,12 @@ log = logging.getLogger(__name__)
 DRAIN_SECONDS: Final = 4.0
 
 
-def open_core(settings: CoreSettings, name: str = "") -> _core.Broker:
+def open_core(settings: CoreSettings, name: str = "", members: Sequence[tuple[str, str]] = ()) -> _core.Broker:
     """Opens the data folder as the settings say, and makes the topics of TOPICS that are not there.
 
     Args:
         name: what the broker is called among others; empty: it is alone.
+        members: names and addresses of them all, for clients that ask for them.
 
     Raises:
         BrokerError: the folder is in use, of a newer format or unreadable, or a topic exists otherwise.
@@ -39,6 +42,7 @@ def open_core(settings: CoreSettings, name: str = "") -> _core.Broker:
         partitions=settings.partitions_per_topic,
         durability=settings.durability,
         name=name,
+        members=members,
     )
     try:
         there = {topic.name for topic in steps.run(calls.topics(), core.call)}
@@ -89,7 +93,10 @@ async def serve(settings: BrokerSettings, stopping: asyncio.Event) -> int:
     guard = Guard(settings)
     given = settings.model_fields_set if settings.listen else {"port", "grpc_port"}
     listener = listen(settings.host, settings.port, variable="PORT", flag="--port") if "port" in given else None
-    core = await asyncio.to_thread(open_core, settings, settings.broker_name)
+    # Where only this machine comes in, or at a port that nobody knows, nobody comes by the names of pods.
+    are_pods = settings.broker_count > 1 and settings.grpc_port and not is_loopback(settings.host)
+    members = settings.pods(settings.grpc_port) if are_pods else ()
+    core = await asyncio.to_thread(open_core, settings, settings.broker_name, members)
     upstream = CoreUpstream(core)
     try:
         grpc_server = GrpcFront(guard, core, settings.data_dir)

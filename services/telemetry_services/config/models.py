@@ -167,6 +167,13 @@ class MembershipSettings(ServiceSettings):
     )
     broker_count: int = setting(2, "How many brokers there are.", bounds=(1, MAX_BROKERS))
 
+    def pods(self, port: int) -> tuple[tuple[str, str], ...]:
+        """Names and addresses of the brokers, as the headless service of a StatefulSet gives them to its pods."""
+        name = self.broker_service.partition(".")[0]
+        return tuple(
+            (f"{name}-{number}", f"{name}-{number}.{self.broker_service}:{port}") for number in range(self.broker_count)
+        )
+
 
 class PodSettings(MembershipSettings):
     """Which one of them a broker is."""

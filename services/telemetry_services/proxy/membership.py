@@ -29,7 +29,7 @@ def listed_brokers(settings: ProxySettings) -> Members:
     """
     path = settings.brokers_file
     if path is None:
-        return settings.brokers or pods(settings.broker_service, settings.broker_count, settings.broker_grpc_port)
+        return settings.brokers or settings.pods(settings.broker_grpc_port)
     try:
         found = parse_brokers(read_bounded(path, _MAX_FILE_BYTES, "BROKERS_FILE").decode())
     except UnicodeDecodeError as err:
@@ -39,12 +39,6 @@ def listed_brokers(settings: ProxySettings) -> Members:
     if not found:
         raise ConfigError(f"BROKERS_FILE={path}: it lists no broker; {_EXPECTED}")
     return found
-
-
-def pods(service: str, count: int, port: int) -> Members:
-    """The pods of a StatefulSet, by the names that its headless service gives them."""
-    name = service.partition(".")[0]
-    return tuple((f"{name}-{number}", f"{name}-{number}.{service}:{port}") for number in range(count))
 
 
 async def warn_of_unknown_names(members: Members) -> None:
