@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,31 @@ Door = BrokerProcess | ProxyProcess
 """What answers the endpoints."""
 
 
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+    """A proxy in front of two brokers."""
+    data = tmp_path_factory.mktemp("brokers")
+    with (
+        BrokerProcess(data / "0") as one,
+        BrokerProcess(data / "1") as two,
+        ProxyProcess("--brokers", listed(one, two)) as process,
+    ):
+        yield process
+
+
 @pytest.fixture(params=["broker", "proxy"])
 def broker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Door]:
-    """A broker, or a proxy in front of two."""
-    with BrokerProcess(tmp_path / "0") as process:
-        if request.param == "broker":
+    """A broker, or a proxy in front of two, without topics."""
+    if request.param == "broker":
+        with BrokerProcess(tmp_path / "data") as process:
             yield process
-            return
-        with BrokerProcess(tmp_path / "1") as other, ProxyProcess("--brokers", listed(process, other)) as proxy:
-            yield proxy
+        return
+    door: ProxyProcess = request.getfixturevalue("proxy")
+    yield door
+    with tb.connect(door.url) as client:
+        for topic in client.topics():
+            with suppress(tb.NotFoundError):  # dead letters go with their topic
+                client.delete_topic(topic.name)
 
 
 @pytest.fixture

@@ -75,17 +75,18 @@ async def serve(settings: ProxySettings, stopping: asyncio.Event) -> int:
             },
         )
         _warn_of_count(settings, members)
-        reporting = [asyncio.create_task(brokers.report()), asyncio.create_task(warn_of_unknown_names(members))]
-        _keep_up(settings, guard, cluster, reporting)
+        tasks = {asyncio.create_task(brokers.report())}
+        _look_up(members, tasks)
+        _keep_up(settings, guard, cluster, tasks)
         async with guard.watching():
             await stopping.wait()
         log.info("Stopping proxy", extra={"drain_seconds": DRAIN_SECONDS})
         health.draining = True
         upstream.stop()
         await asyncio.gather(grpc_server.stop(DRAIN_SECONDS), http.stop())
-        for task in reporting:
+        for task in tasks:
             task.cancel()
-        await asyncio.wait(reporting)
+        await asyncio.wait(tasks)
     log.info("Stopped proxy")
     return 0
 
@@ -110,12 +111,11 @@ def _open_cluster(settings: ProxySettings, members: Members) -> _core.Cluster:
         return _core.Cluster(members, virtual_nodes=settings.virtual_nodes, **given)
 
 
-def _keep_up(settings: ProxySettings, guard: Guard, cluster: _core.Cluster, tasks: "list[asyncio.Task[None]]") -> None:
+def _keep_up(settings: ProxySettings, guard: Guard, cluster: _core.Cluster, tasks: "set[asyncio.Task[None]]") -> None:
     """Has the brokers taken up anew whenever BROKERS_FILE changes."""
     path = settings.brokers_file
     if path is None:
         return
-    loop = asyncio.get_running_loop()
     current = [member.name for member in cluster.members()]
 
     def load() -> None:
@@ -129,10 +129,17 @@ def _keep_up(settings: ProxySettings, guard: Guard, cluster: _core.Cluster, task
             log.info(
                 "The brokers changed", extra={"brokers": len(names), "new": ",".join(come), "gone": ",".join(gone)}
             )
-            tasks.append(loop.create_task(warn_of_unknown_names(members)))
+            _look_up(members, tasks)
         current = names
 
     guard.watch(Watched("brokers", [path], load))
+
+
+def _look_up(members: Members, tasks: "set[asyncio.Task[None]]") -> None:
+    """Has those said whose names are not known, without waiting for that."""
+    looking = asyncio.create_task(warn_of_unknown_names(members))
+    tasks.add(looking)
+    looking.add_done_callback(tasks.discard)
 
 
 @contextlib.contextmanager
