@@ -5,6 +5,7 @@ that was sent before it: a client that handles one after the other gets to it on
 than 100 events in a visibility timeout would be sent the same ones again and again, all its acks coming too late.
 """
 
+import asyncio
 import logging
 import time
 import uuid
@@ -78,6 +79,7 @@ class EventStream:
         self._timeout = 0.0
         self._taken: list[_core.Delivery] = []
         self._feed: Feed | None = None
+        self._extending = asyncio.Lock()  # one after the other: the last word on a deadline is the latest
         self._checked = 0.0
         self._check_seconds = _CHECK_SECONDS
         self._left = False
@@ -140,11 +142,14 @@ class EventStream:
         """Leases records while the client may have more."""
         now = time.monotonic()
         self._forget([lease for lease, sent in self._unacked.items() if sent.deadline <= now])
+        if self._upstream.has_other_doors and self._unacked:
+            until = min(until, await self._check_acks(now))
+            if self._left or self._upstream.stopped:
+                return
+        # From here on nothing is awaited before the feed listens: what changes ends its wait.
         room = min(MAX_UNACKED - len(self._unacked), _AT_ONCE)
         if room <= 0:
             until = min(until, *(sent.deadline for sent in self._unacked.values()))
-        if self._upstream.has_other_doors and self._unacked:
-            until = min(until, await self._check_acks(now, is_full=room <= 0))
         self._receive.max_deliveries = max(room, 0)
         self._hold(await feed.take(self._receive if room > 0 else None, until))
 
@@ -205,32 +210,34 @@ class EventStream:
         if now - self._renewed < self._timeout / _RENEWALS:
             return
         self._renewed = now
-        waiting = [lease for lease, sent in self._unacked.items() if sent.number > self._acked_up_to]
-        for lease in waiting:
-            self._unacked[lease].deadline = now + self._timeout
-        self._forget(await self._extend(waiting, self._timeout))  # a seek ends leases, too
+        async with self._extending:
+            waiting = [lease for lease, sent in self._unacked.items() if sent.number > self._acked_up_to]
+            for lease in waiting:
+                self._unacked[lease].deadline = time.monotonic() + self._timeout
+            self._forget(await self._extend(waiting, self._timeout))  # a seek ends leases, too
 
-    async def _check_acks(self, now: float, *, is_full: bool) -> float:
+    async def _check_acks(self, now: float) -> float:
         """Asks which events were acked where this stream does not hear of it; returns when to ask again.
 
         What is asked is to let a lease end when it ends anyway: the answer tells those that have ended. Often only
         while the client may be sent no more, else as often as leases are renewed.
         """
         seldom = self._timeout / _RENEWALS
-        pause = min(self._check_seconds, seldom) if is_full else seldom
+        pause = min(self._check_seconds, seldom) if len(self._unacked) >= MAX_UNACKED else seldom
         if now < self._checked + pause:
             return self._checked + pause
         self._checked = now
         by_deadline: dict[float, list[bytes]] = {}
-        for lease, sent in self._unacked.items():
-            by_deadline.setdefault(sent.deadline, []).append(lease)
         ended: set[bytes] = set()
-        for deadline, leases in by_deadline.items():
-            ended |= await self._extend(leases, deadline - now)
+        async with self._extending:
+            for lease, sent in self._unacked.items():
+                by_deadline.setdefault(sent.deadline, []).append(lease)
+            for deadline, leases in by_deadline.items():
+                ended |= await self._extend(leases, deadline - time.monotonic())
         self._check_seconds = _CHECK_SECONDS if ended else 2 * self._check_seconds
         if ended:
             await self._settle(ended)
-        return now if ended else now + pause
+        return now + pause
 
     async def _extend(self, leases: Iterable[bytes], seconds: float) -> set[bytes]:
         """Lets leases end so many seconds from now; returns those that have ended."""
