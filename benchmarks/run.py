@@ -32,9 +32,7 @@ from benchmarks.store import measure_store
 from benchmarks.workload import Workload
 
 # The dump comes first: see dump.run_once.
-MEASUREMENTS = (
-    "dump", "file", "grpc", "latency", "security", "consumers", "collector", "idle", "ring", "store", "api"
-)
+MEASUREMENTS = ("dump", "file", "grpc", "latency", "security", "consumers", "collector", "idle", "ring", "store", "api")
 # Asked for by name, since it builds and runs for eight minutes.
 ON_REQUEST = ("core",)
 PAGE = ROOT / "docs/benchmarks.md"

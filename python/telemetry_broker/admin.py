@@ -196,6 +196,11 @@ class BrokerState:
     members: tuple[Member, ...] = ()
     """The brokers, where they are several; what one was told of them is names and addresses alone."""
 
+    @property
+    def is_many(self) -> bool:
+        """Whether several brokers answered as one."""
+        return bool(self.members) and not self.broker_id
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:

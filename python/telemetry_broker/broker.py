@@ -386,6 +386,18 @@ class Broker:
         """Identity, version, limits and disk of the broker."""
         return self._run(calls.describe())
 
+    def drain(self, broker: str = "", *, undo: bool = False) -> None:
+        """Lets the broker take no new records; what it has can still be consumed and acked.
+
+        Args:
+            broker: behind a proxy, which one, by the name that ``describe`` gives; empty: the one connected to.
+            undo: take records again.
+
+        Raises:
+            NotFoundError: the proxy has no broker of that name.
+        """
+        self._run(calls.drain(broker, undo=undo))
+
     def close(self, *, flush: bool = True) -> None:
         """Closes the producers and consumers made here and lets go of the broker; repeating it is fine.
 

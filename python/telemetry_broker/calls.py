@@ -213,5 +213,10 @@ def describe() -> Steps[BrokerState]:
     return decode_broker(pb.DescribeBrokerResponse.FromString(answer))
 
 
+def drain(broker: str, *, undo: bool) -> Steps[None]:
+    """Takes no new records, or some again."""
+    yield "DrainBroker", pb.DrainBrokerRequest(draining=not undo, broker=broker)
+
+
 def _numbers(partitions: Iterable[int]) -> list[int]:
     return [unsigned("a partition", partition, bits=32) for partition in partitions]

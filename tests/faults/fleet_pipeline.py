@@ -8,7 +8,7 @@ from pathlib import Path
 from deltalake import DeltaTable
 
 import telemetry_broker as tb
-from telemetry_services.store import open_store
+from telemetry_services.store.delta import DeltaStore
 from tests.integration.cli_runs import Cli
 from tests.integration.service_processes import BrokerProcess
 
@@ -54,7 +54,7 @@ def positions(store: Path, logs: dict[str, int]) -> dict[str, int]:
     """Per log, the offset below which everything is in the table."""
     if not store.exists():
         return {}
-    opened = open_store(f"delta://{store}")
+    opened = DeltaStore(store)
     try:
         return dict(opened.positions(list(logs)))
     finally:

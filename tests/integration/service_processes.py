@@ -116,6 +116,25 @@ class BrokerProcess(Service):
         return f"grpc://{self.grpc}"
 
 
+class ProxyProcess(Service):
+    """`telemetry proxy` on free ports in front of brokers, once it takes calls."""
+
+    def __init__(self, *arguments: object, environment: dict[str, str] | None = None, grpc_port: int = 0) -> None:
+        super().__init__("proxy", "--port", 0, "--grpc-port", grpc_port, *arguments, environment=environment)
+        started = self.wait_for(r"Starting proxy grpc=(\S+) http=(\S+)")
+        self.grpc, self.http = started.groups()
+
+    @property
+    def url(self) -> str:
+        """For `telemetry_broker.connect`."""
+        return f"grpc://{self.grpc}"
+
+
+def listed(*brokers: BrokerProcess) -> str:
+    """The brokers for --brokers, called b-0, b-1 and so on."""
+    return ",".join(f"b-{number}={broker.grpc}" for number, broker in enumerate(brokers))
+
+
 def dump(rows: Sequence[str], path: Path) -> Path:
     """Writes a dump with the usual header."""
     header = "timestamp,metric_name,gpu_id,device,uuid,modelName,Hostname,container,pod,namespace,value,labels_raw"

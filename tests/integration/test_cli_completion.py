@@ -17,8 +17,8 @@ Complete = Callable[[str], list[str]]
 
 MODULE = "python -m telemetry_broker"
 PROGRAMS = [MODULE, "telemetry"]
-COMMANDS = ["completion", "consume", "describe", "dlq", "group", "log", "produce", "simulate", "topic"]
-SERVICES = ["api", "broker", "collector", "streamer", "up"]
+COMMANDS = ["completion", "consume", "describe", "dlq", "drain", "group", "log", "produce", "simulate", "topic"]
+SERVICES = ["api", "broker", "collector", "proxy", "streamer", "up"]
 
 
 @pytest.fixture(params=PROGRAMS, ids=["library", "services"])

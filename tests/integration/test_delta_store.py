@@ -30,7 +30,6 @@ from telemetry_services.store import (
     StorePositionError,
     StoreSchemaError,
     delta_table,
-    open_store,
 )
 from telemetry_services.store.delta import DeltaStore
 from tests.integration.store_writer import BATCH, known_rows, known_time_ns

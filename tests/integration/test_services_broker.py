@@ -107,6 +107,29 @@ def test_the_side_port_answers_health_ready_and_metrics(broker: BrokerProcess) -
     assert 'service_health{service="broker"} 1.0' in metrics
 
 
+def test_a_broker_among_others_says_which_one_it_is(tmp_path: Path) -> None:
+    others = {"BROKER_SERVICE": "msg-queue", "BROKER_COUNT": "3"}
+    for environment in ({"HOSTNAME": "msg-queue-2"}, {"HOSTNAME": "elsewhere-7", "BROKER_INDEX": "2"}):
+        with BrokerProcess(tmp_path, environment={**others, **environment}) as broker:
+            broker.wait_for(r"Starting broker .* broker=msg-queue-2 broker_index=2 broker_count=3 ")
+            health = httpx.get(f"http://{broker.http}/health").json()
+            assert (health["broker_index"], health["broker_count"]) == (2, 3)
+            with tb.connect(broker.url) as client:
+                assert client.describe().name == "msg-queue-2"
+                assert client.describe().members == ()  # nobody comes in by their names
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    reachable = ("--host", "0.0.0.0", "--insecure")
+    with (
+        BrokerProcess(tmp_path, *reachable, environment={**others, "BROKER_INDEX": "2"}, grpc_port=port),
+        tb.connect(f"grpc://127.0.0.1:{port}") as client,
+    ):
+        told = client.describe()
+        assert not told.is_many
+        assert [member.name for member in told.members] == ["msg-queue-0", "msg-queue-1", "msg-queue-2"]
+        assert told.members[0].address == f"msg-queue-0.msg-queue:{port}"
+
+
 def test_topics_are_made_at_start(tmp_path: Path) -> None:
     environment = {"TOPICS": "events:8,orders", "PARTITIONS_PER_TOPIC": "3"}
     for _ in range(2):  # the second time they are there already

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,28 +24,57 @@ from starlette.applications import Starlette
 
 import telemetry_broker as tb
 from telemetry_broker import _core
-from telemetry_broker.aio.core_calls import CoreCalls
-from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import CODES, error_from_code
-from telemetry_services.broker.compat import CompatibilityEndpoints
+from telemetry_services.broker.compat import CompatibilityEndpoints, CoreUpstream
 from telemetry_services.broker.compat.errors import status_of
 from telemetry_services.broker.compat.events import EventId
 from telemetry_services.broker.compat.on_demand import MAX_PARTITIONS_ON_DEMAND
 from telemetry_services.serving.http_server import HttpServer
 from telemetry_services.serving.sockets import listen
-from tests.integration.service_processes import BrokerProcess, Service
+from tests.integration.service_processes import BrokerProcess, ProxyProcess, Service, listed
 from tests.integration.sse_client import GO_SCANNER_BYTES, Event, EventReader
 
 SECONDS_AFTER_END = 5.0
 
 
+Door = BrokerProcess | ProxyProcess
+"""What answers the endpoints."""
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+    """A proxy in front of two brokers."""
+    data = tmp_path_factory.mktemp("brokers")
+    with (
+        BrokerProcess(data / "0") as one,
+        BrokerProcess(data / "1") as two,
+        ProxyProcess("--brokers", listed(one, two)) as process,
+    ):
+        yield process
+
+
+@pytest.fixture(params=["broker", "proxy"])
+def broker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Door]:
+    """A broker, or a proxy in front of two, without topics."""
+    if request.param == "broker":
+        with BrokerProcess(tmp_path / "data") as process:
+            yield process
+        return
+    door: ProxyProcess = request.getfixturevalue("proxy")
+    yield door
+    with tb.connect(door.url) as client:
+        for topic in client.topics():
+            with suppress(tb.NotFoundError):  # dead letters go with their topic
+                client.delete_topic(topic.name)
+
+
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
+def lone_broker(tmp_path: Path) -> Iterator[BrokerProcess]:
     with BrokerProcess(tmp_path / "data") as process:
         yield process
 
 
-def produce(broker: BrokerProcess, content: bytes | str, topic: str = "t", partition: object = 0) -> httpx.Response:
+def produce(broker: Door, content: bytes | str, topic: str = "t", partition: object = 0) -> httpx.Response:
     parameters: dict[str, Any] = {"topic": topic} if partition is None else {"topic": topic, "partition": partition}
     return httpx.post(f"http://{broker.http}/produce", params=parameters, content=content, timeout=20)
 
@@ -54,12 +84,12 @@ def stored(response: httpx.Response) -> str:
     return str(response.json()["id"])
 
 
-def ack(broker: BrokerProcess, event: Event, topic: str = "t", group: str = "g") -> httpx.Response:
+def ack(broker: Door, event: Event, topic: str = "t", group: str = "g") -> httpx.Response:
     parameters: dict[str, Any] = {"topic": topic, "partition": event.partition, "group": group}
     return httpx.post(f"http://{broker.http}/ack", params=parameters, json={"id": event.id}, timeout=20)
 
 
-def reader(broker: BrokerProcess, topic: str = "t", group: str = "g", partition: int | None = None) -> EventReader:
+def reader(broker: Door, topic: str = "t", group: str = "g", partition: int | None = None) -> EventReader:
     chosen: dict[str, Any] = {} if partition is None else {"partition": partition}
     return EventReader(broker.http, topic=topic, group=group, **chosen)
 
@@ -70,7 +100,7 @@ def refused(response: httpx.Response, status: int = 400) -> str:
     return response.text
 
 
-def test_a_record_goes_in_out_and_is_acked(broker: BrokerProcess) -> None:
+def test_a_record_goes_in_out_and_is_acked(broker: Door) -> None:
     before = datetime.now(UTC)
     given = stored(produce(broker, "gpu,uuid=GPU-1 DCGM_FI_DEV_GPU_UTIL=87", "telemetry", 1))
     with reader(broker, "telemetry", partition=1) as events:
@@ -114,14 +144,14 @@ def test_a_record_goes_in_out_and_is_acked(broker: BrokerProcess) -> None:
     ],
 )
 def test_the_record_is_the_payload_of_a_json_object_or_the_body_as_it_came(
-    broker: BrokerProcess, body: bytes, value: bytes
+    lone_broker: BrokerProcess, body: bytes, value: bytes
 ) -> None:
-    stored(produce(broker, body))
-    with tb.connect(broker.url) as client:
+    stored(produce(lone_broker, body))
+    with tb.connect(lone_broker.url) as client:
         assert client.read("t", 0).values == [value]
 
 
-def test_a_record_carries_the_trace_context_of_its_request_unless_that_is_malformed(broker: BrokerProcess) -> None:
+def test_a_record_carries_the_trace_context_of_its_request_unless_that_is_malformed(broker: Door) -> None:
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     carried = {"traceparent": parent.encode()}
     cases: list[tuple[list[tuple[str, str]], dict[str, bytes]]] = [
@@ -165,14 +195,14 @@ def test_topics_and_partitions_are_made_on_demand_up_to_a_bound(tmp_path: Path) 
             assert client.describe_topic("one").topic.config_version == 2
 
 
-def test_a_topic_that_many_grow_at_once_has_what_each_of_them_needs(broker: BrokerProcess) -> None:
+def test_a_topic_that_many_grow_at_once_has_what_each_of_them_needs(broker: Door) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda number: produce(broker, str(number), partition=number), range(16)))
     assert sorted(map(stored, answers)) == sorted(f"{number}.0" for number in range(16))
     assert httpx.get(f"http://{broker.http}/topics").json() == {"t": list(range(16))}
 
 
-def test_without_a_partition_all_are_read_those_that_come_later_too(broker: BrokerProcess) -> None:
+def test_without_a_partition_all_are_read_those_that_come_later_too(broker: Door) -> None:
     ids = [stored(produce(broker, str(number), partition=None)) for number in range(4)]
     with reader(broker) as events:
         assert {event.payload for event in events.take(4)} == {"0", "1", "2", "3"}
@@ -182,7 +212,7 @@ def test_without_a_partition_all_are_read_those_that_come_later_too(broker: Brok
     assert len(set(ids)) == 5
 
 
-def test_a_stream_that_waits_is_woken_by_a_record(broker: BrokerProcess) -> None:
+def test_a_stream_that_waits_is_woken_by_a_record(broker: Door) -> None:
     stored(produce(broker, "0"))
     with reader(broker, partition=0) as events:
         events.take(1)
@@ -202,7 +232,7 @@ def test_an_answer_does_not_wait_for_the_clients_acknowledgement() -> None:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_groups_do_not_see_each_others_acks(broker: BrokerProcess) -> None:
+def test_groups_do_not_see_each_others_acks(broker: Door) -> None:
     for number in range(3):
         stored(produce(broker, str(number)))
     for group in ("a", "b"):
@@ -234,29 +264,29 @@ def test_groups_do_not_see_each_others_acks(broker: BrokerProcess) -> None:
     ],
 )
 def test_a_bad_parameter_is_refused_with_its_name_and_value(
-    broker: BrokerProcess, method: str, path: str, words: str
+    lone_broker: BrokerProcess, method: str, path: str, words: str
 ) -> None:
-    stored(produce(broker, "1"))
-    response = httpx.request(method, f"http://{broker.http}{path}", content="x" if method == "POST" else None)
+    stored(produce(lone_broker, "1"))
+    response = httpx.request(method, f"http://{lone_broker.http}{path}", content="x" if method == "POST" else None)
     assert words in refused(response)
     assert response.headers["telemetry-code"].startswith("invalid.")
 
 
-def test_bodies_that_are_no_record_are_refused(broker: BrokerProcess) -> None:
-    assert "the body is empty" in refused(produce(broker, ""))
-    assert "surrogate" in refused(produce(broker, '{"payload": "\\ud800"}'))
-    assert "longer than 1,048,576 bytes" in refused(produce(broker, b"x" * (1 << 20) + b"x"), 413)
+def test_bodies_that_are_no_record_are_refused(lone_broker: BrokerProcess) -> None:
+    assert "the body is empty" in refused(produce(lone_broker, ""))
+    assert "surrogate" in refused(produce(lone_broker, '{"payload": "\\ud800"}'))
+    assert "longer than 1,048,576 bytes" in refused(produce(lone_broker, b"x" * (1 << 20) + b"x"), 413)
     chunks = (b"x" * 65_536 for _ in range(17))  # no Content-Length
-    response = httpx.post(f"http://{broker.http}/produce?topic=t&partition=0", content=chunks)
+    response = httpx.post(f"http://{lone_broker.http}/produce?topic=t&partition=0", content=chunks)
     assert "longer than 1,048,576 bytes" in refused(response, 413)
     # The record's own frame of some bytes comes on top.
-    assert "a record may have 1048576" in refused(produce(broker, b"x" * (1 << 20)))
-    assert stored(produce(broker, b"x" * ((1 << 20) - 16))) == "0.0"
-    ack_body = httpx.post(f"http://{broker.http}/ack?topic=t&group=g", content=b"x" * 70_000)
+    assert "a record may have 1048576" in refused(produce(lone_broker, b"x" * (1 << 20)))
+    assert stored(produce(lone_broker, b"x" * ((1 << 20) - 16))) == "0.0"
+    ack_body = httpx.post(f"http://{lone_broker.http}/ack?topic=t&group=g", content=b"x" * 70_000)
     refused(ack_body, 413)
 
 
-def test_the_words_are_those_of_grpc(broker: BrokerProcess) -> None:
+def test_the_words_are_those_of_grpc(broker: Door) -> None:
     stored(produce(broker, "1"))
     with tb.connect(broker.url) as client:
         for topic, partition in (("nowhere", 0), ("t", 99)):
@@ -272,7 +302,7 @@ def test_the_words_are_those_of_grpc(broker: BrokerProcess) -> None:
             assert response.headers["telemetry-code"] == caught.value.code
 
 
-def test_a_group_whose_acks_are_cumulative_is_refused(broker: BrokerProcess) -> None:
+def test_a_group_whose_acks_are_cumulative_is_refused(broker: Door) -> None:
     stored(produce(broker, "1"))
     with tb.connect(broker.url) as client:
         client.create_group("t", "o", mode="ordered")
@@ -305,7 +335,7 @@ def test_an_ack_of_what_is_unknown_foreign_or_stale_is_refused(tmp_path: Path) -
                 again = events.take(1)[0]
 
 
-def test_a_client_that_leaves_and_comes_back_gets_what_it_did_not_ack_within_seconds(broker: BrokerProcess) -> None:
+def test_a_client_that_leaves_and_comes_back_gets_what_it_did_not_ack_within_seconds(broker: Door) -> None:
     # The clients in the field have a time limit of 60 s: the stream ends in the middle of their work, and they open the
     # next one. The visibility timeout is 30 s here.
     for number in range(5):
@@ -326,7 +356,7 @@ def test_a_client_that_leaves_and_comes_back_gets_what_it_did_not_ack_within_sec
         assert events.take(1)[0].payload == "next"
 
 
-def test_a_stream_holds_at_most_100_events_that_are_not_acked(broker: BrokerProcess) -> None:
+def test_a_stream_holds_at_most_100_events_that_are_not_acked(broker: Door) -> None:
     with tb.connect(broker.url) as client:
         client.create_topic("t", partitions=2)
         with client.producer("t") as producer:
@@ -365,7 +395,7 @@ def test_what_is_not_acked_comes_again_on_the_same_stream(tmp_path: Path) -> Non
             assert (first.payload, second.payload) == ("1", "1")
 
 
-def test_payloads_travel_as_json_strings_whatever_is_in_them(broker: BrokerProcess) -> None:
+def test_payloads_travel_as_json_strings_whatever_is_in_them(broker: Door) -> None:
     text = 'tab\t, "quotes", \\, \x00, \x85, \u2028, \u2029, ü, 😀\nnext\r\nline: data: x'
     stored(produce(broker, text.encode()))
     stored(produce(broker, b"\xff\xfe\x00"))
@@ -379,7 +409,7 @@ def test_payloads_travel_as_json_strings_whatever_is_in_them(broker: BrokerProce
         assert [next(lines)[:4] for _ in range(4)] == ["id: ", "data", "part", ""]
 
 
-def test_a_record_too_large_for_a_line_goes_to_the_dead_letters_and_the_stream_goes_on(broker: BrokerProcess) -> None:
+def test_a_record_too_large_for_a_line_goes_to_the_dead_letters_and_the_stream_goes_on(broker: Door) -> None:
     def line(payload: str) -> int:
         overhead = '{"id":"","payload":"","created_at":"2026-01-01T00:00:00.000000Z","topic":"t","partition":0}'
         return len("data: \n") + len(overhead) + len("0.0.") + 76 + len(payload)
@@ -397,7 +427,7 @@ def test_a_record_too_large_for_a_line_goes_to_the_dead_letters_and_the_stream_g
     assert "went to the dead-letter topic: as an event over HTTP a line of 65,536 bytes" in broker.output
 
 
-def test_clients_at_the_same_time_get_each_record_once(broker: BrokerProcess) -> None:
+def test_clients_at_the_same_time_get_each_record_once(broker: Door) -> None:
     seen: Counter[str] = Counter()
     lock = threading.Lock()
 
@@ -432,7 +462,8 @@ def test_clients_at_the_same_time_get_each_record_once(broker: BrokerProcess) ->
     assert len(seen) == 6 * 40 + 1
 
 
-def test_a_full_topic_is_429_and_a_draining_broker_503_and_nothing_was_stored(broker: BrokerProcess) -> None:
+def test_a_full_topic_is_429_and_a_draining_broker_503_and_nothing_was_stored(lone_broker: BrokerProcess) -> None:
+    broker = lone_broker
     with tb.connect(broker.url) as client:
         client.create_topic("t", partitions=1, segment_bytes=1 << 20, max_partition_bytes=2 << 20)
         ids: list[str] = []
@@ -512,7 +543,8 @@ def test_an_event_of_before_a_restart_can_be_acked(tmp_path: Path) -> None:
             assert events.take(1)[0].payload == "2"
 
 
-def test_requests_records_and_streams_are_counted_by_endpoint(broker: BrokerProcess) -> None:
+def test_requests_records_and_streams_are_counted_by_endpoint(lone_broker: BrokerProcess) -> None:
+    broker = lone_broker
     metrics = f"http://{broker.http}/metrics"
     for payload in ("0", "1", "2"):
         stored(produce(broker, payload))
@@ -535,7 +567,7 @@ def test_requests_records_and_streams_are_counted_by_endpoint(broker: BrokerProc
     assert 'messages_consumed_total{service="broker",topic="t"} 3.0' in shown
 
 
-def test_web_pages_of_others_are_kept_out(broker: BrokerProcess) -> None:
+def test_web_pages_of_others_are_kept_out(broker: Door) -> None:
     url, port = f"http://{broker.http}", broker.http.rpartition(":")[2]
     for headers in (
         {"Origin": "http://evil.example"},
@@ -550,7 +582,7 @@ def test_web_pages_of_others_are_kept_out(broker: BrokerProcess) -> None:
         assert httpx.get(f"{url}/topics", headers=headers).json() == {}
 
 
-def test_head_tells_the_type_of_a_stream_and_leases_nothing(broker: BrokerProcess) -> None:
+def test_head_tells_the_type_of_a_stream_and_leases_nothing(broker: Door) -> None:
     stored(produce(broker, "1"))
     response = httpx.head(f"http://{broker.http}/consume?topic=t&group=g")
     assert (response.status_code, response.headers["content-type"]) == (200, "text/event-stream")
@@ -577,7 +609,7 @@ def test_up_serves_the_endpoints_on_its_one_port(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_curl_reads_an_event_line_by_line_as_it_comes(broker: BrokerProcess) -> None:
+def test_curl_reads_an_event_line_by_line_as_it_comes(broker: Door) -> None:
     url = f"http://{broker.http}"
     sent = ["curl", "-sS", "-X", "POST", f"{url}/produce?topic=t&partition=0", "-d", "gpu,uuid=GPU-1 U=1"]
     assert json.loads(subprocess.run(sent, check=True, capture_output=True).stdout) == {"id": "0.0"}
@@ -598,8 +630,8 @@ def test_curl_reads_an_event_line_by_line_as_it_comes(broker: BrokerProcess) -> 
 
 async def test_a_silent_stream_sends_comment_lines(tmp_path: Path) -> None:
     core = _core.Broker(None)
-    waiters = Waiters(core)
-    endpoints = CompatibilityEndpoints(core, CoreCalls(core), waiters, partitions=1, heartbeat_seconds=0.05)
+    upstream = CoreUpstream(core)
+    endpoints = CompatibilityEndpoints(upstream, partitions=1, heartbeat_seconds=0.05)
     server = HttpServer(endpoints.in_front_of(Starlette()), listen("127.0.0.1", 0, variable="PORT", flag="--port"))
     await server.start()
     try:
@@ -615,6 +647,6 @@ async def test_a_silent_stream_sends_comment_lines(tmp_path: Path) -> None:
                 assert line.startswith("id: ")
             assert (await http.get("/elsewhere")).status_code == 404
     finally:
-        waiters.close()
+        upstream.close()
         await server.stop()
         core.close()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-COMMANDS = ["broker", "streamer", "collector", "api", "up"]
+COMMANDS = ["broker", "proxy", "streamer", "collector", "api", "up"]
 
 
 def telemetry(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -57,7 +57,14 @@ def test_a_misuse_is_one_sentence_and_status_2(arguments: list[str], word: str) 
 
 
 def test_options_are_those_that_do_something() -> None:
-    for command, has_grpc in (("broker", True), ("collector", True), ("up", True), ("streamer", False), ("api", False)):
+    for command, has_grpc in (
+        ("broker", True),
+        ("proxy", True),
+        ("collector", True),
+        ("up", True),
+        ("streamer", False),
+        ("api", False),
+    ):
         assert ("--grpc-port" in telemetry(command, "--help").stdout) == has_grpc, command
     assert "from 0 to 1,000,000,000 (rows/s)" in telemetry("streamer", "--rate", "-1", "--csv", "x").stderr
     refused = telemetry("collector", "--port", "0", STORE="foo", BROKER_URL="mem://").stderr

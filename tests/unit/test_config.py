@@ -12,6 +12,7 @@ from telemetry_services.config import (
     ApiSettings,
     BrokerSettings,
     CollectorSettings,
+    ProxySettings,
     ServiceSettings,
     StreamerSettings,
     UpSettings,
@@ -54,6 +55,14 @@ def test_the_seeds_names_have_the_seeds_defaults() -> None:
         (BrokerSettings, "GRPC_PORT", "19090", "grpc_port", 19090),
         (BrokerSettings, "HOST", "::1", "host", "::1"),
         (BrokerSettings, "DATA_DIR", "/srv/data", "data_dir", Path("/srv/data")),
+        (BrokerSettings, "BROKER_INDEX", "2", "broker_name", "msg-queue-2"),
+        (BrokerSettings, "HOSTNAME", "msg-queue-11", "index", 11),
+        (BrokerSettings, "HOSTNAME", "rack-07", "index", 0),
+        (BrokerSettings, "HOSTNAME", "msg-queue-6bd9f-84726", "index", 0),
+        (BrokerSettings, "HOSTNAME", "", "index", 0),
+        (BrokerSettings, "BROKER_SERVICE", "q.telemetry.svc", "broker_name", "q-0"),
+        (ProxySettings, "VIRTUAL_NODES", "300", "virtual_nodes", 300),
+        (ProxySettings, "BROKERS", "a:1, b=[::1]:2,", "brokers", (("a:1", "a:1"), ("b", "[::1]:2"))),
         (StreamerSettings, "BROKER_URL", "grpc://b:1", "broker", "grpc://b:1"),
         (StreamerSettings, "MSG_QUEUE_ADDR", "http://proxy:81", "broker", "grpc://proxy:9090"),
         (StreamerSettings, "MSG_QUEUE_TOPIC", "t", "msg_queue_topic", "t"),
@@ -165,7 +174,7 @@ def test_everything_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatc
         ("[topics]\nevents = 5000\n", ["topics in", "5000 is not a partition count"]),
         ("[topics]\nevents = true\n", ["topics in", "True is not a partition count"]),
         ("[topics]\n-bad = 1\n", ["topics in", "'-bad' is not a topic name"]),
-        ("broker_count = 3\n", ["broker_count in", "this version runs one broker"]),
+        ("broker_count = 1001\n", ["broker_count in", "is 1001", "from 1 to 1,000"]),
         ("#" + "x" * (1 << 20), ["larger than 1 MiB"]),
     ],
 )
@@ -191,6 +200,19 @@ def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, text: str, words
         (BrokerSettings, "TOPICS", "-bad", ["not a topic name"]),
         (BrokerSettings, "DURABILITY", "disk", ["one of memory, os, fsync"]),
         (BrokerSettings, "PORT", "70000", ["from 0 to 65,535"]),
+        (BrokerSettings, "BROKER_INDEX", "1000", ["from 0 to 999"]),
+        (BrokerSettings, "BROKER_SERVICE", "msg queue", ["'msg queue'", "not a DNS name", "msg-queue"]),
+        (ProxySettings, "BROKER_COUNT", "0", ["'0'", "from 1 to 1,000", "default, 2"]),
+        (ProxySettings, "VIRTUAL_NODES", "none", ["'none'", "from 1 to 10,000"]),
+        (ProxySettings, "BROKERS", "a", ["'a' has no address such as host:9090", "name=host:port"]),
+        (ProxySettings, "BROKERS", "a:70000", ["'a:70000' has no address"]),
+        (ProxySettings, "BROKERS", "a b:1", ["'a b:1' has no address"]),
+        (ProxySettings, "BROKERS", "grpc://a:1", ["'grpc://a:1' has no address"]),
+        (ProxySettings, "BROKERS", "x y=a:1", ["'x y=a:1' has no good name"]),
+        (ProxySettings, "BROKERS", "a:1,b:1,a:1", ["'a:1' is listed twice"]),
+        (ProxySettings, "BROKERS", "x=a:1,x=b:1", ["'x' is listed twice"]),
+        (ProxySettings, "BROKERS", "x=a:1,y=a:1", ["'a:1' is the address of two brokers"]),
+        (ProxySettings, "BROKERS", ",".join(f"b{n}:1" for n in range(1001)), ["1,001 brokers are listed"]),
         (StreamerSettings, "CSV_DELAY_MS", "-1", ["from 0"]),
         (StreamerSettings, "BROKER_URL", "http://x", ["'http'", "grpc://host:9090"]),
         (StreamerSettings, "BROKER_URL", "nats://x", ["nats://", "not supported"]),
@@ -350,7 +372,7 @@ def test_a_wrong_url_is_refused_without_its_credentials(monkeypatch: pytest.Monk
     assert "@host/vhost" in str(caught.value)
 
 
-@pytest.mark.parametrize("model", [BrokerSettings, CollectorSettings, ApiSettings, UpSettings])
+@pytest.mark.parametrize("model", [BrokerSettings, ProxySettings, CollectorSettings, ApiSettings, UpSettings])
 def test_an_open_address_needs_a_token_or_insecure(
     monkeypatch: pytest.MonkeyPatch, model: type[ServiceSettings]
 ) -> None:
@@ -367,13 +389,55 @@ def test_an_open_api_is_fine_with_a_key(monkeypatch: pytest.MonkeyPatch) -> None
     assert load(ApiSettings).host == "0.0.0.0"
 
 
+def test_the_older_systems_proxy_settings_have_its_defaults() -> None:
+    proxy, broker = load(ProxySettings), load(BrokerSettings)
+    assert (proxy.broker_service, proxy.broker_count, proxy.virtual_nodes, proxy.max_partitions) == (
+        "msg-queue",
+        2,
+        150,
+        2,
+    )
+    assert (proxy.brokers, proxy.brokers_file, proxy.broker_grpc_port) == ((), None, 9090)
+    assert (broker.broker_service, broker.broker_count, broker.broker_index) == ("msg-queue", 1, None)
+
+
+def test_two_lists_of_brokers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="BROKERS and BROKERS_FILE are both set"):
+        load(ProxySettings, {"brokers": "a:1", "brokers_file": str(tmp_path)})
+
+
+def test_a_list_of_brokers_is_shown_as_it_can_be_given() -> None:
+    resolution = resolve(ProxySettings, {"brokers": "a:1,x=b:1"})
+    shown = {effective.setting.name: effective.value for effective in resolution.effective()}
+    assert shown["brokers"] == "a:1,x=b:1"
+
+
+def test_a_list_of_brokers_in_a_settings_file_may_be_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('brokers = ["a:1", "x=b:1"]\n')
+    assert load(ProxySettings, {"telemetry_config": str(file)}).brokers == (("a:1", "a:1"), ("x", "b:1"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"up_proxies": "2"}, "--proxies is set, and without --brokers"),
+        ({"up_brokers": "2", "listen": "unix:x.sock"}, "LISTEN is set"),
+        ({"up_brokers": "2", "tls_cert_file": "c", "tls_key_file": "k"}, "TLS_CERT_FILE is set"),
+    ],
+)
+def test_up_refuses_what_it_does_not_have_with_brokers_of_their_own(flags: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load(UpSettings, flags)
+
+
 @pytest.mark.parametrize("other", ["csv_loop", "no_csv"])
 def test_once_is_refused_with_what_never_ends(other: str) -> None:
     with pytest.raises(ConfigError, match="--once"):
         load(UpSettings, {"once": True, other: True})
 
 
-@pytest.mark.parametrize("model", [BrokerSettings, CollectorSettings])
+@pytest.mark.parametrize("model", [BrokerSettings, ProxySettings, CollectorSettings])
 def test_one_port_for_http_and_grpc_is_refused(monkeypatch: pytest.MonkeyPatch, model: type[ServiceSettings]) -> None:
     monkeypatch.setenv("PORT", "9090")
     with pytest.raises(ConfigError, match="PORT and GRPC_PORT are both 9090"):

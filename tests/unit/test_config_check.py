@@ -46,13 +46,13 @@ def test_every_problem_is_told_once_with_the_services_that_have_it(tmp_path: Pat
     done = check(TELEMETRY_CONFIG=str(file), PORT="x", VISIBILITY_TIMEOUT="1", VISIBILTY_TIMEOUT="1s")
     assert done.returncode == 2
     told = sorted(line.split(":")[0] for line in done.stderr.splitlines())
-    everyone = "problem (broker, streamer, collector, api)"
+    everyone = "problem (broker, proxy, streamer, collector, api)"
     assert told == ["problem (api)", "problem (broker)", everyone, everyone, "warning"]
     parts = ("PORT is 'x'", "VISIBILITY_TIMEOUT is '1'", "did you mean queue_size?", "api_key in", "did you mean VISIB")
     assert [done.stderr.count(part) for part in parts] == [1] * len(parts)
     assert "1234" not in done.stdout + done.stderr
     titles = [line.split()[0] for line in done.stdout.splitlines() if line.endswith("FROM")]
-    assert titles == ["broker", "streamer", "collector", "api"]
+    assert titles == ["broker", "proxy", "streamer", "collector", "api"]
 
 
 def test_json_has_the_same_for_programs(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from telemetry_services.store import (
     Aggregate,
+    ColumnStore,
     Cursor,
     Filters,
     GroupBy,
@@ -36,8 +37,8 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(params=["delta", "recording"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    opened: Store = DeltaStore(tmp_path / "store") if request.param == "delta" else RecordingStore()
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ColumnStore]:
+    opened: ColumnStore = DeltaStore(tmp_path / "store") if request.param == "delta" else RecordingStore()
     yield opened
     opened.close()
 
@@ -46,7 +47,7 @@ def point(time_ns: int, uuid: str = "GPU-1", /, **more: Any) -> Row:
     return {"time": time_ns, "uuid": uuid, **more}
 
 
-def put(store: Store, *points: Row) -> None:
+def put(store: ColumnStore, *points: Row) -> None:
     names = sorted({name for row in points for name in row} - {"time"})
     table = {name: pa.array([row.get(name) for row in points]) for name in names}
     store.write([pa.table({"time": pa.array([row["time"] for row in points], NS), **table})], {})

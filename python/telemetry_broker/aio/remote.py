@@ -65,8 +65,15 @@ class RemoteTransport:
         """See Transport; gives up after ``CALL_TIMEOUT`` seconds."""
         return await self.ask(method, request, CALL_TIMEOUT)
 
-    async def ask(self, method: str, request: bytes, timeout: float) -> bytes:  # noqa: ASYNC109
-        """Runs a call."""
+    async def ask(
+        self,
+        method: str,
+        request: bytes,
+        timeout: float,  # noqa: ASYNC109
+        *,
+        maybe_done: bool = False,
+    ) -> bytes:
+        """Runs a call; with ``maybe_done`` one that may have been carried out all the same raises UnansweredError."""
         self._refuse()
         call = self._channel.ask(method, request, timeout, self._news.notifier)
         ended = asyncio.Event()
@@ -75,7 +82,7 @@ class RemoteTransport:
             await ended.wait()
             return call.answer()
         except _core.CallError as error:
-            raise self.broker_error(method, error) from error
+            raise self.broker_error(method, error, maybe_done=maybe_done) from error
         finally:
             self._news.forget(call)
             call.cancel()

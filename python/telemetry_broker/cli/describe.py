@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
+from telemetry_broker.admin import Member
 from telemetry_broker.cli import output
 from telemetry_broker.cli.connecting import add_broker_options, opened
 from telemetry_broker.cli.output import age, json_line, json_time, size
@@ -36,6 +37,19 @@ def _run(parsed: argparse.Namespace) -> int:
                 "free_bytes": state.free_bytes,
                 "min_free_bytes": state.min_free_bytes,
                 "draining": state.draining,
+                "name": state.name,
+                "members": [
+                    {
+                        "name": member.name,
+                        "address": member.address,
+                        "healthy": member.healthy,
+                        "draining": member.draining,
+                        "broker_id": member.broker_id.hex(),
+                        "version": member.version,
+                        "error": member.error,
+                    }
+                    for member in state.members
+                ],
                 "topics": topics,
                 "partitions": state.partitions,
             }
@@ -43,7 +57,7 @@ def _run(parsed: argparse.Namespace) -> int:
         return 0
     output.facts(
         (
-            ("broker", f"{state.broker_id.hex()} at {broker.url}"),
+            ("broker", f"{state.name} {state.broker_id.hex()} at {broker.url}".strip()),
             ("version", state.version),
             ("started", age(state.started_ns)),
             ("folder", state.data_dir),
@@ -52,4 +66,19 @@ def _run(parsed: argparse.Namespace) -> int:
             ("topics", f"{topics:,} with {state.partitions:,} partitions"),
         )
     )
+    if state.is_many:
+        output.line("")
+        output.table(
+            ("BROKER", "ADDRESS", "STATE", "ID", "VERSION"),
+            [
+                (each.name, each.address, _state(each), each.broker_id.hex() or "-", each.version or "-")
+                for each in state.members
+            ],
+        )
     return 0
+
+
+def _state(member: Member) -> str:
+    if not member.healthy:
+        return f"away: {member.error}" if member.error else "away"
+    return "draining" if member.draining else "healthy"

@@ -131,6 +131,7 @@ def _describe(parsed: argparse.Namespace) -> int:
     )
     line("")
     _show(state.partitions)
+    output.note_missing(state.missing_brokers)
     for each in state.partitions:
         if each.journal_bad_bytes:
             line(
@@ -166,8 +167,10 @@ def _delete(parsed: argparse.Namespace) -> int:
 
 
 def _show(partitions: tuple[GroupPartition, ...]) -> None:
+    has_brokers = any(each.broker for each in partitions)
+    columns = (">PARTITION", ">ACKED", ">NEXT", ">LAG", ">IN FLIGHT", ">LEASES", ">REDELIVERED", "HOLDER")
     output.table(
-        (">PARTITION", ">ACKED", ">NEXT", ">LAG", ">IN FLIGHT", ">LEASES", ">REDELIVERED", "HOLDER"),
+        (*columns, *["BROKER"] * has_brokers),
         [
             (
                 each.partition,
@@ -178,6 +181,7 @@ def _show(partitions: tuple[GroupPartition, ...]) -> None:
                 each.leases,
                 each.redelivered,
                 each.holder,
+                *[each.broker] * has_brokers,
             )
             for each in partitions
         ],
@@ -211,4 +215,4 @@ def _partition_object(partition: GroupPartition) -> dict[str, Any]:
         "holder": partition.holder,
         "redelivered": partition.redelivered,
         "journal_bad_bytes": partition.journal_bad_bytes,
-    }
+    } | ({"broker": partition.broker} if partition.broker else {})

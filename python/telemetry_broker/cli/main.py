@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from telemetry_broker import __version__
-from telemetry_broker.cli import completion, consume, describe, dlq, group, log, produce, simulate, topic
+from telemetry_broker.cli import completion, consume, describe, dlq, drain, group, log, produce, simulate, topic
 from telemetry_broker.cli.output import note
 from telemetry_broker.cli.parser import MISUSED, Command, Parser
 from telemetry_broker.errors import BrokerError
@@ -27,6 +27,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     consume.COMMAND,
     simulate.COMMAND,
     describe.COMMAND,
+    drain.COMMAND,
     log.COMMAND,
     completion.COMMAND,
 )

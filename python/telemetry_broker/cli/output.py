@@ -60,6 +60,12 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
         line(f"{name.ljust(width)}  {safe(value)}")
 
 
+def note_missing(brokers: Sequence[str]) -> None:
+    """Says which brokers are away, and so are missing in what was shown."""
+    if brokers:
+        note(f"not in here, because they are away: {', '.join(brokers)}")
+
+
 def safe(text: str) -> str:
     """On one line of a terminal, whatever the text is: control characters and the like are escaped."""
     if text.isprintable():

@@ -206,8 +206,9 @@ def _describe(parsed: argparse.Namespace) -> int:
         )
     )
     line("")
+    has_brokers = any(each.broker for each in state.partitions)
     output.table(
-        (">PARTITION", ">START", ">END", ">RECORDS", ">SYNCED", ">SIZE", ">LAST RECORD"),
+        (">PARTITION", ">START", ">END", ">RECORDS", ">SYNCED", ">SIZE", ">LAST RECORD", *["BROKER"] * has_brokers),
         [
             (
                 each.partition,
@@ -217,13 +218,15 @@ def _describe(parsed: argparse.Namespace) -> int:
                 each.synced_end_offset,
                 size(each.bytes),
                 age(each.last_append_time_ns),
+                *[each.broker] * has_brokers,
             )
             for each in state.partitions
         ],
     )
+    output.note_missing(state.missing_brokers)
     for each in state.partitions:
         for remark in _remarks(each):
-            line(f"partition {each.partition}: {output.safe(remark)}")
+            line(f"partition {each.partition}{f' at {each.broker}' * has_brokers}: {output.safe(remark)}")
     return 0
 
 
@@ -334,4 +337,4 @@ def _partition_object(partition: PartitionState) -> dict[str, Any]:
         "recovered_cut_bytes": partition.recovered_cut_bytes,
         "dropped_records": partition.dropped_records,
         "forgotten_producers": partition.forgotten_producers,
-    }
+    } | ({"broker": partition.broker} if partition.broker else {})

@@ -1,4 +1,4 @@
-"""The gRPC side of a process with a broker: the core serves BrokerService, a grpc.aio server behind it the rest."""
+"""The gRPC side of a process: the core serves BrokerService, a grpc.aio server behind it the rest."""
 
 import asyncio
 import contextlib
@@ -28,13 +28,17 @@ class GrpcFront:
     them, go on to a server that listens on a private Unix socket.
 
     Args:
-        core: None: it has no broker, and serves `services` alone.
+        core: what answers BrokerService; None: it serves `services` alone.
         folder: the core's, where the socket is; it is this process's alone. None: a folder is made for it.
         services: full names of those that are added to `server`.
     """
 
     def __init__(
-        self, guard: Guard, core: _core.Broker | None, folder: Path | None, services: Sequence[str] = ()
+        self,
+        guard: Guard,
+        core: _core.Broker | _core.Cluster | None,
+        folder: Path | None,
+        services: Sequence[str] = (),
     ) -> None:
         self._ending = contextlib.ExitStack()
         self._others = GrpcServer([SERVICE, *services] if core else services)

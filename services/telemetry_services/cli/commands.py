@@ -21,6 +21,7 @@ class ServiceCommand:
         settings: name of its model in `telemetry_services.config`.
         runner: `module:function` of `serve(settings, stopping) -> int`.
         subcommands: `module:tuple` of commands that work on a running one; empty: it has none.
+        actions: names of tools that are commands of this one, too.
     """
 
     summary: str
@@ -28,6 +29,7 @@ class ServiceCommand:
     settings: str
     runner: str
     subcommands: str = ""
+    actions: tuple[str, ...] = ()
 
     def build(self, name: str) -> click.Command:
         """The command with an option for each setting."""
@@ -61,9 +63,12 @@ class ServiceCommand:
             "help": f"{self.summary}\n\n{self.text}",
             "context_settings": CONTEXT,
         }
-        if not self.subcommands:
+        if not self.subcommands and not self.actions:
             return click.Command(name, **described)
-        commands = {str(command.name): command for command in _named(self.subcommands)}
+        from telemetry_services.cli.tools import TOOLS
+
+        found = _named(self.subcommands) if self.subcommands else ()
+        commands = {str(command.name): command for command in found} | {each: TOOLS[each] for each in self.actions}
         return click.Group(name, commands=commands, invoke_without_command=True, **described)
 
 
@@ -100,6 +105,16 @@ COMMANDS: Final[dict[str, ServiceCommand]] = {
         "HTTP port. SIGTERM drains it: calls are finished, buffers written, the folder is closed.",
         "BrokerSettings",
         "telemetry_services.broker.process:serve",
+        actions=("drain",),
+    ),
+    "proxy": ServiceCommand(
+        "Serve several brokers as one.",
+        "Serves the BrokerService of all its brokers on the gRPC port; partitions are placed on them by consistent "
+        "hashing, and go elsewhere while one is away. Any number of proxies can run side by side. /health, /ready, "
+        "/metrics, /status and /stats are on the HTTP port, beside the endpoints of the brokers.\n\n"
+        "Example: telemetry proxy --brokers 10.0.0.1:9090,10.0.0.2:9090",
+        "ProxySettings",
+        "telemetry_services.proxy.process:serve",
     ),
     "streamer": ServiceCommand(
         "Stream a CSV dump of dcgm-exporter into a topic, each row exactly once.",

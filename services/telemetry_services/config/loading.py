@@ -16,8 +16,10 @@ from telemetry_services.config.models import (
     CertificateSettings,
     ClientSettings,
     CollectorSettings,
+    CoreSettings,
     GrpcPortSettings,
     ListenSettings,
+    ProxySettings,
     RestSettings,
     ServiceSettings,
     StreamerSettings,
@@ -35,14 +37,14 @@ from telemetry_services.errors import ConfigError
 
 S = TypeVar("S", bound=ServiceSettings)
 
-SERVICES: Final = (BrokerSettings, StreamerSettings, CollectorSettings, ApiSettings, UpSettings)
+SERVICES: Final = (BrokerSettings, ProxySettings, StreamerSettings, CollectorSettings, ApiSettings, UpSettings)
 
-_ONE_BROKER: Final = "this version runs one broker; unset it"
+_OWN_BROKERS: Final = "`telemetry up` makes its own brokers; unset it, and say how many with --brokers"
 
 NOT_YET: Final[dict[str, tuple[type[ServiceSettings], str]]] = {
-    "BROKER_COUNT": (BrokerSettings, _ONE_BROKER),
-    "BROKER_INDEX": (BrokerSettings, _ONE_BROKER),
-    "BROKER_SERVICE": (BrokerSettings, _ONE_BROKER),
+    "BROKER_COUNT": (UpSettings, _OWN_BROKERS),
+    "BROKER_INDEX": (UpSettings, _OWN_BROKERS),
+    "BROKER_SERVICE": (UpSettings, _OWN_BROKERS),
     "BROKER_URL": (UpSettings, "`telemetry up` brings its own broker; unset it, or start the services one by one"),
 }
 """Variables that a service would have to ignore, most of them of features to come: set, they are refused instead."""
@@ -91,6 +93,8 @@ def remarks(settings: ServiceSettings) -> list[str]:
     """What is worth a line in the log about settings that were taken, once the log is there."""
     if isinstance(settings, ClientSettings) and "use_http_queue" in settings.model_fields_set:
         return [f"USE_HTTP_QUEUE is accepted and changes nothing: records travel over gRPC, to {settings.broker}"]
+    if isinstance(settings, ProxySettings) and "max_partitions" in settings.model_fields_set:
+        return ["MAX_PARTITIONS is accepted and changes nothing: brokers are asked for their partitions"]
     return []
 
 
@@ -168,6 +172,10 @@ def _check_combination(settings: ServiceSettings) -> None:
         _check_queue(settings)
     if isinstance(settings, GrpcPortSettings):
         _check_ports(settings)
+    if isinstance(settings, ProxySettings) and settings.brokers and settings.brokers_file:
+        raise ConfigError("BROKERS and BROKERS_FILE are both set: one says which brokers there are, so unset the other")
+    if isinstance(settings, UpSettings):
+        _check_children(settings)
     if isinstance(settings, UpSettings) and settings.once and (settings.csv_loop or settings.no_csv):
         other = "--loop never ends" if settings.csv_loop else "--no-csv streams nothing"
         raise ConfigError(f"--once waits for the end of a dump, and {other}: leave one of them out")
@@ -175,6 +183,20 @@ def _check_combination(settings: ServiceSettings) -> None:
         _check_tls(settings)
     if not is_loopback(settings.host) and not settings.insecure:
         _check_reachable(settings)
+
+
+def _check_children(settings: UpSettings) -> None:
+    if not settings.up_brokers:
+        if settings.up_proxies > 1:
+            raise ConfigError("--proxies is set, and without --brokers there are none: say how many brokers there are")
+        return
+    for name, value in (("TLS_CERT_FILE", settings.tls_cert_file), ("LISTEN", settings.listen)):
+        if value:
+            raise ConfigError(
+                f"{name} is set, and `telemetry up` does not have it with --brokers: unset it, or start the services "
+                "one by one",
+                code="config.unsupported",
+            )
 
 
 def _check_tls(settings: CertificateSettings) -> None:
@@ -216,7 +238,7 @@ def _check_queue(settings: ClientSettings) -> None:
 
 
 def _check_ports(settings: GrpcPortSettings) -> None:
-    if isinstance(settings, UpSettings) or (isinstance(settings, BrokerSettings) and settings.listen):
+    if isinstance(settings, UpSettings) or (isinstance(settings, CoreSettings) and settings.listen):
         is_fixed = {"port", "grpc_port"} <= settings.model_fields_set  # it takes another port, or none, for a default
     else:
         is_fixed = True

@@ -1,5 +1,6 @@
 """The settings of each service. A field's name in upper case is its environment variable, in kebab case its flag."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -10,11 +11,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from telemetry_services.config.settings import setting
 from telemetry_services.config.values import (
+    MAX_BROKERS,
+    BrokerList,
     BrokerUrl,
     Duration,
     HttpAddress,
     Origins,
     RateLimit,
+    ServiceName,
     TopicCounts,
     TopicName,
     UnixAddress,
@@ -22,6 +26,8 @@ from telemetry_services.config.values import (
 from telemetry_services.store import Retention
 
 GRPC_PORT = 9090
+# As a StatefulSet numbers its pods: no leading zeros, as hosts of a rack often have.
+_ORDINAL = re.compile(r"-(0|[1-9]\d{0,2})$", flags=re.ASCII)
 _TWELVE_HOURS = 43_200.0
 _TEN_YEARS = 315_360_000.0
 _TOPIC_NAME = "1 to 200 of A-Z a-z 0-9 . _ -, the first one a letter or digit"
@@ -124,10 +130,16 @@ class GrpcSettings(AccessSettings, GrpcPortSettings):
     """What every service has that answers over gRPC and asks for tokens."""
 
 
-class BrokerSettings(GrpcSettings):
-    """What the broker has."""
+class OlderClientSettings(AccessSettings):
+    """What the endpoints over HTTP have that older clients know."""
 
-    service: ClassVar[str] = "broker"
+    http_anonymous: bool = setting(
+        False, "Ask for no credentials at /produce, /consume, /ack and /topics: for older clients, which send none."
+    )
+
+
+class CoreSettings(OlderClientSettings, GrpcSettings):
+    """What everyone has who opens a broker's folder."""
 
     queue_size: int = setting(2000, "Records kept in memory per partition.", unit="records", bounds=(1, 10_000_000))
     visibility_timeout: Duration = setting(
@@ -145,14 +157,89 @@ class BrokerSettings(GrpcSettings):
         expected="names with partition counts from 1 to 4,096, such as events:8,orders:4",
         default_factory=dict,
     )
-    http_anonymous: bool = setting(
-        False, "Ask for no credentials at /produce, /consume, /ack and /topics: for older clients, which send none."
-    )
     listen: UnixAddress | None = setting(
         None,
         "Unix socket to serve gRPC on, for processes of this machine that share the folder; `telemetry broker` then "
         "opens just those ports that are given, too.",
         expected="an address such as unix:data/broker.sock",
+    )
+
+
+class MembershipSettings(ServiceSettings):
+    """Which brokers there are, where they are pods of one StatefulSet."""
+
+    broker_service: ServiceName = setting(
+        "msg-queue",
+        "Service of the brokers, which are called by its name and their number: msg-queue-0.",
+        expected="a DNS name such as msg-queue, that of the StatefulSet, too",
+    )
+    broker_count: int = setting(2, "How many brokers there are.", bounds=(1, MAX_BROKERS))
+
+    def pods(self, port: int) -> tuple[tuple[str, str], ...]:
+        """Names and addresses of the brokers, as the headless service of a StatefulSet gives them to its pods."""
+        name = self.broker_service.partition(".")[0]
+        return tuple(
+            (f"{name}-{number}", f"{name}-{number}.{self.broker_service}:{port}") for number in range(self.broker_count)
+        )
+
+
+class PodSettings(MembershipSettings):
+    """Which one of them a broker is."""
+
+    broker_count: int = setting(1, "How many brokers there are, this one included.", bounds=(1, MAX_BROKERS))
+    broker_index: int | None = setting(
+        None,
+        "This broker's number among them, from 0; default: that at the end of HOSTNAME, as pods of a StatefulSet have "
+        "it, else 0.",
+        expected=f"a whole number from 0 to {MAX_BROKERS - 1}",
+        bounds=(0, MAX_BROKERS - 1),
+    )
+
+    @property
+    def index(self) -> int:
+        """The broker's number: BROKER_INDEX, or the pod's."""
+        if self.broker_index is not None:
+            return self.broker_index
+        ordinal = _ORDINAL.search(os.environ.get("HOSTNAME", ""))
+        return int(ordinal[1]) if ordinal else 0
+
+    @property
+    def broker_name(self) -> str:
+        """What the broker is called among others: `msg-queue-0`."""
+        return f"{self.broker_service.partition('.')[0]}-{self.index}"
+
+
+class BrokerSettings(CoreSettings, PodSettings):
+    """What the broker has."""
+
+    service: ClassVar[str] = "broker"
+
+
+class ProxySettings(OlderClientSettings, GrpcSettings, MembershipSettings):
+    """What the proxy has."""
+
+    service: ClassVar[str] = "proxy"
+
+    brokers: BrokerList = setting(
+        (),
+        "The brokers, in place of BROKER_SERVICE and BROKER_COUNT. Their names place partitions, so that all proxies "
+        "and clients must know them by the same; without a name it is the address.",
+        expected="host:port or name=host:port, with commas between them",
+    )
+    brokers_file: Path | None = setting(
+        None, "The same, one a line, in a file; read again when it changes, so that brokers can be added and removed."
+    )
+    broker_grpc_port: int = setting(GRPC_PORT, "gRPC port of the brokers of BROKER_SERVICE.", bounds=(1, 65_535))
+    virtual_nodes: int = setting(
+        150, "Places of each broker on the ring; all proxies and clients must have the same number.", bounds=(1, 10_000)
+    )
+    partitions_per_topic: int = setting(4, "Partitions of a topic made without a count.", bounds=(1, 4096))
+    max_partitions: int = setting(
+        2, "Accepted for the sake of older deployments: brokers are asked for their partitions.", bounds=(1, 1_000_000)
+    )
+    broker_tls: bool = setting(False, "Speak TLS to the brokers, and show them TLS_CERT_FILE where there is one.")
+    tls_ca_file: Path | None = setting(
+        None, "Authorities, as PEM, to trust at the brokers; default: those of this machine."
     )
 
 
@@ -168,8 +255,9 @@ class ClientSettings(TopicSettings, TokenSettings):
 
     broker_url: BrokerUrl | None = setting(
         None,
-        "The broker; wins over MSG_QUEUE_ADDR.",
-        expected="grpc://host:9090, grpcs://host:9090, grpc+unix:///path, file:///folder or mem://name",
+        "The broker, or several; wins over MSG_QUEUE_ADDR.",
+        expected="grpc://host:9090, grpc://host:9090,host:9090, grpc+dns://name:9090, grpcs://host:9090, "
+        "grpc+unix:///path, file:///folder or mem://name",
     )
     msg_queue_addr: HttpAddress = setting(
         "http://msg-queue-proxy:8080",
@@ -194,7 +282,7 @@ class ClientSettings(TopicSettings, TokenSettings):
         """What `telemetry_broker.connect` is given beside the URL."""
         scheme = urlsplit(self.broker).scheme
         given: dict[str, Any] = {}
-        if scheme in ("grpc", "grpcs"):
+        if scheme in ("grpc", "grpcs", "grpc+dns"):
             if self.service_token_file is not None:
                 given["token_file"] = self.service_token_file
             elif self.service_tokens:
@@ -363,7 +451,7 @@ class ApiSettings(RestSettings, ClientSettings, GrpcPortSettings):
     service: ClassVar[str] = "api"
 
 
-class UpSettings(CsvSettings, RestSettings, CollectSettings, BrokerSettings):
+class UpSettings(CsvSettings, RestSettings, CollectSettings, CoreSettings):
     """What `telemetry up` has: everything but the address of a broker, with the defaults of a first run."""
 
     service: ClassVar[str] = "up"
@@ -371,5 +459,12 @@ class UpSettings(CsvSettings, RestSettings, CollectSettings, BrokerSettings):
     csv_path: Path | None = setting(None, "The dump to stream; default: the sample that comes with it.", flag="--csv")
     once: bool = setting(False, "End when every row of the dump is stored.")
     no_csv: bool = setting(False, "Stream nothing: wait for what others send.")
+    up_brokers: int = setting(
+        0,
+        "Brokers as processes of their own, behind proxies; 0: one broker, in this process.",
+        flag="--brokers",
+        bounds=(0, 64),
+    )
+    up_proxies: int = setting(1, "Proxies in front of --brokers.", flag="--proxies", bounds=(1, 64))
     csv_delay_ms: int = setting(0, "Pause after each row; 0 is full speed.", unit="ms", bounds=(0, 3_600_000))
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting("WARNING", "Least severity that is logged.")

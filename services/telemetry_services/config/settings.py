@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 from pydantic import BaseModel, Field, SecretStr
 from pydantic.fields import FieldInfo
 
-from telemetry_services.config.values import MASK, format_duration, format_topics, without_credentials
+from telemetry_services.config.values import MASK, format_brokers, format_duration, format_topics, without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -74,6 +74,8 @@ class Setting:
             return int(value)
         if isinstance(value, bool | int | float):
             return value
+        if isinstance(value, tuple):
+            return format_brokers(value) or None
         return format_topics(value) if isinstance(value, dict) else without_credentials(str(value))
 
 
@@ -130,7 +132,7 @@ def _expected(info: FieldInfo, kind: Any, unit: str) -> str:
 
 def _default(info: FieldInfo, unit: str) -> str:
     value = info.get_default(call_default_factory=True, validated_data={})
-    if value is None or value == {} or isinstance(value, SecretStr):
+    if value is None or value in ({}, ()) or isinstance(value, SecretStr):
         return ""
     if unit == "duration":
         return format_duration(value)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -28,7 +28,12 @@ _TOPIC_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MAX_PARTITIONS: Final = 4096
 _SOCKET_PATH_BYTES: Final = 107  # of Linux's sockaddr_un, less the NUL at its end
 
-BROKER_SCHEMES: Final = ("grpc", "grpcs", "grpc+unix", "file", "mem")
+MAX_BROKERS: Final = 1_000
+_BROKER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\[\]-]{0,199}")
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
+_SERVICE_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,198}[A-Za-z0-9])?")
+
+BROKER_SCHEMES: Final = ("grpc", "grpcs", "grpc+dns", "grpc+unix", "file", "mem")
 """Schemes that BROKER_URL takes today."""
 
 
@@ -83,6 +88,54 @@ def parse_topics(value: object) -> dict[str, int | None]:
 def format_topics(topics: dict[str, int | None]) -> str:
     """The inverse of `parse_topics`: ``events:8,orders:4``."""
     return ",".join(name if count is None else f"{name}:{count}" for name, count in topics.items())
+
+
+def parse_brokers(value: object) -> tuple[tuple[str, str], ...]:
+    """Names and addresses of brokers from ``a=host:9090,host:9091``; the name of one without is its address.
+
+    Commas and line ends part them; what follows a ``#`` on its line is a comment.
+
+    Raises:
+        ValueError: an entry that is none, or names or addresses that come twice, or over 1,000 brokers.
+    """
+    if isinstance(value, tuple):  # the default
+        return value
+    given = value if isinstance(value, list) else re.sub(r"#[^\n]*", "", str(value)).replace("\n", ",").split(",")
+    brokers: dict[str, str] = {}
+    for item in filter(None, (str(item).strip() for item in given)):
+        name, separator, address = item.rpartition("=")
+        name = name.strip() if separator else address
+        address = _broker_address(item, address.strip())
+        if not _BROKER_NAME.fullmatch(name):
+            raise ValueError(f"{item[:200]!r} has no good name: 1 to 200 of A-Z a-z 0-9 . _ - :")
+        if name in brokers:
+            raise ValueError(f"{name!r} is listed twice")
+        if address in brokers.values():
+            raise ValueError(f"{address!r} is the address of two brokers")
+        brokers[name] = address
+    if len(brokers) > MAX_BROKERS:
+        raise ValueError(f"{len(brokers):,} brokers are listed, and {MAX_BROKERS:,} are the most")
+    return tuple(brokers.items())
+
+
+def format_brokers(brokers: Iterable[tuple[str, str]]) -> str:
+    """The inverse of `parse_brokers`."""
+    return ",".join(address if name == address else f"{name}={address}" for name, address in brokers)
+
+
+def _broker_address(item: str, address: str) -> str:
+    host, _, port = address.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65_535
+    if not (is_port and _HOST.fullmatch(host)):
+        raise ValueError(f"{item[:200]!r} has no address such as host:9090")
+    return f"{host}:{int(port)}"
+
+
+def check_service_name(value: str) -> str:
+    """The name itself, when it can be a service's in DNS."""
+    if not _SERVICE_NAME.fullmatch(value):
+        raise ValueError("not a DNS name")
+    return value
 
 
 def _split_topics(text: str) -> Iterator[tuple[str, str | None]]:
@@ -172,4 +225,6 @@ BrokerUrl = Annotated[str, AfterValidator(check_broker_url)]
 HttpAddress = Annotated[str, AfterValidator(check_http_address)]
 RateLimit = Annotated[str, AfterValidator(check_rate_limit)]
 Origins = Annotated[str, AfterValidator(check_origins)]
+BrokerList = Annotated[tuple[tuple[str, str], ...], NoDecode, BeforeValidator(parse_brokers)]
+ServiceName = Annotated[str, AfterValidator(check_service_name)]
 UnixAddress = Annotated[str, AfterValidator(check_unix_address)]

@@ -85,7 +85,8 @@ ACTIVE_CONNECTIONS: Final = Gauge(
 
 SECURITY_FILES: Final = Gauge(
     "security_files_current",
-    "1 while the tokens or certificates in use are those of their files, 0 after a change that cannot be used.",
+    "1 while the tokens, certificates or brokers in use are those of their files, 0 after a change that cannot be "
+    "used.",
     ("service", "files"),
     registry=REGISTRY,
 )
@@ -98,6 +99,54 @@ REFUSED: Final = Counter(
 )
 CONNECTIONS: Final = Gauge(
     "broker_connections", "Connections of gRPC clients that are open.", ("service",), registry=REGISTRY
+)
+
+PROXY_REQUESTS: Final = Counter(
+    "proxy_requests",
+    "HTTP requests to the proxy, by what was asked for and outcome.",
+    ("service", "request_type", "status"),
+    registry=REGISTRY,
+)
+PROXY_REQUEST_SECONDS: Final = Histogram(
+    "proxy_request_duration_seconds",
+    "Time from an HTTP request to the proxy to the beginning of its answer.",
+    ("service", "request_type"),
+    registry=REGISTRY,
+    buckets=_SECONDS,
+)
+PROXY_BROKER_REQUESTS: Final = Counter(
+    "proxy_broker_requests",
+    "Requests that the proxy sent to a broker, over gRPC and for HTTP, by outcome.",
+    ("service", "broker", "status"),
+    registry=REGISTRY,
+)
+PROXY_BROKER_HEALTH: Final = Gauge(
+    "proxy_broker_health",
+    "1 while the proxy sends requests to the broker, else 0.",
+    ("service", "broker"),
+    registry=REGISTRY,
+)
+PROXY_BROKER_BREAKER: Final = Gauge(
+    "proxy_broker_breaker",
+    "1 for the state that the broker's circuit breaker is in: closed (requests go there), open (none do) or half-open "
+    "(one tries).",
+    ("service", "broker", "state"),
+    registry=REGISTRY,
+)
+PROXY_BROKER_DRAINING: Final = Gauge(
+    "proxy_broker_draining",
+    "1 while the broker takes no new records, else 0.",
+    ("service", "broker"),
+    registry=REGISTRY,
+)
+PROXY_BROKER_FAILURES: Final = Counter(
+    "proxy_broker_failures_detected",
+    "Times that the proxy found a broker to be away.",
+    ("service", "broker"),
+    registry=REGISTRY,
+)
+PROXY_HEALTH_CHECKS: Final = Counter(
+    "proxy_health_checks", "Checks whether a broker answers.", ("service",), registry=REGISTRY
 )
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})

@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 
 from telemetry_broker import _core
 from telemetry_broker.errors import InvalidArgumentError, UnauthenticatedError
-from telemetry_services.config.models import AccessSettings, BrokerSettings, ListenSettings, split_tokens
+from telemetry_services.config.models import AccessSettings, ListenSettings, OlderClientSettings, split_tokens
 from telemetry_services.config.sources import MAX_SECRET_BYTES
 from telemetry_services.errors import ConfigError
 from telemetry_services.security.files import Watched, read_bounded, watch
@@ -21,6 +21,8 @@ from telemetry_services.serving.http_connection import CLIENT_CERTIFICATE
 log = logging.getLogger(__name__)
 
 _SERVICE: Final = "/telemetry_broker.v1.BrokerService/"
+_ANONYMOUS: Final = frozenset({"Produce", "Consume", "Ack", "ListTopics"})
+"""What HTTP_ANONYMOUS opens."""
 
 
 class Guard:
@@ -41,7 +43,7 @@ class Guard:
         self._servers: list[_core.GrpcServer] = []
         self._files: list[Watched] = []
         self._told: dict[str, int] = {}
-        self._http_is_open = isinstance(settings, BrokerSettings) and settings.http_anonymous
+        self._http_is_open = isinstance(settings, OlderClientSettings) and settings.http_anonymous
         self.max_connections = settings.max_connections
         self.access = self._make_access(settings) if isinstance(settings, AccessSettings) else None
         self._certificates = _certificate_files(settings)
@@ -49,7 +51,7 @@ class Guard:
         if self._certificates is not None:
             self.watch(Watched("certificates", self._certificates.paths, self._use_certificates))
 
-    def grpc_server(self, core: _core.Broker | None, forward_to: str) -> _core.GrpcServer:
+    def grpc_server(self, core: _core.Broker | _core.Cluster | None, forward_to: str) -> _core.GrpcServer:
         """A gRPC server with this guard at its TCP ports; see `_core.GrpcServer`."""
         server = _core.GrpcServer(core, forward_to=forward_to, access=self.access, max_connections=self.max_connections)
         self._servers.append(server)
@@ -70,7 +72,7 @@ class Guard:
             PermissionDeniedError: the client has not the role.
             UnavailableError: it has too many calls under way.
         """
-        if self._http_is_open:
+        if self._http_is_open and method in _ANONYMOUS:
             return None
         self.require_certificate(request)
         if self.access is None:
@@ -78,6 +80,11 @@ class Guard:
         caller = self.access.enter(_token(request))
         caller.check(_SERVICE + method, topic)
         return caller
+
+    def watch(self, watched: Watched) -> None:
+        """Takes up files now, and has them kept up with by `watching`; raises ConfigError."""
+        watched.begin(self._service)
+        self._files.append(watched)
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
@@ -112,11 +119,6 @@ class Guard:
         self._told = refused
         if any(news.values()):
             log.warning("Refused calls", extra={why: count for why, count in news.items() if count})
-
-    def watch(self, watched: Watched) -> None:
-        """Takes up files, and again whenever they change; raises ConfigError where they cannot be used now."""
-        watched.begin(self._service)
-        self._files.append(watched)
 
     def _make_access(self, settings: AccessSettings) -> _core.Access | None:
         if not settings.asks_for_tokens:

@@ -1,9 +1,30 @@
 """How a service ends: the first SIGTERM or Ctrl-C drains it, a second one ends it at once."""
 
 import asyncio
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1  # of prctl(2)
+
+
+def end_with(parent: int) -> None:
+    """Has this process sent a SIGTERM when its parent ends, however that ends.
+
+    Args:
+        parent: the process that started this one, from its main thread; if it is gone already, this one exits.
+
+    Raises:
+        OSError: the system cannot do it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    if os.getppid() != parent:
+        sys.exit(0)
 
 
 def run_until_signalled(serve: Callable[[asyncio.Event], Awaitable[int]]) -> int:

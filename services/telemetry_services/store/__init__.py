@@ -133,7 +133,7 @@ def open_store(url: str, *, token: str = "", ca_file: Path | None = None) -> Col
     return DeltaStore(Path(path).absolute())
 
 
-def _open_object_store(scheme: str, parts: SplitResult) -> Store:
+def _open_object_store(scheme: str, parts: SplitResult) -> ColumnStore:
     place = f"{scheme}://{parts.netloc}{parts.path}"
     if not parts.netloc:
         raise StoreUrlError(f"store {place!r}: no bucket is named; {_EXPECTED}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,14 +16,17 @@ from telemetry_broker import _core
 from telemetry_broker.aio import embedded as aio_embedded
 from telemetry_broker.aio.opening import Opening
 from telemetry_broker.embedded import EmbeddedTransport
-from telemetry_broker.errors import NotFoundError
+from telemetry_broker.errors import BrokerError, NotFoundError
 from telemetry_services.collector import Collector, Status
 from telemetry_services.collector.process import make_collector
 from telemetry_services.config import UpSettings
+from telemetry_services.serving.retries import TRANSIENT
 from telemetry_services.store import ColumnStore, LineStore
 from telemetry_services.streamer import CsvStreamer, Options, Progress
 from telemetry_services.streamer.csv_streamer import count_dump, make_topic
 from telemetry_services.streamer.live_fleet import LiveFleet
+
+log = logging.getLogger(__name__)
 
 _CHECK_SECONDS: Final = 0.5
 
@@ -87,6 +91,7 @@ class Pipeline:
         self._loop = asyncio.get_running_loop()
         self._committed = asyncio.Event()
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="pipeline")
+        self._working: list[asyncio.Future[Any]] = []
         self._partitions = settings.partitions_per_topic
         self._metrics: Sequence[str] = ()
         self.stop = threading.Event()
@@ -140,7 +145,7 @@ class Pipeline:
                     await self._committed.wait()
 
     def _is_all_stored(self) -> bool:
-        return self.collector.status.adopted and not self.lag()
+        return self.collector.status.adopted and self.lag() == 0
 
     def dead_letters(self) -> int:
         """Records in the dead-letter topic, those of earlier runs too."""
@@ -150,13 +155,14 @@ class Pipeline:
             return 0
         return sum(partition.end_offset - partition.start_offset for partition in partitions)
 
-    def lag(self) -> int:
-        """Records that are not stored and acked yet."""
+    def lag(self) -> int | None:
+        """Records that are not stored and acked yet; None: not known, as a broker is away or there is no group yet."""
         settings = self._settings
         try:
-            return self._broker.describe_group(settings.msg_queue_topic, settings.msg_queue_group).lag
-        except NotFoundError:  # the collector has not asked for records yet
-            return 1
+            group = self._broker.describe_group(settings.msg_queue_topic, settings.msg_queue_group)
+        except (NotFoundError, *TRANSIENT):
+            return None
+        return None if group.missing_brokers else group.lag
 
     def count_stored(self, streamed: Progress, began: float) -> Stored:
         """Asks the store how much of the dump it holds, over the dump's own times."""
@@ -172,14 +178,22 @@ class Pipeline:
 
     async def end(self) -> None:
         """Stops the threads; the collector commits and acks what it holds."""
+        working = [work for work in self._working if not work.done()]
         self.stop.set()
         await asyncio.to_thread(self._workers.shutdown)
+        for error in await asyncio.gather(*working, return_exceptions=True):
+            if isinstance(error, BrokerError):
+                log.warning("stopped while records were on their way; what is not acked comes again: %s", error)
+            elif isinstance(error, Exception):
+                raise error
 
     def _note_commit(self, _: Status) -> None:
         self._loop.call_soon_threadsafe(self._committed.set)
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
-        return self._loop.run_in_executor(self._workers, work, *arguments)
+        working = self._loop.run_in_executor(self._workers, work, *arguments)
+        self._working.append(working)
+        return working
 
     def _require_csv(self) -> Path:
         if self._csv is None:

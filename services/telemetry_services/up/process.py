@@ -8,19 +8,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
+from starlette.types import ASGIApp
+
+import telemetry_broker as tb
 from telemetry_broker import _core
-from telemetry_broker.aio.core_calls import CoreCalls
-from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.v1 import collector_pb2_grpc
 from telemetry_services.api.process import why_unreadable
 from telemetry_services.api.publishing import Publisher
 from telemetry_services.api.servicer import SERVICE as QUERY_SERVICE
 from telemetry_services.api.serving import Api
-from telemetry_services.broker.compat import CompatibilityEndpoints
+from telemetry_services.broker.compat import CompatibilityEndpoints, CoreUpstream
 from telemetry_services.broker.grpc_front import GrpcFront
-from telemetry_services.broker.metering import BrokerMetrics
-from telemetry_services.broker.process import describe_broker, open_core, why_unready
+from telemetry_services.broker.process import open_core
 from telemetry_services.collector.process import prepare
 from telemetry_services.collector.servicer import SERVICE as COLLECTOR_SERVICE
 from telemetry_services.collector.servicer import CollectorServicer
@@ -33,8 +33,10 @@ from telemetry_services.store import Store, open_store
 from telemetry_services.store.upkeep import maintained
 from telemetry_services.streamer import Progress
 from telemetry_services.text import counted, shown_url
+from telemetry_services.up.children import running_fleet
 from telemetry_services.up.display import Display
 from telemetry_services.up.pipeline import Pipeline, Stored, embedded, embedded_aio
+from telemetry_services.up.queue import Queue
 
 _DRAIN_SECONDS: Final = 1.0
 _LIVE_SECONDS: Final = 1.0
@@ -51,11 +53,10 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(listen_for(settings, "port")))
         grpc_port = free_grpc_port(settings)
-        core = await asyncio.to_thread(open_core, settings)
-        stack.push_async_callback(asyncio.to_thread, core.close)
+        queue = await stack.enter_async_context(_open_queue(settings))
+        core, broker = queue.core, queue.broker
         store = await asyncio.to_thread(open_store, settings.store_url, **settings.store_credentials)
         stack.callback(store.close)
-        broker = stack.enter_context(embedded(core, settings.data_dir))
         pipeline = Pipeline(broker, store, settings, csv)
         stack.enter_context(maintained(store, settings.retention))
         await asyncio.to_thread(prepare, pipeline.collector)
@@ -63,30 +64,32 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
         grpc_server = GrpcFront(guard, core, settings.data_dir, [COLLECTOR_SERVICE, QUERY_SERVICE])
         health = Health(
             "up",
-            details=lambda: {**describe_broker(core), "services": ["broker", "streamer", "collector", "api"]},
-            ready=lambda: why_unready(core) or why_unreadable(store),
-            more_metrics=BrokerMetrics(core, grpc_server).render,
+            details=lambda: {**queue.describe(), "services": ["broker", "streamer", "collector", "api"]},
+            ready=lambda: queue.why_unready() or why_unreadable(store),
+            more_metrics=queue.metrics(grpc_server).render,
         )
         publisher = Publisher(lambda: broker, store, settings.msg_queue_topic, settings.partitions_per_topic)
-        waiters, core_calls = Waiters(core), CoreCalls(core)
-        stack.callback(waiters.close)
-        stack.callback(core_calls.close)
-        endpoints = CompatibilityEndpoints(core, core_calls, waiters, guard, partitions=settings.partitions_per_topic)
+        upstream = None if core is None else CoreUpstream(core)
+        if upstream is not None:
+            stack.callback(upstream.close)
         api = Api(
             settings,
             guard,
             store,
             publisher,
             health,
-            connect=lambda: embedded_aio(core, settings.data_dir),
+            connect=queue.connect_aio,
             broker=lambda: broker,
             pause=pipeline.collector.pause,
         )
         stack.push_async_callback(api.stop)
-        app = endpoints.in_front_of(api.app)
+        app: ASGIApp = api.app
+        if upstream is not None:  # else they are the proxies'
+            endpoints = CompatibilityEndpoints(upstream, guard, partitions=settings.partitions_per_topic)
+            app = endpoints.in_front_of(app)
         http = HttpServer(app, listener, tls=guard.http_tls, max_connections=guard.max_connections)
         grpc_address = await stack.enter_async_context(
-            _serving(settings, grpc_server, waiters, pipeline, api, http, health, grpc_port)
+            _serving(settings, grpc_server, upstream, pipeline, api, http, health, grpc_port)
         )
         await stack.enter_async_context(guard.watching())
         display = stack.enter_context(Display())
@@ -98,8 +101,13 @@ async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
             display.say(f"page {http.url}/")
         display.say(f"API {http.url}  API key: {shown_key}")
         display.say(f'try: curl -H "X-API-Key: {header}" {http.url}/api/v1/gpus')
-        display.say(f"gRPC {grpc_address}  data {settings.data_dir.absolute()}  store {shown_url(settings.store_url)}")
-        run = asyncio.create_task(_run(settings, pipeline, store, display, grpc_address))
+        for proxy in queue.proxies:
+            display.say(f"proxy http://{proxy.http}  gRPC {proxy.grpc}")
+        folder, of_whom = settings.data_dir.absolute(), "collector gRPC" if core is None else "gRPC"
+        display.say(f"{of_whom} {grpc_address}  data {folder}  store {shown_url(settings.store_url)}")
+        alone = f"file://{settings.data_dir.absolute()}" if settings.once else f"grpc://{grpc_address}"
+        url = alone if core is not None else broker.url
+        run = asyncio.create_task(_run(settings, pipeline, store, display, url))
         stopped = asyncio.create_task(stopping.wait())
         try:
             await asyncio.wait((run, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -132,10 +140,27 @@ def _dump(settings: UpSettings) -> Path | None:
 
 
 @contextlib.asynccontextmanager
+async def _open_queue(settings: UpSettings) -> AsyncIterator[Queue]:
+    """One broker in this process, or several in their own; both let go of at the end of the block."""
+    if settings.up_brokers:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        async with running_fleet(settings) as fleet:
+            with tb.connect(fleet.url, token=fleet.token) as broker:
+                yield Queue(broker, None, fleet, lambda: tb.aio.connect(fleet.url, token=fleet.token))
+        return
+    core = await asyncio.to_thread(open_core, settings)
+    try:
+        with embedded(core, settings.data_dir) as broker:
+            yield Queue(broker, core, None, lambda: embedded_aio(core, settings.data_dir))
+    finally:
+        await asyncio.to_thread(core.close)
+
+
+@contextlib.asynccontextmanager
 async def _serving(
     settings: UpSettings,
     server: GrpcFront,
-    waiters: Waiters,
+    upstream: CoreUpstream | None,
     pipeline: Pipeline,
     api: Api,
     http: HttpServer,
@@ -158,11 +183,12 @@ async def _serving(
     finally:
         health.draining = True
         api.end_streams()
-        waiters.close()
+        if upstream is not None:
+            upstream.stop()
         await asyncio.gather(server.stop(_DRAIN_SECONDS), http.stop())
 
 
-async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: Display, grpc_address: str) -> int:
+async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: Display, url: str) -> int:
     """Streams, waits until all is stored, says so, and goes on as a live fleet; ends with `--once` only."""
     began = time.monotonic()
     collecting = pipeline.collect()
@@ -179,7 +205,6 @@ async def _run(settings: UpSettings, pipeline: Pipeline, store: Store, display: 
         stored.cancel()
     _say_stored(pipeline, display, streamed, held)
     if held.samples < held.expected:
-        url = f"file://{settings.data_dir.absolute()}" if settings.once else f"grpc://{grpc_address}"
         error = await asyncio.to_thread(_incomplete, pipeline, settings.msg_queue_topic, url, held)
         if settings.once:
             raise error
@@ -251,9 +276,11 @@ def _live_line(pipeline: Pipeline, store: Store, rate: float) -> str:
         fleet = f"{counted(sum(host.gpu_count for host in hosts), 'GPU')} on {counted(len(hosts), 'host')}"
     except BrokerError as error:
         fleet = f"the store cannot be read: {error}"
+    lag = pipeline.lag()
     trouble = f" · {status.last_error}" if status.last_error else ""
     return (
-        f"live · {fleet} · {status.samples_stored:,} samples stored, {rate:,.0f}/s · lag {pipeline.lag():,} · "
+        f"live · {fleet} · {status.samples_stored:,} samples stored, {rate:,.0f}/s · "
+        f"lag {'not known' if lag is None else f'{lag:,}'} · "
         f"dead letters {status.records_rejected:,}{trouble} · Ctrl-C ends"
     )
 

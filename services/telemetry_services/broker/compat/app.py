@@ -12,9 +12,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from telemetry_broker import _core, steps
-from telemetry_broker.aio.core_calls import CoreCalls
-from telemetry_broker.aio.waiting import Waiters
+from telemetry_broker import _core
+from telemetry_broker.aio.transport import run
 from telemetry_broker.calls import topics as all_topics
 from telemetry_broker.errors import BrokerError, InvalidArgumentError, NotFoundError, StaleLeaseError
 from telemetry_broker.v1 import broker_pb2 as pb
@@ -32,6 +31,7 @@ from telemetry_services.broker.compat.requests import (
     trace_headers,
 )
 from telemetry_services.broker.compat.sse import HEARTBEAT_SECONDS, EventStream
+from telemetry_services.broker.compat.upstream import Upstream
 from telemetry_services.security import Guard
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ _STREAM_HEADERS: Final = {"Content-Type": "text/event-stream", "Cache-Control": 
 
 
 class CompatibilityEndpoints:
-    """`/produce`, `/consume`, `/ack` and `/topics` over a core.
+    """`/produce`, `/consume`, `/ack` and `/topics` over a broker, or several.
 
     Args:
         guard: asks who comes; None: nobody is asked.
@@ -53,20 +53,16 @@ class CompatibilityEndpoints:
 
     def __init__(
         self,
-        core: _core.Broker,
-        calls: CoreCalls,
-        waiters: Waiters,
+        upstream: Upstream,
         guard: Guard | None = None,
         *,
         partitions: int,
         service: str = "broker",
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
-        self._core = core
-        self._calls = calls
-        self._waiters = waiters
+        self._upstream = upstream
         self._guard = guard
-        self._topics = TopicsOnDemand(core, partitions)
+        self._topics = TopicsOnDemand(upstream, partitions)
         self._heartbeat_seconds = heartbeat_seconds
         self._holders: dict[bytes, EventStream] = {}
         app = Starlette(
@@ -102,10 +98,10 @@ class CompatibilityEndpoints:
         message = pb.ProduceRequest(topic=topic, partition=partition, records=[record])
         encoded = message.SerializeToString()
         try:
-            answer = await self._calls.call("Produce", encoded, topic)
+            answer = await self._upstream.call("Produce", encoded, topic)
         except NotFoundError:
             await self._topics.ensure(topic, partition)
-            answer = await self._calls.call("Produce", encoded, topic)
+            answer = await self._upstream.call("Produce", encoded, topic)
         at = pb.ProduceResponse.FromString(answer).appended[0]
         return JSONResponse({"id": f"{at.partition}.{at.base_offset}"})
 
@@ -116,9 +112,7 @@ class CompatibilityEndpoints:
         if request.method == "HEAD":
             return Response(headers=_STREAM_HEADERS)
         stream = EventStream(
-            self._core,
-            self._calls,
-            self._waiters,
+            self._upstream,
             self._holders,
             topic,
             group,
@@ -126,7 +120,7 @@ class CompatibilityEndpoints:
             self._heartbeat_seconds,
             caller=caller,
         )
-        stream.open()
+        await stream.open()
         return _EventStreamResponse(stream)
 
     async def _ack(self, request: Request) -> Response:
@@ -144,7 +138,7 @@ class CompatibilityEndpoints:
         offsets = pb.OffsetRange(start=event_id.offset, end=event_id.offset + 1)
         lease = pb.LeaseRange(lease_id=event_id.lease_id, ranges=[offsets])
         message = pb.AckRequest(topic=topic, group=group, leases=[lease])
-        answer = pb.AckResponse.FromString(await self._calls.call("Ack", message.SerializeToString(), topic))
+        answer = pb.AckResponse.FromString(await self._upstream.call("Ack", message.SerializeToString(), topic))
         if answer.stale:
             raise StaleLeaseError(
                 f"{topic}/{event_id.partition} offset {event_id.offset}: no longer held by this event (given to "
@@ -153,12 +147,12 @@ class CompatibilityEndpoints:
             )
         holder = self._holders.get(event_id.lease_id)
         if holder is not None:
-            holder.settled(event_id.lease_id)
+            await holder.settled(event_id.lease_id)
         return PlainTextResponse("ok")
 
     async def _list_topics(self, request: Request) -> Response:
         caller = self._admit(request, "ListTopics")
-        topics = steps.run(all_topics(), self._core.call)
+        topics = await run(all_topics(), self._upstream)
         shown = [topic for topic in topics if caller is None or caller.sees(topic.name)]
         return JSONResponse({topic.name: list(range(topic.config.partitions)) for topic in shown})
 
@@ -181,8 +175,8 @@ class _EventStreamResponse(Response):
                 log.info("a stream ended: %s", error)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            self._stream.end()
             watching.cancel()
+            await self._stream.end()
 
     async def _watch(self, receive: Receive) -> None:
         """Notices at once when the client leaves, also while there is nothing to send."""
