@@ -19,7 +19,6 @@ from telemetry_services.store import (
     Filters,
     GroupBy,
     SeriesQuery,
-    Store,
     StoreQueryError,
     series,
 )
@@ -53,14 +52,14 @@ def put(store: ColumnStore, *points: Row) -> None:
     store.write([pa.table({"time": pa.array([row["time"] for row in points], NS), **table})], {})
 
 
-def read(store: Store, **query: Any) -> list[tuple[Any, ...]]:
+def read(store: ColumnStore, **query: Any) -> list[tuple[Any, ...]]:
     """Return the rows of a series, with times as nanoseconds."""
     table = store.series(SeriesQuery(**query)).read_all()
     columns = [table["time"].cast(pa.int64()), *table.columns[1:]]
     return list(zip(*(column.to_pylist() for column in columns), strict=True))
 
 
-def test_samples_of_one_gpu_come_in_the_order_of_time_to_the_nanosecond(store: Store) -> None:
+def test_samples_of_one_gpu_come_in_the_order_of_time_to_the_nanosecond(store: ColumnStore) -> None:
     put(
         store,
         *(point(T0 + ns, hostname="h", device="nvidia0", m=float(ns)) for ns in (2, 0, 1)),
@@ -74,14 +73,16 @@ def test_samples_of_one_gpu_come_in_the_order_of_time_to_the_nanosecond(store: S
     assert store.series(SeriesQuery(metrics=["never"])).schema.names == ["time", *KEY_COLUMNS["gpu"]]
 
 
-def test_values_of_a_point_that_came_in_pieces_are_one_row(store: Store) -> None:
+def test_values_of_a_point_that_came_in_pieces_are_one_row(store: ColumnStore) -> None:
     put(store, point(T0, a=1.0))
     put(store, point(T0, b=2.0), point(T0 + 1, b=3.0))
     assert [row[-2:] for row in read(store)] == [(1.0, 2.0), (None, 3.0)]
     assert [row[-1] for row in read(store, metrics=["a"])] == [1.0]
 
 
-def test_the_rows_of_few_gpus_are_read_first_and_are_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rows_of_few_gpus_are_read_first_and_are_the_same(
+    store: ColumnStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(store, *(point(T0 + at, f"GPU-{at % 30}", hostname="h", model="H100", m=float(at)) for at in range(300)))
     queries: list[dict[str, Any]] = [
         {},
@@ -100,7 +101,7 @@ def test_the_rows_of_few_gpus_are_read_first_and_are_the_same(store: Store, monk
 @pytest.mark.parametrize(
     ("aggregate", "expected"), [("mean", 2.5), ("min", 1.0), ("max", 4.0), ("last", 2.0), ("p95", 4.0)]
 )
-def test_a_window_is_one_value(store: Store, aggregate: Aggregate, expected: float) -> None:
+def test_a_window_is_one_value(store: ColumnStore, aggregate: Aggregate, expected: float) -> None:
     put(store, *(point(T0 + at, m=value) for at, value in enumerate((1.0, 4.0, 3.0, 2.0))), point(T0 + 9, other=1.0))
     rows = read(store, metrics=["m"], window_ns=SECOND, aggregate=aggregate)
     assert len(rows) == 1
@@ -108,7 +109,7 @@ def test_a_window_is_one_value(store: Store, aggregate: Aggregate, expected: flo
     assert rows[0][-1] == pytest.approx(expected, rel=0.1)
 
 
-def test_groups_bring_the_samples_of_several_gpus_together(store: Store) -> None:
+def test_groups_bring_the_samples_of_several_gpus_together(store: ColumnStore) -> None:
     put(
         store,
         point(T0, "GPU-1", hostname="a", namespace="x", pod="p", m=1.0),
@@ -121,7 +122,7 @@ def test_groups_bring_the_samples_of_several_gpus_together(store: Store) -> None
     assert [row[1:] for row in read(store, group_by="none")] == [(4.0,)]
 
 
-def test_every_filter_narrows_and_its_names_widen(store: Store) -> None:
+def test_every_filter_narrows_and_its_names_widen(store: ColumnStore) -> None:
     put(
         store,
         point(T0, "GPU-1", hostname="a", device="nvidia0", namespace="x", pod="p", model="H100", m=1.0),
@@ -246,7 +247,7 @@ def test_slices_cover_what_there_is_once_and_cut_no_window(
 
 
 def test_a_long_series_is_read_in_slices_and_the_first_page_reads_one(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: ColumnStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(series, "_FIRST_SLICE_CELLS", 12)
     monkeypatch.setattr(series, "_MAX_SLICE_CELLS", 24)
@@ -267,7 +268,7 @@ def test_a_long_series_is_read_in_slices_and_the_first_page_reads_one(
     assert len(sliced) == 1
 
 
-def test_latest_is_the_last_value_that_is_there_and_when_it_was(store: Store) -> None:
+def test_latest_is_the_last_value_that_is_there_and_when_it_was(store: ColumnStore) -> None:
     put(
         store, point(T0 + 5, hostname="h", model="old", a=5.0), point(T0 + 3, hostname="h", model="older", a=3.0, b=3.5)
     )
@@ -291,7 +292,7 @@ def test_latest_is_the_last_value_that_is_there_and_when_it_was(store: Store) ->
     assert store.gpu("") == []
 
 
-def test_latest_of_an_empty_store_is_an_empty_table(store: Store) -> None:
+def test_latest_of_an_empty_store_is_an_empty_table(store: ColumnStore) -> None:
     assert store.latest().num_rows == 0
     assert read(store) == []
     assert store.latest().schema.field("time").type == NS
@@ -311,13 +312,13 @@ def test_latest_of_an_empty_store_is_an_empty_table(store: Store) -> None:
         ({"filters": Filters(pods=[""] * 10_001)}, "filter pods: 10,001 names"),
     ],
 )
-def test_what_cannot_be_answered_is_refused_at_once(store: Store, query: dict[str, Any], told: str) -> None:
+def test_what_cannot_be_answered_is_refused_at_once(store: ColumnStore, query: dict[str, Any], told: str) -> None:
     with pytest.raises(StoreQueryError, match=told):
         store.series(SeriesQuery(**query))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_no_text_of_a_series_is_read_as_sql(store: Store, text: str) -> None:
+def test_no_text_of_a_series_is_read_as_sql(store: ColumnStore, text: str) -> None:
     put(store, point(T0, hostname="h", m=1.0))
     for field in Filters.__slots__:
         chosen = Filters(**{field: [text]})
@@ -332,7 +333,7 @@ def test_no_text_of_a_series_is_read_as_sql(store: Store, text: str) -> None:
     assert len(read(store)) == 1
 
 
-def test_metrics_of_any_name_have_a_series(store: Store) -> None:
+def test_metrics_of_any_name_have_a_series(store: ColumnStore) -> None:
     metric = "m'\"$p0 {x} ü"
     put(store, point(T0, **{metric: 1.0}))
     for aggregate in ("mean", "last", "p95"):
@@ -356,7 +357,7 @@ def test_metrics_of_any_name_have_a_series(store: Store) -> None:
         "nonsense",
     ],
 )
-def test_sql_that_is_not_one_query_of_the_tables_is_refused(store: Store, statement: str, tmp_path: Path) -> None:
+def test_sql_that_is_not_one_query_of_the_tables_is_refused(store: ColumnStore, statement: str, tmp_path: Path) -> None:
     put(store, point(T0, m=1.0))
     with pytest.raises(StoreQueryError):
         store.sql(statement.format(folder=tmp_path)).read_all()
@@ -364,7 +365,7 @@ def test_sql_that_is_not_one_query_of_the_tables_is_refused(store: Store, statem
     assert store.sql("SELECT count(*) FROM gpu").read_all().column(0).to_pylist() == [1]
 
 
-def test_sql_is_answered_as_it_is_asked(store: Store) -> None:
+def test_sql_is_answered_as_it_is_asked(store: ColumnStore) -> None:
     put(store, *(point(T0 + at * SECOND, hostname=f"h{at % 2}", m=float(at)) for at in range(4)))
     table = store.sql("SELECT hostname, max(m) AS most FROM gpu GROUP BY hostname ORDER BY hostname").read_all()
     assert table.to_pydict() == {"hostname": ["h0", "h1"], "most": [2.0, 3.0]}
