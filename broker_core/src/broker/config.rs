@@ -129,6 +129,15 @@ impl TopicConfig {
         }
     }
 
+    /// Whether they mean the same at a broker: what one leaves to it, the other may say.
+    pub fn is_as(&self, other: &Self, options: &BrokerOptions) -> bool {
+        let said = |config: &Self| Self {
+            visibility_timeout_ms: Some(config.visibility_timeout_ms(options)),
+            ..config.clone()
+        };
+        said(self) == said(other)
+    }
+
     /// The same, with what `wish` sets, checked.
     pub fn with(&self, wish: &v1::TopicConfig) -> Result<Self> {
         let mut config = self.clone();

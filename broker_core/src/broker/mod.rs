@@ -340,7 +340,7 @@ impl Broker {
             (topics.get(name).cloned(), topics.len())
         };
         if let Some(topic) = there {
-            if topic.config().0 == config {
+            if topic.config().0.is_as(&config, self.options()) {
                 return Ok(topic);
             }
             return Err(Error::new(

@@ -553,6 +553,9 @@ async fn create_group(cluster: &Arc<Cluster>, asked: v1::CreateGroupRequest) -> 
             }
         }
     }
+    // If it is nobody's, the one that takes records now says what it could be.
+    let taker = taker(cluster, &asked.topic, 0);
+    parts.sort_by_key(|(member, _)| taker.as_ref().is_none_or(|taker| taker.name != member.name));
     first_or_error(parts)
 }
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,9 @@ class GrpcEngine(Engine):
         self.broker.close(flush=not kill)
         self.server.restart(kill=kill)
         self.broker = self.open()
+        # Of several brokers, until each one was found again.
+        while not all(member.healthy for member in self.broker.describe().members):
+            time.sleep(0.01)
 
     def close(self) -> None:
         super().close()
