@@ -320,6 +320,58 @@ fn what_a_reader_finds_is_what_was_produced_to_the_byte() {
 }
 
 #[test]
+fn a_request_is_stored_as_it_is_in_the_memory_that_it_came_in() {
+    let broker = Broker::in_memory(BrokerOptions { queue_size: 1, ..Default::default() }, None).unwrap();
+    create(&broker, "t", 2, v1::Durability::Os);
+    let head = |producer: &str, partition, sequence| {
+        let producer = producer.to_owned();
+        v1::ProduceRequest { topic: "t".into(), producer, partition, sequence, ..Default::default() }.encode_to_vec()
+    };
+    let entries = |values: &[&str]| {
+        let record = |value: &&str| v1::Record { value: value.as_bytes().to_vec(), ..Default::default() };
+        v1::RecordBatch { records: values.iter().map(record).collect() }.encode_to_vec()
+    };
+    let padded = b"\x7A\x83\x00\x0A\x01p"; // a length in two bytes, where one does
+    let requests = [
+        [&head("p", Some(0), 1)[..], &entries(&["a", "b"])].concat(),
+        [&entries(&["c"])[..], &head("p", Some(0), 2)].concat(), // the records in front
+        [&entries(&["d"])[..], &head("p", Some(0), 3), &entries(&["e"])].concat(), // and on both sides
+        [&head("p", Some(0), 4)[..], padded].concat(),
+        head("p", Some(0), 5), // none at all
+        [&head("", Some(0), 0)[..], &entries(&["f"])].concat(),
+        [&head("", None, 0)[..], &entries(&["g"])].concat(), // split by the broker
+    ];
+    for (room, behind) in [(0, 0), (60, 0), (3, 7), (100, 1)] {
+        let mut stored = Vec::new();
+        for request in &requests {
+            let bytes = [vec![9; room], request.clone(), vec![9; behind]].concat();
+            let (answer, unsettled) = broker.call_produce_in(bytes, room..room + request.len()).unwrap();
+            assert!(unsettled.is_none());
+            let answer = v1::ProduceResponse::decode(answer.as_slice()).unwrap();
+            stored.extend(answer.appended.iter().map(|appended| (appended.count, appended.duplicate)));
+        }
+        let repeats = room > 0; // the named ones
+        let named = [2, 1, 2, 1, 0].map(|count| if repeats { (0, true) } else { (count, false) });
+        assert_eq!(stored, [&named[..], &[(1, false), (1, false)]].concat(), "{room} bytes of room");
+    }
+    let mut found = Vec::new();
+    loop {
+        let deliveries = receive(&broker, &wish("t", "g"));
+        let Some(delivery) = deliveries.first() else { break };
+        found.extend(values(delivery));
+        ack(&broker, delivery, "g", None);
+    }
+    found.sort();
+    assert_eq!(found.concat(), "abcdeffffggggp");
+    let broken = [&head("", Some(0), 0)[..], b"\x7A\x7Fx"].concat();
+    let len = broken.len();
+    assert_eq!(broker.call_produce_in(broken, 0..len).unwrap_err().code(), Code::InvalidBatch);
+    let unknown = [&head("", Some(9), 0)[..], &entries(&["h"])].concat();
+    let len = unknown.len();
+    assert_eq!(broker.call_produce_in(unknown, 0..len).unwrap_err().code(), Code::PartitionNotFound);
+}
+
+#[test]
 fn errors_name_the_value_and_what_was_expected() {
     let broker = Broker::in_memory(BrokerOptions::default(), None).unwrap();
     create(&broker, "t", 2, v1::Durability::Os);

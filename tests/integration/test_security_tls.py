@@ -123,6 +123,80 @@ def test_http_speaks_tls_too(broker: BrokerProcess, authority: Authority, strang
         httpx.get(f"http://{broker.http}/health")
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+def test_both_versions_of_tls_are_spoken_and_ended_as_they_are_to_be(
+    broker: BrokerProcess, authority: Authority, version: ssl.TLSVersion
+) -> None:
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["h2"])
+    host, _, port = broker.grpc.rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=host, suppress_ragged_eofs=False) as encrypted,
+    ):
+        assert encrypted.selected_alpn_protocol() == "h2"
+        for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5):
+            encrypted.sendall(bytes([byte]))
+        settings = encrypted.recv(9)
+        assert settings[3:4] == b"\x04"
+        encrypted.sendall(b"\x00\x00\x01\x04\x00\x00\x00\x00\x00\xff")  # of a length that settings cannot have
+        while encrypted.recv(4096):  # an end without a word would be an error here
+            pass
+
+
+@pytest.mark.parametrize("piece", [1_000, 16_405, 100_000], ids=str)
+def test_records_of_tls_are_put_together_however_they_come(
+    broker: BrokerProcess, authority: Authority, piece: int
+) -> None:
+    values = [bytes([number % 251]) * (number * 977 % 60_000) for number in range(400)]
+    topic = f"pieces-{piece}"
+    with (
+        in_pieces(broker.grpc, piece) as address,
+        tb.connect(f"grpcs://{address}", token=ROOT.token, ca_file=authority.certificate) as connection,
+    ):
+        connection.create_topic(topic, partitions=1)
+        with connection.producer(topic) as producer:
+            producer.send_many(values)
+        with connection.consumer(topic, "g", idle_timeout=10) as consumer:
+            found: list[bytes] = []
+            for batch in consumer:
+                found += batch.values
+                batch.ack()
+                if len(found) >= len(values):
+                    break
+    assert found == values
+
+
+@contextlib.contextmanager
+def in_pieces(target: str, piece: int) -> Iterator[str]:
+    """An address that leads to another one, and passes on so many bytes at a time, at most."""
+    host, _, port = target.rpartition(":")
+
+    def passes(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(piece):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        ThreadPoolExecutor(2) as threads,
+        contextlib.ExitStack() as stack,
+    ):
+
+        def accept() -> None:
+            near = stack.enter_context(listener.accept()[0])
+            far = stack.enter_context(socket.create_connection((host, int(port))))
+            for end in (near, far):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threads.submit(passes, far, near)
+            passes(near, far)
+
+        threads.submit(accept)
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
 # Mutual TLS
 
 

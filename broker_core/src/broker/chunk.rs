@@ -44,6 +44,12 @@ impl Chunk {
     }
 }
 
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        self.entries()
+    }
+}
+
 /// An encoded `AppendRun`, at most.
 const RUN_BYTES: usize = 16;
 /// A delivery's other fields, at most: the topic's name, log id, lease id and numbers.

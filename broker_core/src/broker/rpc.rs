@@ -17,12 +17,12 @@ use super::partition::Partition;
 use super::topic::{Basis, Topic, group_not_found};
 use super::{Broker, Code, Delivered, Error, MAX_ANSWER_BYTES, Placed, Receive, Result, Unsettled};
 use crate::log::Appended;
-use crate::log::frame::FrameBody;
+use crate::log::frame::{FrameBody, HEADER_BYTES};
 use crate::queue::lease::LeaseId;
 use crate::queue::{Mode, Settled};
 use crate::wire::delivery::DELIVERY_TAG;
 use crate::wire::record::MAX_BATCH_BYTES;
-use crate::wire::{ProduceHead, v1};
+use crate::wire::{ProduceHead, Records, v1};
 
 /// Records of one answer, at most.
 const MAX_RECORDS: u32 = 65_536;
@@ -121,27 +121,27 @@ impl Handed {
         self.head.encoded_len() + self.chunks.iter().map(|chunk| chunk.entries().len()).sum::<usize>()
     }
 
-    /// Bytes that [`Handed::put`] appends.
+    /// Bytes of the field that [`Handed::put_head`] begins.
     pub fn field_len(&self) -> usize {
         let len = self.delivery_len();
         1 + encoded_len_varint(len as u64) + len
     }
 
-    /// Appends field 1 of a message, as `ReceiveResponse`, `ReadResponse` and `ConsumeResponse` have it: a delivery whose
-    /// records are copied from the log as they are. `out` must have room for [`Handed::field_len`] bytes.
-    pub fn put(&self, out: &mut impl BufMut) {
+    /// Appends field 1 of a message, as `ReceiveResponse`, `ReadResponse` and `ConsumeResponse` have it, up to the records
+    /// of the delivery. These have to follow, as they are in the log.
+    pub fn put_head(&self, out: &mut impl BufMut) {
         out.put_u8(DELIVERY_TAG);
         encode_varint(self.delivery_len() as u64, out);
         self.head.encode_raw(out);
-        for chunk in &self.chunks {
-            out.put_slice(chunk.entries());
-        }
     }
 }
 
 fn put_delivery(out: &mut Vec<u8>, delivery: &Handed) {
     out.reserve(delivery.field_len());
-    delivery.put(out);
+    delivery.put_head(out);
+    for chunk in &delivery.chunks {
+        out.extend_from_slice(chunk.entries());
+    }
 }
 
 /// The answer to a `Receive` that found this.
@@ -222,6 +222,27 @@ impl Broker {
         count: u32,
     ) -> Result<(Vec<u8>, Option<Unsettled>)> {
         Ok(left_to_settle(produced(self.produce_body(head, body, count)?)))
+    }
+
+    /// [`Broker::call_unsettled`] of the `Produce` in these bytes. Its records are not copied where they are what the bytes
+    /// end with, and have room enough in front of them for a frame's header.
+    pub fn call_produce_in(&self, mut bytes: Vec<u8>, request: Range<usize>) -> Result<(Vec<u8>, Option<Unsettled>)> {
+        let head = ProduceHead::parse(&bytes[request.clone()])?;
+        let entries = head.records_at.clone().map(|entries| request.start + entries.start..request.start + entries.end);
+        let (Some(entries), Some(_)) = (entries.filter(|entries| entries.start >= HEADER_BYTES), head.partition) else {
+            return Ok(left_to_settle(produced(self.produce_unsettled(&head)?)));
+        };
+        let (topic, producer, count) = (head.topic.to_owned(), head.producer.to_owned(), head.records.count());
+        let head = ProduceHead {
+            topic: &topic,
+            partition: head.partition,
+            producer: &producer,
+            sequence: head.sequence,
+            records: Records::empty(),
+            records_at: None,
+        };
+        bytes.truncate(entries.end);
+        self.call_produce(&head, &mut FrameBody::of(bytes, entries.start), count)
     }
 
     /// [`Broker::call_unsettled`] of an `Ack`.

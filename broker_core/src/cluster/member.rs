@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, interval_at, sleep, timeout};
-use tonic::{Code as Grpc, Status, Streaming};
+use tonic::{Code as Grpc, Status};
 
 use super::Reply;
 use super::breaker::{Breaker, State};
 use crate::error::{Code, Error};
-use crate::grpc::client::{Failure, Remote};
+use crate::grpc::client::{Answers, Failure, Remote};
 use crate::wire::v1;
 
 /// How long an attempt to find out whether a broker is well may take.
@@ -185,7 +185,7 @@ impl Member {
         &self,
         method: &str,
         requests: impl Stream<Item = Bytes> + Send + 'static,
-    ) -> Reply<Streaming<Bytes>> {
+    ) -> Reply<Answers> {
         self.remote.stream(method, requests, None).await
     }
 

@@ -1,7 +1,8 @@
 //! gRPC over HTTP/2: messages are bytes here, and stay what they are on the wire.
 
 pub mod client;
-pub mod codec;
+mod framing;
+mod parts;
 pub mod server;
 pub mod status;
 mod tls;
@@ -10,5 +11,3 @@ mod tls;
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// Prefix of the paths of `BrokerService`'s methods.
 pub const SERVICE: &str = "/telemetry_broker.v1.BrokerService/";
-/// Bytes of an HTTP/2 frame, at most: each of them is written by itself.
-const FRAME_BYTES: u32 = 256 << 10;

@@ -6,8 +6,9 @@
 //! entries of a checked batch, see [`crate::wire::record`].
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::wire::record::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, entry_range};
+use crate::wire::record::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, entries_end};
 
 /// Bytes in front of a frame's records.
 pub const HEADER_BYTES: usize = 60;
@@ -121,6 +122,13 @@ impl FrameBody {
         FrameBody { bytes, room }
     }
 
+    /// The entries that `bytes` end with. In front of them there is room, at least [`HEADER_BYTES`]: what stands there is
+    /// written over.
+    pub fn of(bytes: Vec<u8>, room: usize) -> FrameBody {
+        debug_assert!((HEADER_BYTES..=bytes.len()).contains(&room));
+        FrameBody { bytes, room }
+    }
+
     /// The entries.
     pub fn records(&self) -> &[u8] {
         self.bytes.get(self.room..).unwrap_or_default()
@@ -136,6 +144,13 @@ impl FrameBody {
         let start = self.room.checked_sub(prefix.len())?;
         self.bytes.get_mut(start..self.room)?.copy_from_slice(prefix);
         Some(&self.bytes[start..])
+    }
+
+    /// As [`FrameBody::behind`], for good: the bytes, and where the prefix begins in them.
+    pub fn into_bytes_behind(mut self, prefix: &[u8]) -> Option<(Vec<u8>, usize)> {
+        let start = self.room.checked_sub(prefix.len())?;
+        self.behind(prefix)?;
+        Some((self.bytes, start))
     }
 
     /// A frame for a segment, or one in memory only, which needs no CRC; `header.len` and `header.crc` are filled in.
@@ -154,7 +169,7 @@ impl FrameBody {
             header.crc = crc32c::crc32c(&frame[PREFIX_BYTES..]);
             frame[4..PREFIX_BYTES].copy_from_slice(&header.crc.to_le_bytes());
         }
-        Frame { bytes, start, header }
+        Frame { bytes, start, header, walked: Walked::default() }
     }
 }
 
@@ -200,6 +215,7 @@ pub struct Frame {
     /// Where it begins.
     start: usize,
     header: Header,
+    walked: Walked,
 }
 
 impl Frame {
@@ -223,7 +239,8 @@ impl Frame {
     pub fn parse(bytes: Vec<u8>) -> Option<Frame> {
         let header = Header::parse(bytes.first_chunk()?)?;
         let whole = header.frame_bytes() == bytes.len() as u64;
-        (whole && crc32c::crc32c(&bytes[PREFIX_BYTES..]) == header.crc).then_some(Frame { bytes, start: 0, header })
+        let sound = whole && crc32c::crc32c(&bytes[PREFIX_BYTES..]) == header.crc;
+        sound.then(|| Frame { bytes, start: 0, header, walked: Walked::default() })
     }
 
     /// The fields in front of the records.
@@ -246,14 +263,43 @@ impl Frame {
         &self.records()[self.entry_range(from, to)]
     }
 
-    /// Where in [`Frame::records`] the entries of the offsets `from..to` stand. To find that takes a walk over those before.
+    /// Where in [`Frame::records`] the entries of the offsets `from..to` stand. To find that takes a walk, from where
+    /// the last one ended if it came no further.
     pub fn entry_range(&self, from: u64, to: u64) -> Range<usize> {
         let index = |offset: u64| u32::try_from(offset.saturating_sub(self.header.base_offset)).unwrap_or(u32::MAX);
         let (first, last) = (index(from), index(to).min(self.header.count));
         if first == 0 && last == self.header.count {
             return 0..self.records().len();
         }
-        entry_range(self.records(), first, last)
+        let records = self.records();
+        let (known, known_at) = self.walked.get();
+        let (behind, from) = if known <= first { (known, known_at) } else { (0, 0) };
+        let start = entries_end(records, from, first - behind);
+        let end = match last {
+            last if last == self.header.count => records.len(),
+            last => entries_end(records, start, last.saturating_sub(first)),
+        };
+        self.walked.set(last.max(first), end);
+        start..end
+    }
+}
+
+/// How far the last walk over a frame's entries came: who reads a frame in parts goes on from there.
+#[derive(Debug, Default)]
+struct Walked(AtomicU64);
+
+impl Walked {
+    /// Entries, and their bytes.
+    fn get(&self) -> (u32, usize) {
+        let both = self.0.load(Ordering::Relaxed);
+        let low = u32::try_from(both & u64::from(u32::MAX)).unwrap_or(0);
+        (u32::try_from(both >> 32).unwrap_or(0), low as usize)
+    }
+
+    fn set(&self, entries: u32, bytes: usize) {
+        // A frame is far below 4 GiB.
+        let bytes = u32::try_from(bytes).map_or(0, |bytes| u64::from(entries) << 32 | u64::from(bytes));
+        self.0.store(bytes, Ordering::Relaxed);
     }
 }
 
@@ -307,5 +353,13 @@ mod tests {
         assert_eq!(frame.entries(7, 8), [0x7A, 0]);
         assert_eq!(frame.entries(8, 9), [0x7A, 1, 9]);
         assert_eq!(frame.entries(7, 9), frame.records());
+        let frame =
+            Frame::new(Header { count: 5, ..header() }, &[0x7A, 0, 0x7A, 1, 9, 0x7A, 0, 0x7A, 2, 8, 7, 0x7A, 0]);
+        let ends = [0, 2, 5, 7, 11, 13];
+        // In any order: a walk remembers where the one before it ended.
+        for (from, to) in [(7, 9), (9, 11), (11, 12), (8, 9), (7, 8), (10, 12), (8, 11), (9, 9), (12, 12), (7, 12)] {
+            let (start, end) = (ends[from - 7], ends[to - 7]);
+            assert_eq!(frame.entry_range(from as u64, to as u64), start..end, "{from}..{to}");
+        }
     }
 }

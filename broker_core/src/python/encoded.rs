@@ -35,8 +35,15 @@ pub struct PyEncodedBatch {
     pub(super) count: u32,
     /// The request in front of its records, encoded.
     pub(super) head: Vec<u8>,
-    /// The records, until a broker of this process has appended them.
-    pub(super) body: Mutex<FrameBody>,
+    pub(super) body: Mutex<Body>,
+}
+
+/// The records of a batch, and with them the rest of it once that is encoded.
+pub(super) enum Body {
+    /// Until a broker of this process has appended them.
+    Records(FrameBody),
+    /// Behind the rest of a `ProduceStreamRequest`, in which the request begins so far behind.
+    Framed(Bytes, usize),
 }
 
 impl PyEncodedBatch {
@@ -48,18 +55,30 @@ impl PyEncodedBatch {
             producer: &self.address.producer,
             sequence: self.sequence,
             records: Records::empty(),
+            records_at: None,
         };
-        broker.call_produce(&head, &mut self.body.lock(), self.count)
+        match &mut *self.body.lock() {
+            Body::Records(body) => broker.call_produce(&head, body, self.count),
+            Body::Framed(message, start) => broker.call_unsettled("Produce", &message[*start..]),
+        }
     }
 
-    /// As an encoded `ProduceStreamRequest`; it may be sent again.
+    /// As an encoded `ProduceStreamRequest`, which is not copied; it may be sent again.
     pub fn framed(&self) -> PyResult<Bytes> {
         let mut body = self.body.lock();
-        let mut prefix = Vec::with_capacity(MOST_STREAM_BYTES + self.head.len());
-        prefix.push(1 << 3 | 2);
-        put_varint(&mut prefix, (self.head.len() + body.records().len()) as u64);
-        prefix.extend_from_slice(&self.head);
-        body.behind(&prefix).map(Bytes::copy_from_slice).ok_or_else(gone)
+        if let Body::Records(records) = &mut *body {
+            let mut prefix = Vec::with_capacity(MOST_STREAM_BYTES + self.head.len());
+            prefix.push(1 << 3 | 2);
+            put_varint(&mut prefix, (self.head.len() + records.records().len()) as u64);
+            let request_at = prefix.len();
+            prefix.extend_from_slice(&self.head);
+            let (bytes, start) = std::mem::take(records).into_bytes_behind(&prefix).ok_or_else(gone)?;
+            *body = Body::Framed(Bytes::from(bytes).slice(start..), request_at);
+        }
+        match &*body {
+            Body::Framed(message, _) => Ok(message.clone()),
+            Body::Records(_) => Err(gone()),
+        }
     }
 }
 
@@ -79,7 +98,10 @@ impl PyEncodedBatch {
 
     fn __bytes__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let mut body = self.body.lock();
-        let request = body.behind(&self.head).ok_or_else(gone)?;
+        let request = match &mut *body {
+            Body::Records(body) => body.behind(&self.head).ok_or_else(gone)?,
+            Body::Framed(message, start) => &message[*start..],
+        };
         Ok(PyBytes::new(py, request))
     }
 }

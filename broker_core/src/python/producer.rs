@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMapping};
 
 use super::bytes::with_bytes;
-use super::encoded::{Address, MOST_STREAM_BYTES, PyEncodedBatch};
+use super::encoded::{Address, Body, MOST_STREAM_BYTES, PyEncodedBatch};
 use super::errors::to_py_err;
 use crate::error::{Code, Error};
 use crate::log::frame::FrameBody;
@@ -365,7 +365,7 @@ impl PyProducerBuffer {
             count: records,
             head: head(&address, number, part.sequence),
             address,
-            body: Mutex::new(std::mem::replace(&mut part.body, next)),
+            body: Mutex::new(Body::Records(std::mem::replace(&mut part.body, next))),
         };
         (part.records, part.since) = (0, None);
         buffer.records -= records as usize;

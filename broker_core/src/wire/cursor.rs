@@ -100,6 +100,34 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Passes what stands here side by side with this tag of one byte and lengths of one or two, and counts it. That is
+    /// all that most of the bytes here are; what is not is left to [`Cursor::next_field`].
+    #[inline]
+    pub fn pass_run(&mut self, tag: u8) -> usize {
+        let mut passed = 0;
+        while let Some([found, rest @ ..]) = self.bytes.get(self.position..)
+            && *found == tag
+        {
+            let (head, len) = match *rest {
+                [len @ ..0x80, ..] => (2, usize::from(len)),
+                [low, high @ ..0x80, ..] => (3, usize::from(low & 0x7f) | usize::from(high) << 7),
+                _ => break,
+            };
+            let end = self.position + head + len;
+            if end > self.bytes.len() {
+                break;
+            }
+            self.position = end;
+            passed += 1;
+        }
+        passed
+    }
+
+    /// Bytes passed so far.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
     /// The next field, or None at the end.
     #[inline]
     pub fn next_field(&mut self) -> Result<Option<Field<'a>>, Malformed> {

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::cursor::{Cursor, Malformed, Value, put_bytes, put_varint, varint_len};
 use crate::error::{Code, Error, Result};
@@ -92,12 +93,21 @@ pub struct ProduceHead<'a> {
     pub sequence: u64,
     /// Field 15.
     pub records: Records<'a>,
+    /// Where in the request they stand; None: not side by side, or nowhere.
+    pub records_at: Option<Range<usize>>,
 }
 
 impl<'a> ProduceHead<'a> {
     /// Walks and checks a request. The message of an error names the record and the byte.
     pub fn parse(request: &'a [u8]) -> Result<Self> {
-        let mut head = ProduceHead { topic: "", partition: None, producer: "", sequence: 0, records: Records::empty() };
+        let mut head = ProduceHead {
+            topic: "",
+            partition: None,
+            producer: "",
+            sequence: 0,
+            records: Records::empty(),
+            records_at: None,
+        };
         let mut cursor = Cursor::new(request);
         let mut run = Run::default();
         loop {
@@ -140,6 +150,7 @@ impl<'a> ProduceHead<'a> {
                 _ => {}
             }
         }
+        head.records_at = (run.count > 0 && run.copy.is_none()).then_some(run.start..run.end);
         head.records = run.finish(request);
         Ok(head)
     }
@@ -359,19 +370,10 @@ pub fn record_entries(run: &[u8]) -> impl Iterator<Item = Entry<'_>> {
     })
 }
 
-/// Where the entries `from..to` (counted from 0) of a checked run stand.
-pub(crate) fn entry_range(run: &[u8], from: u32, to: u32) -> std::ops::Range<usize> {
-    let (mut start, mut end) = (0, 0);
-    for (index, entry) in (1u32..).zip(record_entries(run)) {
-        if index <= from {
-            start = entry.end;
-        }
-        end = entry.end;
-        if index >= to {
-            break;
-        }
-    }
-    start..end.max(start)
+/// Where so many entries of a checked run end that begin at the byte `start`.
+pub(crate) fn entries_end(run: &[u8], start: usize, count: u32) -> usize {
+    let entries = record_entries(run.get(start..).unwrap_or_default());
+    entries.take(count as usize).last().map_or(start, |entry| start + entry.end)
 }
 
 /// What follows a length, where that is all that follows and the length has one or two bytes.

@@ -15,13 +15,14 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::{CancellationHandle, Code, Request, Status};
+use tonic::{Code, Status};
 
 use super::Callee;
+use super::answers::Answers;
 use super::bell::{Watcher, Woken};
 use super::failure::Failure;
+use super::requests;
 use crate::cluster::{Client, Messages};
-use crate::grpc::codec::RawCodec;
 use crate::grpc::{MAX_MESSAGE_BYTES, SERVICE};
 
 /// Untaken messages, and bytes of them, from which on nothing more is read: then HTTP/2 holds the broker back.
@@ -139,25 +140,42 @@ struct Outbox {
 struct Queue {
     messages: VecDeque<Bytes>,
     finished: bool,
+    /// The call is over: what was not sent is not to be sent.
+    cancelled: bool,
 }
 
 impl Outbox {
-    fn pop(&self) -> Poll<Option<Bytes>> {
+    fn pop(&self) -> Poll<Option<Result<Bytes, Status>>> {
         let mut queue = self.queue.lock();
+        if queue.cancelled {
+            return Poll::Ready(Some(Err(cancelled())));
+        }
         match queue.messages.pop_front() {
             None if !queue.finished => Poll::Pending,
-            message => Poll::Ready(message),
+            message => Poll::Ready(message.map(Ok)),
         }
     }
+
+    fn cancel(&self) {
+        self.queue.lock().cancelled = true;
+        self.sender.wake();
+    }
+}
+
+/// What HTTP/2 tells the broker of a call that is over on this side alone.
+fn cancelled() -> Status {
+    let mut status = Status::cancelled("the call was cancelled");
+    status.set_source(Arc::new(h2::Error::from(h2::Reason::CANCEL)));
+    status
 }
 
 /// The end of an outbox that HTTP/2 takes from.
 struct Requests(Arc<Outbox>);
 
 impl Stream for Requests {
-    type Item = Bytes;
+    type Item = Result<Bytes, Status>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if let Poll::Ready(message) = self.0.pop() {
             return Poll::Ready(message);
         }
@@ -177,15 +195,13 @@ impl Drop for Requests {
 /// Ends a call whose task ends, whatever ends that.
 struct Ending {
     shared: Arc<Shared>,
-    requests: Option<CancellationHandle>,
+    outbox: Arc<Outbox>,
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
         self.shared.end(Err(Failure::here(Code::Cancelled, "the connection was closed", true)));
-        if let Some(requests) = self.requests.take() {
-            requests.cancel(); // else the stream would stay open for requests
-        }
+        self.outbox.cancel(); // else the stream would stay open for requests
     }
 }
 
@@ -218,20 +234,27 @@ impl Exchange {
         let unary = request.is_some();
         let shared = Arc::new(Shared { inbox: Mutex::default(), room: Notify::new(), watcher, unary });
         let outbox = Arc::new(Outbox {
-            queue: Mutex::new(Queue { messages: request.into_iter().collect(), finished: unary }),
+            queue: Mutex::new(Queue { messages: request.into_iter().collect(), finished: unary, cancelled: false }),
             sender: AtomicWaker::new(),
         });
-        let mut request = Request::new(Requests(outbox.clone()));
-        if let Some(authorization) = authorization {
-            request.metadata_mut().insert("authorization", authorization);
-        }
-        if let Some(timeout) = timeout {
-            request.set_timeout(timeout);
-        }
-        let ending = Ending { shared: shared.clone(), requests: Some(request.cancellation_handle()) };
+        let ending = Ending { shared: shared.clone(), outbox: outbox.clone() };
+        let outgoing = Requests(outbox.clone());
         let task = handle.spawn(async move {
             let Ending { shared, .. } = &ending;
-            let driven = drive(shared, callee, path, request);
+            let call = async {
+                let answers: Messages = match callee {
+                    Callee::One(channel) => {
+                        let request = requests::request(path, authorization, timeout, outgoing);
+                        Box::pin(Answers::to(channel, request).await?.into_stream())
+                    }
+                    Callee::Many(cluster) => {
+                        let method = path.path().trim_start_matches(SERVICE);
+                        cluster.call(method, Box::pin(outgoing), Client::default()).await?
+                    }
+                };
+                Ok(answers)
+            };
+            let driven = receive(shared, call);
             let end = match timeout {
                 None => driven.await,
                 Some(timeout) => tokio::time::timeout(timeout, driven)
@@ -350,23 +373,13 @@ pub(super) fn too_large(message: &Bytes) -> Failure {
     Failure::here(Code::ResourceExhausted, text, false)
 }
 
-async fn drive(shared: &Shared, callee: Callee, path: PathAndQuery, request: Request<Requests>) -> Result<(), Failure> {
+/// Takes what is answered, to the end.
+async fn receive(shared: &Shared, call: impl Future<Output = Result<Messages, Status>>) -> Result<(), Failure> {
     let failed = |status: Status| Failure::of(&status);
-    let mut messages: Messages = match callee {
-        Callee::One(mut grpc) => {
-            grpc.ready().await.map_err(|error| Failure::of_connection(&error))?;
-            let answer = grpc.streaming(request, path, RawCodec::<Bytes>::default()).await.map_err(failed)?;
-            Box::pin(answer.into_inner())
-        }
-        Callee::Many(cluster) => {
-            let method = path.path().trim_start_matches(SERVICE).to_owned();
-            let requests = Box::pin(request.into_inner().map(Ok));
-            cluster.call(&method, requests, Client::default()).await.map_err(failed)?
-        }
-    };
+    let mut answers = call.await.map_err(failed)?;
     loop {
         shared.has_room().await?;
-        match messages.next().await {
+        match answers.next().await {
             Some(message) => shared.push(message.map_err(failed)?),
             None => return Ok(()),
         }

@@ -3,13 +3,16 @@
 //! Everything that waits for the network runs on one thread of the connection's own, which knows no Python and which no
 //! process-wide runtime owns: a connection made in the child of a fork works as any other.
 
+mod answers;
 pub mod bell;
 mod credentials;
 mod exchange;
 mod failure;
 mod remote;
+mod requests;
 mod tls;
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,13 +22,13 @@ use parking_lot::Mutex;
 use tokio::runtime::{self, Handle};
 use tokio::sync::oneshot;
 use tonic::Code;
-use tonic::client::Grpc;
 
 use self::bell::{Bell, Watcher};
 use super::{MAX_MESSAGE_BYTES, SERVICE};
 use crate::cluster::{self, Cluster};
 use crate::error::{Code as ErrorCode, Error, Result};
 
+pub use self::answers::Answers;
 pub use self::credentials::Token;
 pub use self::exchange::{Exchange, Taken};
 pub use self::failure::Failure;
@@ -39,6 +42,10 @@ const PATIENCE: Patience = Patience {
     ping_interval: Duration::from_secs(30),
     ping_timeout: Duration::from_secs(10),
 };
+/// Bytes of a block that is allocated and freed with each connection, and never touched. Buffers of messages come and
+/// go all the time; glibc gives each back to the system and gets it anew, page by page, which costs as much as to fill it,
+/// until it has seen so large a block freed (mallopt(3), `M_MMAP_THRESHOLD`). Elsewhere it does nothing.
+const LARGEST_BUFFER: usize = 8 << 20;
 /// How long `close` waits for the thread, which has nothing to do but to let go.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -61,7 +68,7 @@ enum Target {
 /// Who answers.
 #[derive(Clone)]
 enum Callee {
-    One(Grpc<tonic::transport::Channel>),
+    One(tonic::transport::Channel),
     Many(Arc<Cluster>),
 }
 
@@ -201,6 +208,7 @@ impl Running {
                 Target::Many { members, options } => Callee::Many(Cluster::new(members, options.clone(), &handle)?),
             }
         };
+        drop(black_box(Vec::<u8>::with_capacity(LARGEST_BUFFER)));
         let (stop, stopped) = oneshot::channel();
         let gone = Arc::new(Bell::new()?);
         let rings = gone.clone();

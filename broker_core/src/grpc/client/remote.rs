@@ -4,23 +4,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::stream::once;
+use futures_util::{Stream, StreamExt};
 use http::uri::{PathAndQuery, Uri};
-use tonic::client::Grpc;
-use tonic::transport::Endpoint;
-use tonic::{Request, Status, Streaming};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use super::answers::Answers;
 use super::credentials::Token;
+use super::requests::request;
 use super::tls::{Connector, Tls};
 use crate::error::{Code as ErrorCode, Error, Result};
-use crate::grpc::codec::RawCodec;
-use crate::grpc::{FRAME_BYTES, MAX_MESSAGE_BYTES, SERVICE};
+use crate::grpc::SERVICE;
 
-/// What a broker may send ahead of its reader: half a message on a stream, and one over all of them.
-const STREAM_WINDOW: u32 = 1 << 20;
+/// What a broker may send ahead of its reader, on a stream and on all of them. A message that finds room comes in one
+/// piece, and need not be joined.
+const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Bytes of a frame of HTTP/2, at most: what an answer that asks for no more comes to.
+const FRAME_BYTES: u32 = 2 << 20;
 const USER_AGENT: &str = concat!("telemetry-broker/", env!("CARGO_PKG_VERSION"));
 
 /// How soon it is noticed that a broker is not there.
@@ -98,28 +101,27 @@ impl Address {
     }
 
     /// A connection that the first call makes, and the first one after each break. To be called inside of a runtime.
-    pub fn connect(&self) -> Grpc<tonic::transport::Channel> {
-        let channel = match self.credentials.connector.clone() {
+    pub fn connect(&self) -> Channel {
+        match self.credentials.connector.clone() {
             Some(connector) => {
                 let limit = self.patience.connect;
                 self.endpoint.connect_with_connector_lazy(service_fn(move |uri| connector.clone().connect(uri, limit)))
             }
             None => self.endpoint.connect_lazy(),
-        };
-        Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+        }
     }
 }
 
 /// A broker to be called from inside of a runtime.
 pub struct Remote {
-    grpc: Grpc<tonic::transport::Channel>,
+    channel: Channel,
     address: Address,
 }
 
 impl Remote {
     /// That at an address. To be called inside of a runtime.
     pub fn new(address: Address) -> Self {
-        Self { grpc: address.connect(), address }
+        Self { channel: address.connect(), address }
     }
 
     /// Begins a call: a method of `BrokerService`, or a whole path.
@@ -128,20 +130,12 @@ impl Remote {
         method: &str,
         requests: impl Stream<Item = Bytes> + Send + 'static,
         limit: Option<Duration>,
-    ) -> std::result::Result<Streaming<Bytes>, Status> {
+    ) -> std::result::Result<Answers, Status> {
         let path = if method.starts_with('/') { method.to_owned() } else { format!("{SERVICE}{method}") };
         let path = PathAndQuery::try_from(path)
             .map_err(|_| Error::new(ErrorCode::InvalidArgument, format!("{method:?} is no method")))?;
-        let mut request = Request::new(requests);
-        if let Some(token) = self.address.token() {
-            request.metadata_mut().insert("authorization", token.header());
-        }
-        if let Some(limit) = limit {
-            request.set_timeout(limit);
-        }
-        let mut grpc = self.grpc.clone();
-        grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
-        Ok(grpc.streaming(request, path, RawCodec::<Bytes>::default()).await?.into_inner())
+        let authorization = self.address.token().map(Token::header);
+        Answers::to(self.channel.clone(), request(path, authorization, limit, Box::pin(requests.map(Ok)))).await
     }
 
     /// Runs a unary call.

@@ -6,17 +6,14 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::error::Result;
-use crate::grpc::tls::{
-    Buffered, PROTOCOL, WRITE_BYTES, authorities, buffered, certificates, private_key, provider, unusable,
-};
+use crate::grpc::tls::{PROTOCOL, TlsStream, authorities, certificates, private_key, provider, unusable};
 
 /// Whom to trust, and what to show. All is PEM.
 #[derive(Default)]
@@ -45,7 +42,7 @@ impl Tls {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
-        Ok(Connector(TlsConnector::from(Arc::new(config))))
+        Ok(Connector(Arc::new(config)))
     }
 }
 
@@ -63,20 +60,23 @@ fn of_this_machine() -> Result<RootCertStore> {
 
 /// Makes connections with TLS.
 #[derive(Clone)]
-pub(super) struct Connector(TlsConnector);
+pub(super) struct Connector(Arc<ClientConfig>);
 
 impl Connector {
     /// Connects to the host and port of `uri`, within `limit`.
-    pub async fn connect(self, uri: Uri, limit: Duration) -> io::Result<TokioIo<TlsStream<Buffered<TcpStream>>>> {
+    pub async fn connect(
+        self,
+        uri: Uri,
+        limit: Duration,
+    ) -> io::Result<TokioIo<TlsStream<TcpStream, UnbufferedClientConnection>>> {
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = uri.port_u16().unwrap_or_default();
         let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
         let connecting = async {
             let socket = TcpStream::connect((host.as_str(), port)).await?;
             socket.set_nodelay(true)?;
-            let mut stream = self.0.connect(name, buffered(socket)).await?;
-            stream.get_mut().1.set_buffer_limit(Some(WRITE_BYTES));
-            Ok(TokioIo::new(stream))
+            let end = UnbufferedClientConnection::new(self.0, name).map_err(io::Error::other)?;
+            Ok(TokioIo::new(TlsStream::agreed(socket, end).await?))
         };
         timeout(limit, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }

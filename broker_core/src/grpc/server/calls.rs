@@ -1,11 +1,11 @@
 //! The unary calls: what is quick at once, what waits for the disk in threads of its own, what waits for records by
 //! wake-up.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes};
-use prost::Message;
+use prost::Message as _;
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
@@ -15,39 +15,11 @@ use super::consume::ConsumeStreams;
 use super::settling::Settling;
 use super::stopped;
 use crate::access::Caller;
-use crate::broker::{Broker, Handed, Listener, decode_request, received};
+use crate::broker::{Broker, Listener, Unsettled, decode_request, received};
 use crate::error::{Code, Error, Result};
-use crate::grpc::codec::Outgoing;
+use crate::grpc::framing::Message;
 use crate::wire::delivery::DELIVERY_TAG;
 use crate::wire::v1;
-
-/// A message of the broker.
-pub enum Answer {
-    /// Encoded.
-    Message(Vec<u8>),
-    /// Encoded by another broker.
-    Encoded(Bytes),
-    /// A `ConsumeResponse` with one delivery, whose records are still where the log has them.
-    Delivery(Box<Handed>),
-}
-
-impl Outgoing for Answer {
-    fn size(&self) -> usize {
-        match self {
-            Self::Message(message) => message.len(),
-            Self::Encoded(message) => message.len(),
-            Self::Delivery(handed) => handed.field_len(),
-        }
-    }
-
-    fn put(self, out: &mut impl BufMut) {
-        match self {
-            Self::Message(message) => out.put_slice(&message),
-            Self::Encoded(message) => out.put_slice(&message),
-            Self::Delivery(handed) => handed.put(out),
-        }
-    }
-}
 
 /// What all calls of a server share.
 pub(super) struct Calls {
@@ -69,20 +41,18 @@ impl Calls {
     }
 
     /// Runs one call that its caller may make: an encoded request in, the encoded response out.
-    pub async fn unary(&self, method: &str, caller: &Caller, request: Bytes) -> Result<Vec<u8>> {
+    pub async fn unary(&self, method: &str, caller: &Caller, request: Message) -> Result<Vec<u8>> {
         match method {
             "ListTopics" if !caller.is_anyone() => {
                 topics_of(caller, &request, |asked| std::future::ready(self.broker.call("ListTopics", &asked))).await
             }
             "Receive" => self.receive(&request).await,
             "Read" => self.read(&request).await,
-            "Produce" | "Ack" => {
-                let (answer, unsettled) = self.broker.call_unsettled(method, &request)?;
-                match unsettled {
-                    Some(unsettled) => settled(self.settling.settle(unsettled)).await.map(|()| answer),
-                    None => Ok(answer),
-                }
+            "Produce" => {
+                let whole = 0..request.len();
+                self.durable(self.produce(request, whole)?).await
             }
+            "Ack" => self.durable(self.broker.call_unsettled(method, &request)?).await,
             "Nack" => {
                 let request: v1::NackRequest = decode_request(method, &request)?;
                 self.nack(request).await
@@ -94,6 +64,22 @@ impl Calls {
                 let method = method.to_owned();
                 self.blocking(move |broker| broker.call(&method, &request)).await
             }
+        }
+    }
+
+    /// An answer, once what it tells of is as durable as it has to be.
+    async fn durable(&self, (answer, unsettled): (Vec<u8>, Option<Unsettled>)) -> Result<Vec<u8>> {
+        if let Some(unsettled) = unsettled {
+            settled(self.settling.settle(unsettled)).await?;
+        }
+        Ok(answer)
+    }
+
+    /// The `Produce` in this part of a message. Records that were joined behind room for a header are not copied again.
+    pub fn produce(&self, message: Message, part: Range<usize>) -> Result<(Vec<u8>, Option<Unsettled>)> {
+        match message {
+            Message::Slice(bytes) => self.broker.call_unsettled("Produce", &bytes[part]),
+            Message::Joined(bytes, room) => self.broker.call_produce_in(bytes, room + part.start..room + part.end),
         }
     }
 
@@ -124,7 +110,7 @@ impl Calls {
         if self.is_stopping() { Err(stopping_error()) } else { Ok(()) }
     }
 
-    async fn receive(&self, request: &Bytes) -> Result<Vec<u8>> {
+    async fn receive(&self, request: &[u8]) -> Result<Vec<u8>> {
         let asked: v1::ReceiveRequest = decode_request("Receive", request)?;
         let wait = Duration::from_millis(u64::from(asked.wait_ms));
         if self.broker.receive_waits(&asked.topic, &asked.group) {
@@ -141,7 +127,7 @@ impl Calls {
         .await
     }
 
-    async fn read(&self, request: &Bytes) -> Result<Vec<u8>> {
+    async fn read(&self, request: &[u8]) -> Result<Vec<u8>> {
         let answer = self.broker.call("Read", request)?;
         if has_deliveries(&answer) {
             return Ok(answer);

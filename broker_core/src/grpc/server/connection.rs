@@ -12,16 +12,16 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::RwLock;
+use rustls::ServerConfig;
+use rustls::server::UnbufferedServerConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 
 use super::service::{Door, Service};
 use super::stopped;
-use crate::grpc::FRAME_BYTES;
-use crate::grpc::tls::{WRITE_BYTES, buffered};
+use crate::grpc::tls::TlsStream;
 
 /// Streams of one connection.
 const MAX_STREAMS: u32 = 10_000;
@@ -30,6 +30,8 @@ const MAX_HEADERS: u32 = 16 << 10;
 /// Bytes that a client may have sent on a stream, and on all of its streams, before they are taken up.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Bytes of a frame of HTTP/2, at most: so many of each connection are kept until the rest of it is there.
+const FRAME_BYTES: u32 = 256 << 10;
 /// Bytes of a stream's answers that wait for the client.
 const SEND_BUFFER: usize = 1 << 20;
 /// A client that is gone without a word is noticed after 30 s, and what it leased is given back.
@@ -69,7 +71,7 @@ pub(super) struct Accepting {
     pub service: Arc<Service>,
     pub connections: Arc<Connections>,
     /// What takes up TCP connections; None: they are in plain text.
-    pub tls: Arc<RwLock<Option<TlsAcceptor>>>,
+    pub tls: Arc<RwLock<Option<Arc<ServerConfig>>>>,
     pub stopping: watch::Receiver<bool>,
     /// Dropped by the last one that ends.
     pub _serving: mpsc::Sender<()>,
@@ -102,8 +104,8 @@ impl Accepting {
                 tokio::spawn(async move {
                     let Some(tls) = tls else { return serving.serve(stream, Door::Guarded, place).await };
                     // A client that cannot make it through the handshake is told by TLS itself, as far as it is told.
-                    if let Ok(Ok(mut stream)) = timeout(HANDSHAKE_TIMEOUT, tls.accept(buffered(stream))).await {
-                        stream.get_mut().1.set_buffer_limit(Some(WRITE_BYTES));
+                    let Ok(end) = UnbufferedServerConnection::new(tls) else { return };
+                    if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, TlsStream::agreed(stream, end)).await {
                         serving.serve(stream, Door::Guarded, place).await;
                     }
                 });

@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::Streaming;
 
-use super::calls::{Answer, Calls, settled};
+use super::answers::Answer;
+use super::calls::{Calls, settled};
 use super::produce::wrap;
-use super::{Reply, message, stopped};
+use super::{Reply, Requests, message, stopped};
 use crate::access::{Caller, Need, Role};
 use crate::broker::{Broker, DEFAULT_RECORDS, Handed};
 use crate::error::{Code, Error, Result};
@@ -105,7 +104,7 @@ impl Drop for Place {
 pub(super) async fn consume(
     calls: Arc<Calls>,
     caller: Arc<Caller>,
-    mut requests: Streaming<Bytes>,
+    mut requests: Requests,
     out: mpsc::Sender<Reply<Answer>>,
 ) {
     let outcome = match begin(calls, &caller, &mut requests).await {
@@ -117,7 +116,7 @@ pub(super) async fn consume(
     }
 }
 
-async fn begin(calls: Arc<Calls>, caller: &Caller, requests: &mut Streaming<Bytes>) -> Reply<ConsumeStream> {
+async fn begin(calls: Arc<Calls>, caller: &Caller, requests: &mut Requests) -> Reply<ConsumeStream> {
     let request = match message(requests).await? {
         Some(first) => decode(&first)?.request,
         None => None,
@@ -187,7 +186,7 @@ impl ConsumeStream {
         })
     }
 
-    async fn run(&mut self, requests: &mut Streaming<Bytes>, out: &mpsc::Sender<Reply<Answer>>) -> Reply<()> {
+    async fn run(&mut self, requests: &mut Requests, out: &mpsc::Sender<Reply<Answer>>) -> Reply<()> {
         let life = self.place.life.clone();
         let alarm = sleep_until(self.heartbeat);
         tokio::pin!(alarm);

@@ -8,7 +8,7 @@ use futures_util::Stream;
 use prost::Message;
 
 use super::Reply;
-use super::calls::Answer;
+use super::answers::Answer;
 use crate::wire::v1;
 
 /// Gives leases back, in its own time.

@@ -3,6 +3,7 @@
 //! Everything runs on the threads of one runtime. A call that waits for the disk does so in a thread of its own, and one
 //! that waits for records sleeps until the core says that its topic changed.
 
+mod answers;
 mod calls;
 mod changes;
 mod connection;
@@ -21,13 +22,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use hyper::body::Incoming;
 use parking_lot::{Mutex, RwLock};
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio_rustls::TlsAcceptor;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use self::calls::Calls;
 use self::connection::{Accepting, Connections, Listening};
@@ -38,6 +39,7 @@ use crate::access::Access;
 use crate::broker::Broker;
 use crate::cluster::Cluster;
 use crate::error;
+use crate::grpc::framing::{Message, Messages};
 
 /// Threads that answer calls. They wait for nothing, so that more than processors are no use; past these, the partitions'
 /// locks are what they would wait for.
@@ -75,7 +77,7 @@ pub struct Server {
     service: Arc<Service>,
     connections: Arc<Connections>,
     max_connections: usize,
-    tls: Arc<RwLock<Option<TlsAcceptor>>>,
+    tls: Arc<RwLock<Option<Arc<ServerConfig>>>>,
     listeners: Mutex<Vec<Listening>>,
     stop: watch::Sender<bool>,
     /// Open while something is served: each connection has a copy.
@@ -229,11 +231,16 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 /// What becomes of a call, or of a message of it.
 type Reply<T> = Result<T, Status>;
 
+/// The messages of a client.
+type Requests = Messages<Incoming>;
+
 /// The next message of a client; None: it sends no more.
-async fn message(requests: &mut Streaming<Bytes>) -> Reply<Option<Bytes>> {
-    requests.message().await.map_err(|status| match status.code() {
+async fn message(requests: &mut Requests) -> Reply<Option<Message>> {
+    match requests.next().await {
+        // A client that is gone asks for nothing more.
+        Err(status) if status.code() == Code::Cancelled => Ok(None),
         // What other servers answer, and what clients know not to try again.
-        Code::OutOfRange => Status::resource_exhausted(status.message()),
-        _ => status,
-    })
+        Err(status) if status.code() == Code::OutOfRange => Err(Status::resource_exhausted(status.message())),
+        message => message,
+    }
 }

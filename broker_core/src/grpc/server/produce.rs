@@ -1,20 +1,22 @@
 //! The `ProduceStream`: several requests under way, answers in their order.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use prost::Message;
+use prost::Message as _;
 use tokio::sync::{oneshot, watch};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
-use super::calls::{Answer, Calls, settled};
+use super::answers::Answer;
+use super::calls::{Calls, settled};
 use super::service::authorize;
-use super::{Reply, message, stopped};
+use super::{Reply, Requests, message, stopped};
 use crate::access::{Caller, Need, Role};
 use crate::error::{Code, Error, Result};
+use crate::grpc::framing::Message;
 use crate::grpc::status;
 use crate::wire::cursor::{Cursor, Value, put_bytes};
 
@@ -31,7 +33,7 @@ const ERROR: u8 = 2;
 pub(super) fn produce_stream(
     calls: Arc<Calls>,
     caller: Arc<Caller>,
-    requests: Streaming<Bytes>,
+    requests: Requests,
 ) -> impl Stream<Item = Reply<Answer>> + Send {
     let stopping = calls.stopping.clone();
     let unanswered = VecDeque::new();
@@ -42,7 +44,7 @@ pub(super) fn produce_stream(
 struct ProduceStream {
     calls: Arc<Calls>,
     caller: Arc<Caller>,
-    requests: Streaming<Bytes>,
+    requests: Requests,
     stopping: watch::Receiver<bool>,
     /// Nothing more is read.
     ended: bool,
@@ -73,7 +75,7 @@ impl ProduceStream {
                 }
                 request = message(&mut self.requests), if has_room => match request {
                     Ok(Some(request)) => {
-                        let unanswered = self.produce(&request);
+                        let unanswered = self.produce(request);
                         self.unanswered.push_back(unanswered);
                     }
                     Ok(None) => self.ended = true,
@@ -85,11 +87,11 @@ impl ProduceStream {
     }
 
     /// Writes at once, so that requests are stored in their order, and those of an `fsync` topic wait together.
-    fn produce(&self, request: &[u8]) -> Unanswered {
+    fn produce(&self, message: Message) -> Unanswered {
         let produced = self.calls.refuse_when_stopping().and_then(|()| {
-            let request = produce_request(request)?;
-            authorize(&self.caller, Need::Role(Role::Produce), "ProduceStream", request)?;
-            self.calls.broker.call_unsettled("Produce", request)
+            let request = produce_request(&message)?;
+            authorize(&self.caller, Need::Role(Role::Produce), "ProduceStream", &message[request.clone()])?;
+            self.calls.produce(message, request)
         });
         match produced {
             Ok((answer, unsettled)) => Unanswered {
@@ -113,17 +115,17 @@ async fn settle_first(unanswered: &mut VecDeque<Unanswered>) {
     }
 }
 
-/// The `ProduceRequest` in the message of a stream.
-fn produce_request(message: &[u8]) -> Result<&[u8]> {
+/// Where in the message of a stream its `ProduceRequest` stands.
+fn produce_request(message: &[u8]) -> Result<Range<usize>> {
     let mut cursor = Cursor::new(message);
     loop {
         match cursor.next_field() {
             Ok(Some(field)) => {
                 if let (PRODUCE, Value::Bytes(request)) = (field.number, field.value) {
-                    return Ok(request);
+                    return Ok(field.end - request.len()..field.end);
                 }
             }
-            Ok(None) => return Ok(&[]),
+            Ok(None) => return Ok(0..0),
             Err(malformed) => {
                 let message = format!(
                     "a message of a ProduceStream is no ProduceStreamRequest: malformed protobuf at byte {}: {}",

@@ -12,28 +12,26 @@ use futures_util::stream::unfold;
 use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, Request, Response, header};
 use hyper::body::Incoming;
-use prost::Message;
+use prost::Message as _;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::body::Body;
-use tonic::codec::CompressionEncoding::Gzip;
-use tonic::server::{Grpc, StreamingService};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
-use super::calls::{Answer, Calls, stopping_error, topics_of};
+use super::answers::{Answer, Answers, Outgoing, response};
+use super::calls::{Calls, stopping_error, topics_of};
 use super::consume::consume;
 use super::forward::Forward;
 use super::leased::Leased;
 use super::produce::produce_stream;
-use super::{Reply, message, stopped};
+use super::{Reply, Requests, message, stopped};
 use crate::access::{Access, Caller, Need, bearer, changed_error, need_of};
 use crate::broker::decode_request;
 use crate::cluster::{Client, Cluster};
 use crate::error;
-use crate::grpc::codec::RawCodec;
-use crate::grpc::{MAX_MESSAGE_BYTES, SERVICE};
+use crate::grpc::SERVICE;
+use crate::grpc::framing::{ACCEPT_ENCODING, GZIP, Message, Messages, Which};
 use crate::wire::{ProduceHead, topic_of, v1};
 
 /// A client's wish that answers be compressed, in the metadata of a call. All gRPC libraries say that they accept gzip,
@@ -41,8 +39,6 @@ use crate::wire::{ProduceHead, topic_of, v1};
 const COMPRESS: (&str, &str) = ("telemetry-compress", "gzip");
 /// Deliveries that wait for room in the client's window; they are leased.
 const SENT_AHEAD: usize = 1;
-
-type Answers = Pin<Box<dyn Stream<Item = Reply<Answer>> + Send>>;
 
 /// How a connection came in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,7 +70,11 @@ pub(super) struct Service {
 
 impl Service {
     /// Answers a call. A failed one is an answer, too.
-    pub async fn call(self: Arc<Self>, request: Request<Incoming>, door: Door) -> Result<Response<Body>, Infallible> {
+    pub async fn call(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        door: Door,
+    ) -> Result<Response<Outgoing>, Infallible> {
         let path = request.uri().path();
         let need = need_of(path);
         let caller = match self.caller(request.headers(), need, door) {
@@ -88,18 +88,18 @@ impl Service {
             });
         };
         let method = method.to_owned();
-        let compresses = request.headers().get(COMPRESS.0).is_some_and(|value| value == COMPRESS.1);
+        let compresses = compresses(request.headers());
         let deadline = timeout(request.headers()).map(|timeout| Instant::now() + timeout);
-        let active = Some(Active::of(&self.active));
-        let handler = Handler { callee: callee.clone(), caller: Arc::new(caller), method, need, deadline, active };
-        let mut grpc = Grpc::new(RawCodec::default())
-            .accept_compressed(Gzip)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        if compresses {
-            grpc = grpc.send_compressed(Gzip);
-        }
-        Ok(grpc.streaming(handler, request).await)
+        let active = Active::of(&self.active);
+        let (head, body) = request.into_parts();
+        let answers = match Messages::of(Which::Requests, &head.headers, body) {
+            Ok(requests) => {
+                let call = Call { callee: callee.clone(), caller: Arc::new(caller), need, deadline, active };
+                call.answer(method, requests).await
+            }
+            Err(status) => Err(status),
+        };
+        Ok(answers.map_or_else(Status::into_http, |answers| response(answers, compresses)))
     }
 
     /// Who calls, before anything of the call but its headers is looked at.
@@ -113,13 +113,13 @@ impl Service {
         }
     }
 
-    async fn pass_on(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn pass_on(&self, request: Request<Incoming>) -> Response<Outgoing> {
         let answer = match &self.forward {
             Some(forward) => forward.call(request).await,
             None => Err(Status::unimplemented(format!("{} is not known here", request.uri().path()))),
         };
         match answer {
-            Ok(response) => response.map(Body::new),
+            Ok(response) => response.map(Outgoing::Forwarded),
             Err(status) => status.into_http(),
         }
     }
@@ -142,61 +142,43 @@ impl Drop for Active {
 }
 
 /// One call of `BrokerService`. On the wire a unary call is a stream of one message each way.
-struct Handler {
+struct Call {
     callee: Callee,
     caller: Arc<Caller>,
-    method: String,
     need: Need,
     deadline: Option<Instant>,
-    /// Until the call begins.
-    active: Option<Active>,
+    active: Active,
 }
 
-impl StreamingService<Bytes> for Handler {
-    type Response = Answer;
-    type ResponseStream = Answers;
-    type Future = Pin<Box<dyn Future<Output = Reply<tonic::Response<Answers>>> + Send>>;
-
-    fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
-        let (callee, caller) = (self.callee.clone(), self.caller.clone());
-        let requests = request.into_inner();
-        let active = self.active.take();
-        let deadline = self.deadline;
-        let answers: Answers = match (self.method.as_str(), callee) {
+impl Call {
+    /// Begins it: a unary one is over then.
+    async fn answer(self, method: String, requests: Requests) -> Reply<Answers> {
+        let Self { callee, caller, need, deadline, active } = self;
+        let changed = (!caller.is_anyone()).then(|| Box::pin(caller.changed()) as Pin<Box<_>>);
+        let answers: Answers = match (method.as_str(), callee) {
             ("ProduceStream", Callee::Broker(calls)) => Box::pin(produce_stream(calls, caller, requests)),
             ("Consume", Callee::Broker(calls)) => {
                 let (out, answers) = mpsc::channel(SENT_AHEAD);
                 tokio::spawn(consume(calls, caller, requests, out));
                 Box::pin(ReceiverStream::new(answers))
             }
-            (method @ ("ProduceStream" | "Consume"), Callee::Cluster(cluster, stopping)) => {
-                let (need, name) = (self.need, method.to_owned());
+            ("ProduceStream" | "Consume", Callee::Cluster(cluster, stopping)) => {
+                let name = method.clone();
                 let check = move |topic: &str| caller.check(need, &name, topic);
                 let client = Client { stopping: Some(stopping), check: Some(Arc::new(check)) };
-                let messages = cluster.stream(method, Box::pin(read(requests)), client);
+                let messages = cluster.stream(&method, Box::pin(read(requests)), client);
                 Box::pin(messages.map(|message| message.map(Answer::Encoded)))
             }
-            (method, callee) => {
-                let answer = unary(callee, caller, self.need, method.to_owned(), requests);
-                return Box::pin(async move {
-                    let _active = active;
-                    let answer = match deadline {
-                        Some(deadline) => {
-                            tokio::time::timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(late()))
-                        }
-                        None => answer.await,
-                    };
-                    answer.map(tonic::Response::new)
-                });
+            (_, callee) => {
+                let answer = unary(callee, caller, need, method, requests);
+                return match deadline {
+                    Some(deadline) => timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(late())),
+                    None => answer.await,
+                };
             }
         };
-        let answers = Bounded {
-            answers,
-            deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
-            changed: (!self.caller.is_anyone()).then(|| Box::pin(self.caller.changed()) as Pin<Box<_>>),
-            _active: active,
-        };
-        Box::pin(std::future::ready(Ok(tonic::Response::new(answers.boxed()))))
+        let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
+        Ok(Box::pin(Bounded { answers, deadline, changed, _active: active }))
     }
 }
 
@@ -205,7 +187,7 @@ async fn unary(
     caller: Arc<Caller>,
     need: Need,
     method: String,
-    mut requests: Streaming<Bytes>,
+    mut requests: Requests,
 ) -> Reply<Answers> {
     let Some(request) = message(&mut requests).await? else {
         return Err(Status::internal(format!("{method} takes one message, and none came")));
@@ -231,7 +213,7 @@ async fn unary(
 }
 
 impl Callee {
-    async fn unary(&self, method: &str, caller: &Caller, request: Bytes) -> Reply<Answer> {
+    async fn unary(&self, method: &str, caller: &Caller, request: Message) -> Reply<Answer> {
         match self {
             Self::Broker(calls) => Ok(Answer::Message(calls.unary(method, caller, request).await?)),
             Self::Cluster(cluster, _) if method == "ListTopics" && !caller.is_anyone() => {
@@ -241,7 +223,7 @@ impl Callee {
             Self::Cluster(cluster, stopping) => {
                 let mut stopping = stopping.clone();
                 tokio::select! {
-                    answer = cluster.unary(method, request) => answer.map(Answer::Encoded),
+                    answer = cluster.unary(method, request.into_bytes()) => answer.map(Answer::Encoded),
                     () = stopped(&mut stopping), if matches!(method, "Receive" | "Read") => Err(stopping_error().into()),
                 }
             }
@@ -265,11 +247,11 @@ impl Callee {
 }
 
 /// The messages of a client.
-fn read(requests: Streaming<Bytes>) -> impl Stream<Item = Reply<Bytes>> + Send {
-    unfold(
-        requests,
-        |mut requests| async move { message(&mut requests).await.transpose().map(|next| (next, requests)) },
-    )
+fn read(requests: Requests) -> impl Stream<Item = Reply<Bytes>> + Send {
+    unfold(requests, |mut requests| async move {
+        let next = message(&mut requests).await.transpose()?;
+        Some((next.map(Message::into_bytes), requests))
+    })
 }
 
 /// Refuses a request that its caller may not make.
@@ -301,7 +283,7 @@ struct Bounded {
     answers: Answers,
     deadline: Option<Pin<Box<Sleep>>>,
     changed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    _active: Option<Active>,
+    _active: Active,
 }
 
 impl Stream for Bounded {
@@ -320,6 +302,13 @@ impl Stream for Bounded {
         }
         self.answers.as_mut().poll_next(context)
     }
+}
+
+/// Whether a client that takes gzip has asked for it.
+fn compresses(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accepted.split(',').any(|name| name.trim() == GZIP)
+        && headers.get(COMPRESS.0).is_some_and(|value| value == COMPRESS.1)
 }
 
 /// The `grpc-timeout` of a call: up to eight digits and a unit

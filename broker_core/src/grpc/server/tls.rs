@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
 
 use crate::error::Result;
 use crate::grpc::tls::{PROTOCOL, authorities, certificates, private_key, provider, unusable};
 
 /// What takes up connections with this certificate chain and its key, and with `client_ca` only those of clients with a
 /// certificate of that authority. All are PEM.
-pub fn acceptor(chain: &[u8], key: &[u8], client_ca: Option<&[u8]>) -> Result<TlsAcceptor> {
+pub fn acceptor(chain: &[u8], key: &[u8], client_ca: Option<&[u8]>) -> Result<Arc<ServerConfig>> {
     let provider = provider();
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -32,5 +31,5 @@ pub fn acceptor(chain: &[u8], key: &[u8], client_ca: Option<&[u8]>) -> Result<Tl
         .map_err(|err| unusable("the certificate and its private key", &err))?;
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     config.ignore_client_order = true;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Arc::new(config))
 }

@@ -1,31 +1,21 @@
-//! What both ends of TLS have in common: PEM, and how bytes get through it fast.
+//! What both ends of TLS have in common: PEM, the cryptography, and the stream of bytes.
+
+mod stream;
 
 use std::fmt::Display;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite, BufReader};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{CipherSuite, RootCertStore};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{CipherSuite, RootCertStore};
 
 use crate::error::{Code, Error, Result};
 
+pub use self::stream::TlsStream;
+
 /// What gRPC speaks, by its name in TLS.
 pub const PROTOCOL: &[u8] = b"h2";
-/// Bytes that are taken from a socket at a time. By itself rustls takes one TLS record, 16 KiB, with each call.
-const READ_BYTES: usize = 128 << 10;
-/// Bytes that are encrypted at a time.
-pub const WRITE_BYTES: usize = 256 << 10;
-
-/// A socket below TLS.
-pub type Buffered<S> = BufReader<S>;
-
-/// Reads a socket in large pieces.
-pub fn buffered<S: AsyncRead + AsyncWrite>(socket: S) -> Buffered<S> {
-    BufReader::with_capacity(READ_BYTES, socket)
-}
-
 /// The cryptography, with AES-128 in front of AES-256: it is as far from being broken, and takes a quarter less time.
 pub fn provider() -> Arc<CryptoProvider> {
     let mut provider = ring::default_provider();
