@@ -365,10 +365,10 @@ fn a_request_is_stored_as_it_is_in_the_memory_that_it_came_in() {
     assert_eq!(found.concat(), "abcdeffffggggp");
     let broken = [&head("", Some(0), 0)[..], b"\x7A\x7Fx"].concat();
     let len = broken.len();
-    assert_eq!(broker.call_produce_in(broken, 0..len).unwrap_err().code(), Code::InvalidBatch);
+    assert_eq!(broker.call_produce_in(broken, 0..len).err().unwrap().code(), Code::InvalidBatch);
     let unknown = [&head("", Some(9), 0)[..], &entries(&["h"])].concat();
     let len = unknown.len();
-    assert_eq!(broker.call_produce_in(unknown, 0..len).unwrap_err().code(), Code::PartitionNotFound);
+    assert_eq!(broker.call_produce_in(unknown, 0..len).err().unwrap().code(), Code::PartitionNotFound);
 }
 
 #[test]
