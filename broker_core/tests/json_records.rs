@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use broker_core::telemetry::json::{is_json, push_line};
+use broker_core::telemetry::json::{JsonFault, is_json, push_line};
 use broker_core::telemetry::lines::{ColumnBuilder, LineBuilder};
 use proptest::prelude::*;
 
 fn line(record: &str) -> Result<Option<String>, &'static str> {
     let mut out = Vec::new();
-    let pushed = push_line(&mut out, record.as_bytes(), None).map_err(|fault| fault.as_str())?;
+    let pushed = push_line(&mut out, record.as_bytes(), None).map_err(JsonFault::as_str)?;
     assert_eq!(pushed, !out.is_empty());
     Ok(pushed.then(|| String::from_utf8(out).unwrap()))
 }

@@ -141,7 +141,11 @@ impl<'a> ProduceHead<'a> {
                 }
                 (3, Value::Bytes(text)) => head.producer = utf8(text, "producer", field.start)?,
                 (4, Value::Varint(sequence)) => head.sequence = sequence,
-                (1 | 2 | 3 | 4 | 15, _) => {
+                // Of no use here, but what strict parsers refuse is refused.
+                (5, Value::Bytes(text)) => {
+                    utf8(text, "resent_to", field.start)?;
+                }
+                (1..=5 | 15, _) => {
                     return Err(malformed(
                         run.count,
                         Malformed { at: field.start, what: "a field of the wrong wire type" },
