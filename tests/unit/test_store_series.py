@@ -1,8 +1,11 @@
-"""Series and latest values: what they hold, against a plain model, in the Delta store and in the recording one."""
+"""Series and latest values: what they hold, against a plain model, in each store.
+
+InfluxDB is the stand-in of `tests.influxdb3`.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,20 +15,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from telemetry_broker import _core
 from telemetry_services.store import (
     Aggregate,
     ColumnStore,
     Cursor,
     Filters,
     GroupBy,
+    LineStore,
     SeriesQuery,
+    Store,
     StoreQueryError,
+    open_store,
     series,
 )
 from telemetry_services.store.base import KEY_COLUMNS
 from telemetry_services.store.delta import DeltaStore
 from telemetry_services.store.series_sql import Span, slices
 from telemetry_services.testing import RecordingStore
+from tests.influxdb3 import StandIn
 
 NS = pa.timestamp("ns", tz="UTC")
 T0 = 1_752_871_354_000_000_000
@@ -35,8 +43,37 @@ HOSTILE = ["' OR 1=1 --", '" OR 1=1 --', "$p0", "x'; DROP TABLE gpu; --", "\0", 
 Row = dict[str, Any]
 
 
+AnyStore = ColumnStore | LineStore
+
+
+@pytest.fixture(scope="module")
+def influx() -> Iterator[Callable[[], LineStore]]:
+    """Give what opens a store in a new database."""
+    numbers = count()
+    with StandIn() as server:
+
+        def opened() -> LineStore:
+            store = open_store(f"influxdb://{server.address}/db{next(numbers)}")
+            assert isinstance(store, LineStore)
+            return store
+
+        yield opened
+
+
+@pytest.fixture(params=["delta", "recording", "influx"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, influx: Callable[[], LineStore]) -> Iterator[AnyStore]:
+    opened: AnyStore
+    if request.param == "influx":
+        opened = influx()
+    else:
+        opened = DeltaStore(tmp_path / "store") if request.param == "delta" else RecordingStore()
+    yield opened
+    opened.close()
+
+
 @pytest.fixture(params=["delta", "recording"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ColumnStore]:
+def file_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ColumnStore]:
+    """Give one of those that read files."""
     opened: ColumnStore = DeltaStore(tmp_path / "store") if request.param == "delta" else RecordingStore()
     yield opened
     opened.close()
@@ -46,20 +83,40 @@ def point(time_ns: int, uuid: str = "GPU-1", /, **more: Any) -> Row:
     return {"time": time_ns, "uuid": uuid, **more}
 
 
-def put(store: ColumnStore, *points: Row) -> None:
+def put(store: AnyStore, *points: Row) -> None:
+    if isinstance(store, LineStore):
+        put_lines(store, *points)
+        return
     names = sorted({name for row in points for name in row} - {"time"})
     table = {name: pa.array([row.get(name) for row in points]) for name in names}
     store.write([pa.table({"time": pa.array([row["time"] for row in points], NS), **table})], {})
 
 
-def read(store: ColumnStore, **query: Any) -> list[tuple[Any, ...]]:
+def put_lines(store: LineStore, *points: Row) -> None:
+    builder = _core.LineBuilder("gpu")
+    # A point without a value is none to InfluxDB.
+    builder.append_values(
+        [line(**row).encode() for row in points if any(isinstance(each, float) for each in row.values())]
+    )
+    assert not builder.rejected
+    assert store.write_lines(builder.finish()) == []
+
+
+def line(*, time: int, **values: Any) -> str:
+    escape = str.maketrans({character: f"\\{character}" for character in ",= "})
+    tags = [f",{name}={value.translate(escape)}" for name, value in values.items() if isinstance(value, str) and value]
+    fields = [f"{name.translate(escape)}={value}" for name, value in values.items() if isinstance(value, float)]
+    return f"gpu{''.join(tags)} {','.join(fields)} {time}"
+
+
+def read(store: Store, **query: Any) -> list[tuple[Any, ...]]:
     """Return the rows of a series, with times as nanoseconds."""
     table = store.series(SeriesQuery(**query)).read_all()
     columns = [table["time"].cast(pa.int64()), *table.columns[1:]]
     return list(zip(*(column.to_pylist() for column in columns), strict=True))
 
 
-def test_samples_of_one_gpu_come_in_the_order_of_time_to_the_nanosecond(store: ColumnStore) -> None:
+def test_samples_of_one_gpu_come_in_the_order_of_time_to_the_nanosecond(store: AnyStore) -> None:
     put(
         store,
         *(point(T0 + ns, hostname="h", device="nvidia0", m=float(ns)) for ns in (2, 0, 1)),
@@ -73,7 +130,7 @@ def test_samples_of_one_gpu_come_in_the_order_of_time_to_the_nanosecond(store: C
     assert store.series(SeriesQuery(metrics=["never"])).schema.names == ["time", *KEY_COLUMNS["gpu"]]
 
 
-def test_values_of_a_point_that_came_in_pieces_are_one_row(store: ColumnStore) -> None:
+def test_values_of_a_point_that_came_in_pieces_are_one_row(store: AnyStore) -> None:
     put(store, point(T0, a=1.0))
     put(store, point(T0, b=2.0), point(T0 + 1, b=3.0))
     assert [row[-2:] for row in read(store)] == [(1.0, 2.0), (None, 3.0)]
@@ -81,8 +138,9 @@ def test_values_of_a_point_that_came_in_pieces_are_one_row(store: ColumnStore) -
 
 
 def test_the_rows_of_few_gpus_are_read_first_and_are_the_same(
-    store: ColumnStore, monkeypatch: pytest.MonkeyPatch
+    file_store: ColumnStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    store = file_store
     put(store, *(point(T0 + at, f"GPU-{at % 30}", hostname="h", model="H100", m=float(at)) for at in range(300)))
     queries: list[dict[str, Any]] = [
         {},
@@ -101,7 +159,7 @@ def test_the_rows_of_few_gpus_are_read_first_and_are_the_same(
 @pytest.mark.parametrize(
     ("aggregate", "expected"), [("mean", 2.5), ("min", 1.0), ("max", 4.0), ("last", 2.0), ("p95", 4.0)]
 )
-def test_a_window_is_one_value(store: ColumnStore, aggregate: Aggregate, expected: float) -> None:
+def test_a_window_is_one_value(store: AnyStore, aggregate: Aggregate, expected: float) -> None:
     put(store, *(point(T0 + at, m=value) for at, value in enumerate((1.0, 4.0, 3.0, 2.0))), point(T0 + 9, other=1.0))
     rows = read(store, metrics=["m"], window_ns=SECOND, aggregate=aggregate)
     assert len(rows) == 1
@@ -109,7 +167,7 @@ def test_a_window_is_one_value(store: ColumnStore, aggregate: Aggregate, expecte
     assert rows[0][-1] == pytest.approx(expected, rel=0.1)
 
 
-def test_groups_bring_the_samples_of_several_gpus_together(store: ColumnStore) -> None:
+def test_groups_bring_the_samples_of_several_gpus_together(store: AnyStore) -> None:
     put(
         store,
         point(T0, "GPU-1", hostname="a", namespace="x", pod="p", m=1.0),
@@ -122,7 +180,7 @@ def test_groups_bring_the_samples_of_several_gpus_together(store: ColumnStore) -
     assert [row[1:] for row in read(store, group_by="none")] == [(4.0,)]
 
 
-def test_every_filter_narrows_and_its_names_widen(store: ColumnStore) -> None:
+def test_every_filter_narrows_and_its_names_widen(store: AnyStore) -> None:
     put(
         store,
         point(T0, "GPU-1", hostname="a", device="nvidia0", namespace="x", pod="p", model="H100", m=1.0),
@@ -147,6 +205,7 @@ def test_every_filter_narrows_and_its_names_widen(store: ColumnStore) -> None:
     assert found(models=["B200"]) == []
 
 
+@pytest.mark.parametrize("kind", ["recording", "influx"])
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     data=st.lists(
@@ -173,8 +232,10 @@ def test_a_series_is_what_a_plain_model_says_page_by_page(
     descending: bool,
     bounds: tuple[int | None, int | None],
     page: int,
+    kind: str,
+    influx: Callable[[], LineStore],
 ) -> None:
-    store = RecordingStore()
+    store: AnyStore = RecordingStore() if kind == "recording" else influx()
     host = {"GPU-1": "a", "GPU-2": "b", "GPU-3": "a"}
     put(store, point(-(10**15), "GPU-1", hostname="a", a=0.0, b=0.0))  # before every range
     points = [
@@ -247,8 +308,9 @@ def test_slices_cover_what_there_is_once_and_cut_no_window(
 
 
 def test_a_long_series_is_read_in_slices_and_the_first_page_reads_one(
-    store: ColumnStore, monkeypatch: pytest.MonkeyPatch
+    file_store: ColumnStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    store = file_store
     monkeypatch.setattr(series, "_FIRST_SLICE_CELLS", 12)
     monkeypatch.setattr(series, "_MAX_SLICE_CELLS", 24)
     sliced: list[int] = []
@@ -268,12 +330,12 @@ def test_a_long_series_is_read_in_slices_and_the_first_page_reads_one(
     assert len(sliced) == 1
 
 
-def test_latest_is_the_last_value_that_is_there_and_when_it_was(store: ColumnStore) -> None:
+def test_latest_is_the_last_value_that_is_there_and_when_it_was(store: AnyStore) -> None:
     put(
         store, point(T0 + 5, hostname="h", model="old", a=5.0), point(T0 + 3, hostname="h", model="older", a=3.0, b=3.5)
     )
     put(store, point(T0 + 7, hostname="h", model="new", c=7.0), point(T0 + 4, hostname="h", a=4.0, b=4.5))
-    put(store, point(T0, "GPU-2", hostname="g"), point(T0 + 1, "", hostname="nobody", a=1.0))
+    put(store, point(T0, "GPU-2", hostname="g", d=0.0), point(T0 + 1, "", hostname="nobody", a=1.0))
     table = store.latest()
     assert table.column_names[:10] == [
         "hostname", "device", "uuid", "GPU_I_ID", "gpu", "model", "container", "pod", "namespace", "time",
@@ -292,7 +354,7 @@ def test_latest_is_the_last_value_that_is_there_and_when_it_was(store: ColumnSto
     assert store.gpu("") == []
 
 
-def test_latest_of_an_empty_store_is_an_empty_table(store: ColumnStore) -> None:
+def test_latest_of_an_empty_store_is_an_empty_table(store: AnyStore) -> None:
     assert store.latest().num_rows == 0
     assert read(store) == []
     assert store.latest().schema.field("time").type == NS
@@ -312,13 +374,13 @@ def test_latest_of_an_empty_store_is_an_empty_table(store: ColumnStore) -> None:
         ({"filters": Filters(pods=[""] * 10_001)}, "filter pods: 10,001 names"),
     ],
 )
-def test_what_cannot_be_answered_is_refused_at_once(store: ColumnStore, query: dict[str, Any], told: str) -> None:
+def test_what_cannot_be_answered_is_refused_at_once(store: AnyStore, query: dict[str, Any], told: str) -> None:
     with pytest.raises(StoreQueryError, match=told):
         store.series(SeriesQuery(**query))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_no_text_of_a_series_is_read_as_sql(store: ColumnStore, text: str) -> None:
+def test_no_text_of_a_series_is_read_as_sql(store: AnyStore, text: str) -> None:
     put(store, point(T0, hostname="h", m=1.0))
     for field in Filters.__slots__:
         chosen = Filters(**{field: [text]})
@@ -333,7 +395,7 @@ def test_no_text_of_a_series_is_read_as_sql(store: ColumnStore, text: str) -> No
     assert len(read(store)) == 1
 
 
-def test_metrics_of_any_name_have_a_series(store: ColumnStore) -> None:
+def test_metrics_of_any_name_have_a_series(store: AnyStore) -> None:
     metric = "m'\"$p0 {x} ü"
     put(store, point(T0, **{metric: 1.0}))
     for aggregate in ("mean", "last", "p95"):
@@ -357,7 +419,7 @@ def test_metrics_of_any_name_have_a_series(store: ColumnStore) -> None:
         "nonsense",
     ],
 )
-def test_sql_that_is_not_one_query_of_the_tables_is_refused(store: ColumnStore, statement: str, tmp_path: Path) -> None:
+def test_sql_that_is_not_one_query_of_the_tables_is_refused(store: AnyStore, statement: str, tmp_path: Path) -> None:
     put(store, point(T0, m=1.0))
     with pytest.raises(StoreQueryError):
         store.sql(statement.format(folder=tmp_path)).read_all()
@@ -365,7 +427,7 @@ def test_sql_that_is_not_one_query_of_the_tables_is_refused(store: ColumnStore, 
     assert store.sql("SELECT count(*) FROM gpu").read_all().column(0).to_pylist() == [1]
 
 
-def test_sql_is_answered_as_it_is_asked(store: ColumnStore) -> None:
+def test_sql_is_answered_as_it_is_asked(store: AnyStore) -> None:
     put(store, *(point(T0 + at * SECOND, hostname=f"h{at % 2}", m=float(at)) for at in range(4)))
     table = store.sql("SELECT hostname, max(m) AS most FROM gpu GROUP BY hostname ORDER BY hostname").read_all()
     assert table.to_pydict() == {"hostname": ["h0", "h1"], "most": [2.0, 3.0]}

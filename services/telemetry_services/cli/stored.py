@@ -47,7 +47,7 @@ class _Where:
 
         flags = {"store": self.store, "data_dir": self.data, "telemetry_config": self.config}
         settings = config.resolve(StoreSettings, {name: value for name, value in flags.items() if value}).checked()
-        store = open_store(settings.store_url)
+        store = open_store(settings.store_url, **settings.store_credentials)
         try:
             yield store
         finally:

@@ -23,6 +23,7 @@ from telemetry_services.store.errors import (
     StoreDeniedError,
     StoreError,
     StoreForeignError,
+    StoreQueryError,
     StoreUnavailableError,
     StoreUrlError,
 )
@@ -39,6 +40,8 @@ _MAX_TEXT: Final = 500
 # gRPC's own pauses grow to two minutes, in which a server that is back would still be told as away.
 _RECONNECT: Final = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
 _PARTIAL_WRITE: Final = "partial write of line protocol occurred"
+_TOO_MANY_FILES: Final = "file limit"
+_NO_PLAN: Final = "error while planning query"
 _EMPTY_WRITE: Final = "incoming write was empty"
 _PLACES: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 _DENIALS: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -57,6 +60,10 @@ class LinesRefusedError(Exception):
         self.message = message
         self.lines = lines
         self.others_stored = others_stored
+
+
+class TooManyFilesError(StoreQueryError):
+    """The server would have to open more files for a query than it may. Ask for a shorter time."""
 
 
 class InfluxClient:
@@ -168,6 +175,13 @@ class InfluxClient:
         except (InfluxDB3ClientQueryError, pa.ArrowException) as error:
             text = self._plain(error)
             lowered = text.lower()
+            if _TOO_MANY_FILES in lowered:
+                raise TooManyFilesError(
+                    f"store {self._url} refuses a query over so many files ({text}); ask for a shorter range of time, "
+                    "or raise its --query-file-limit"
+                ) from error
+            if _NO_PLAN in lowered:
+                raise StoreQueryError(f"not a query that can be answered: {text}") from error
             if "unauthenticated" in lowered or "unauthorized" in lowered or "permission" in lowered:
                 raise self._denied(text) from error
             if "unavailable" in lowered or "timed out" in lowered or "deadline" in lowered:

@@ -24,7 +24,7 @@ from telemetry_services.store.series_sql import tags_of
 Identity = tuple[str, str, str, str]
 """(uuid, MIG instance, '', '') of a GPU that has a uuid; else ('', MIG instance, hostname, device)."""
 
-_TAGS: Final = ("hostname", "device", "uuid", columns.INSTANCE_ID, "gpu", "model", "container", "pod", "namespace")
+TAGS: Final = ("hostname", "device", "uuid", columns.INSTANCE_ID, "gpu", "model", "container", "pod", "namespace")
 _SEEN: Final = "seen"
 _ID: Final = ("id_uuid", "id_instance", "id_hostname", "id_device")
 _MAX_CELLS: Final = 8 << 20  # of the files read at a time
@@ -54,7 +54,7 @@ class Latest:
         """Everything in the store at this version is taken in; -1: nothing yet."""
         self._keys: frozenset[str] = frozenset()  # files of new rows in that version
         self._metrics: list[str] = []
-        self._rows = _empty([])
+        self._rows = newest_schema([]).empty_table()
         self._positions: dict[Identity, int] = {}
         self._in_order: pa.Table | None = None
         self._gpus: list[Gpu] | None = None
@@ -63,16 +63,44 @@ class Latest:
         """Take in what is new in `snapshot`."""
         new = [part for part in snapshot.parts if not self._knows(part)]
         metrics = columns.metrics(snapshot.schema)
-        for chunk in _chunks(sorted(new, key=lambda part: part.min_us), len(metrics) + len(_TAGS)):
+        for chunk in _chunks(sorted(new, key=lambda part: part.min_us), len(metrics) + len(TAGS)):
             self._take_in(snapshot.dataset(chunk), metrics)
         self.version = snapshot.version
         self._keys = frozenset(part.key for part in snapshot.parts if part.merged_at is None)
+
+    def take_in(self, new: pa.Table, metrics: Sequence[str]) -> None:
+        """Take in the newest of some GPUs, each at most once, in the columns of `newest_schema(metrics)`."""
+        if not new.num_rows:
+            return
+        self._add_metrics(metrics)
+        old_at: list[int | None] = list(range(len(self._positions)))
+        new_at: list[int | None] = [None] * len(old_at)
+        for at, identity in enumerate(_identities(new)):
+            position = self._positions.setdefault(identity, len(old_at))
+            if position == len(old_at):
+                old_at.append(None)
+                new_at.append(None)
+            new_at[position] = at
+        old = self._rows.take(pa.array(old_at, pa.int64()))
+        new = new.take(pa.array(new_at, pa.int64()))
+        newer = _at_least(new[_SEEN], old[_SEEN])
+        merged = {name: pc.if_else(newer, new[name], old[name]) for name in (*TAGS, _SEEN)}
+        for name in self._metrics:
+            value, time = _value(name), _time(name)
+            if time in new.schema.names:
+                newer = _at_least(new[time], old[time])
+                merged[value] = pc.if_else(newer, new[value], old[value])
+                merged[time] = pc.if_else(newer, new[time], old[time])
+            else:
+                merged[value], merged[time] = old[value], old[time]
+        self._rows = pa.table(merged).combine_chunks()
+        self._in_order = self._gpus = None
 
     def gpus(self) -> list[Gpu]:
         """Return the GPUs by hostname, device and uuid."""
         if self._gpus is None:
             rows = self._sorted()
-            tags = [rows[name].to_pylist() for name in _TAGS]
+            tags = [rows[name].to_pylist() for name in TAGS]
             self._gpus = [
                 Gpu(device, index, uuid, model, hostname, container, pod, namespace, instance, seen)
                 for hostname, device, uuid, instance, index, model, container, pod, namespace, seen in zip(
@@ -88,7 +116,7 @@ class Latest:
         wanted = matching(filters)
         if wanted is not None:
             rows = rows.filter(wanted)
-        shown = {name: rows[name] for name in _TAGS}
+        shown = {name: rows[name] for name in TAGS}
         shown[columns.TIME] = rows[_SEEN].cast(_NS)
         for name in chosen:
             values, times = rows[_value(name)].combine_chunks(), rows[_time(name)].combine_chunks().cast(_NS)
@@ -111,7 +139,7 @@ class Latest:
             rows = pq.read_table(pa.BufferReader(content))
             meta = json.loads(rows.schema.metadata[_META])
             latest._metrics = list(meta["metrics"])
-            latest._rows = rows.select(_empty(latest._metrics).schema.names).replace_schema_metadata(None)
+            latest._rows = rows.select(newest_schema(latest._metrics).names).replace_schema_metadata(None)
             latest._keys, version = frozenset(meta["keys"]), int(meta["version"])
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             _log.warning("what was written down of the newest values cannot be read, and is made anew: %s", error)
@@ -124,32 +152,8 @@ class Latest:
         return part.key in self._keys if part.merged_at is None else part.merged_at <= self.version
 
     def _take_in(self, dataset: ds.Dataset, metrics: Sequence[str]) -> None:
-        new = _newest_of(dataset.to_table([*columns.BASE_TAGS, columns.TIME, columns.NANOS, *metrics]), metrics)
-        if not new.num_rows:
-            return
-        self._add_metrics(metrics)
-        old_at: list[int | None] = list(range(len(self._positions)))
-        new_at: list[int | None] = [None] * len(old_at)
-        for at, identity in enumerate(_identities(new)):
-            position = self._positions.setdefault(identity, len(old_at))
-            if position == len(old_at):
-                old_at.append(None)
-                new_at.append(None)
-            new_at[position] = at
-        old = self._rows.take(pa.array(old_at, pa.int64()))
-        new = new.take(pa.array(new_at, pa.int64()))
-        newer = _at_least(new[_SEEN], old[_SEEN])
-        merged = {name: pc.if_else(newer, new[name], old[name]) for name in (*_TAGS, _SEEN)}
-        for name in self._metrics:
-            value, time = _value(name), _time(name)
-            if time in new.schema.names:
-                newer = _at_least(new[time], old[time])
-                merged[value] = pc.if_else(newer, new[value], old[value])
-                merged[time] = pc.if_else(newer, new[time], old[time])
-            else:
-                merged[value], merged[time] = old[value], old[time]
-        self._rows = pa.table(merged).combine_chunks()
-        self._in_order = self._gpus = None
+        rows = dataset.to_table([*columns.BASE_TAGS, columns.TIME, columns.NANOS, *metrics])
+        self.take_in(_newest_of(rows, metrics), metrics)
 
     def _add_metrics(self, metrics: Sequence[str]) -> None:
         for name in metrics:
@@ -160,10 +164,22 @@ class Latest:
 
     def _sorted(self) -> pa.Table:
         if self._in_order is None:
-            keys = list(zip(*(self._rows[name].to_pylist() for name in _TAGS[:4]), strict=True))
+            keys = list(zip(*(self._rows[name].to_pylist() for name in TAGS[:4]), strict=True))
             order = pa.array(sorted(range(len(keys)), key=keys.__getitem__), pa.int64())
             self._in_order = self._rows.take(order).combine_chunks()
         return self._in_order
+
+
+def newest_schema(metrics: Sequence[str]) -> pa.Schema:
+    """Return the columns of what is known of each GPU.
+
+    They are its tags ('' for none), when it was last seen, in nanoseconds, and for each metric the last value and when
+    that was, null for none.
+    """
+    fields = [(name, pa.string()) for name in TAGS] + [(_SEEN, pa.int64())]
+    for name in metrics:
+        fields += [(_value(name), pa.float64()), (_time(name), pa.int64())]
+    return pa.schema(fields)
 
 
 def matching(filters: Filters) -> pc.Expression | None:
@@ -187,9 +203,9 @@ def _of(names: Collection[str], *tags: str) -> pc.Expression | None:
 
 
 def _newest_of(rows: pa.Table, metrics: Sequence[str]) -> pa.Table:
-    """Return one row a GPU, in the columns of `_empty`, out of stored rows."""
+    """Return one row a GPU, in the columns of `newest_schema`, out of stored rows."""
     ns = pc.add(pc.multiply(rows[columns.TIME].cast(pa.int64()), 1000), rows[columns.NANOS].cast(pa.int64()))
-    tags = {name: pc.fill_null(rows[name], "") for name in _TAGS}
+    tags = {name: pc.fill_null(rows[name], "") for name in TAGS}
     anonymous = pc.equal(tags["uuid"], "")
     needed: dict[str, pa.ChunkedArray] = {
         "id_uuid": tags["uuid"],
@@ -204,31 +220,24 @@ def _newest_of(rows: pa.Table, metrics: Sequence[str]) -> pa.Table:
         needed[_time(name)] = pc.if_else(pc.is_valid(rows[name]), ns, pa.scalar(None, pa.int64()))
     table = pa.table(needed).filter(pc.invert(pc.and_(anonymous, pc.equal(tags["device"], ""))))
     table = table.take(pc.sort_indices(table[_SEEN]))
-    last = [*_TAGS, *(_value(name) for name in metrics)]
+    last = [*TAGS, *(_value(name) for name in metrics)]
     newest = [_SEEN, *(_time(name) for name in metrics)]
     grouped = table.group_by(list(_ID), use_threads=False).aggregate(
         [*((name, "last") for name in last), *((name, "max") for name in newest)]
     )
     found = {**{f"{name}_last": name for name in last}, **{f"{name}_max": name for name in newest}}
     grouped = grouped.select(list(found)).rename_columns(list(found.values()))
-    return grouped.select(_empty(metrics).schema.names)
+    return grouped.select(newest_schema(metrics).names)
 
 
 def _identities(rows: pa.Table) -> Iterator[Identity]:
-    for hostname, device, uuid, instance in zip(*(rows[name].to_pylist() for name in _TAGS[:4]), strict=True):
+    for hostname, device, uuid, instance in zip(*(rows[name].to_pylist() for name in TAGS[:4]), strict=True):
         yield (uuid, instance, "", "") if uuid else ("", instance, hostname, device)
 
 
 def _at_least(new: pa.ChunkedArray, old: pa.ChunkedArray) -> pa.ChunkedArray:
     """Tell where `new` is there and no older than `old`."""
     return pc.and_(pc.is_valid(new), pc.fill_null(pc.greater_equal(new, old), True))
-
-
-def _empty(metrics: Sequence[str]) -> pa.Table:
-    fields = [(name, pa.string()) for name in _TAGS] + [(_SEEN, pa.int64())]
-    for name in metrics:
-        fields += [(_value(name), pa.float64()), (_time(name), pa.int64())]
-    return pa.schema(fields).empty_table()
 
 
 def _value(metric: str) -> str:

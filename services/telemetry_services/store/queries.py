@@ -10,8 +10,7 @@ the table.
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
-from collections import Counter
+from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -21,21 +20,20 @@ import pyarrow as pa
 from telemetry_services.store import columns
 from telemetry_services.store.base import (
     ALL_GPUS,
-    KEY_COLUMNS,
     Filters,
     Gpu,
-    HostCount,
-    NamespaceCount,
     Sample,
     SeriesQuery,
     Summary,
 )
 from telemetry_services.store.durable import Files
 from telemetry_services.store.errors import StoreQueryError
+from telemetry_services.store.gpus import NO_GPU, FromGpus, identity
 from telemetry_services.store.latest import Latest
 from telemetry_services.store.parts import Part
+from telemetry_services.store.samples import unpivot
 from telemetry_services.store.series import Series
-from telemetry_services.store.series_sql import MERGEABLE, check, check_filters, quoted
+from telemetry_services.store.series_sql import MERGEABLE, answer_schema, check, check_filters, chosen_of, quoted
 from telemetry_services.store.snapshot import Snapshot, new_context, reading_errors, rows_of, run, streamed
 
 LATEST_FILE: Final = "_latest.parquet"
@@ -44,21 +42,11 @@ LATEST_FILE: Final = "_latest.parquet"
 _FIRST_CHUNK_PARTS: Final = 8
 _MAX_CHUNK_PARTS: Final = 64
 _MAX_CHUNK_BYTES: Final = 4 << 20  # compressed; ten times that and more once decoded
-_NS: Final = pa.timestamp("ns", tz="UTC")
 
 _TIME_NS: Final = f"arrow_cast({columns.TIME}, 'Int64') * 1000 + {columns.NANOS}"
 
-# How a tag is named in labels_raw, where that differs.
-_LABELS: Final = {"hostname": "Hostname", "uuid": "UUID", "model": "modelName"}
-_METRIC_LABEL: Final = "__name__"
-_ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
-
-NO_GPU: Final = ()
-"""The identity of rows that name neither a uuid nor a device."""
-
-
-class Queries(ABC):
+class Queries(FromGpus):
     """The reading side of a `Store`, whose subclasses give the snapshot to read.
 
     Args:
@@ -79,13 +67,6 @@ class Queries(ABC):
         with self._latest_lock:
             return self._refreshed_latest(snapshot).gpus()
 
-    def gpu(self, gpu: str, *, hostname: str | None = None) -> list[Gpu]:
-        return [
-            found
-            for found in self.gpus()
-            if gpu in (found.uuid, found.device_id) and gpu and hostname in (None, found.hostname)
-        ]
-
     def latest(self, metrics: Collection[str] = (), filters: Filters = ALL_GPUS) -> pa.Table:
         check_filters(filters)
         snapshot = self._snapshot()
@@ -101,14 +82,6 @@ class Queries(ABC):
         with reading_errors():
             self._latest.refresh(snapshot)
         return self._latest
-
-    def hosts(self) -> list[HostCount]:
-        counts = Counter(gpu.hostname for gpu in self.gpus() if gpu.hostname)
-        return [HostCount(name, count) for name, count in sorted(counts.items())]
-
-    def namespaces(self) -> list[NamespaceCount]:
-        counts = Counter(gpu.namespace for gpu in self.gpus() if gpu.namespace)
-        return [NamespaceCount(name, count) for name, count in sorted(counts.items())]
 
     def metrics(self) -> list[str]:
         return sorted(columns.metrics(self._snapshot().schema))
@@ -155,15 +128,8 @@ class Queries(ABC):
         if query.filters.gpus:
             with self._latest_lock:
                 uuids = {gpu.uuid for gpu in self._refreshed_latest(snapshot).gpus()}
-        known = columns.metrics(snapshot.schema)
-        chosen = [name for name in dict.fromkeys(query.metrics or sorted(known)) if name in known]
-        answer = pa.schema(
-            [
-                (columns.TIME, _NS),
-                *((name, pa.string()) for name in KEY_COLUMNS[query.group_by]),
-                *((name, pa.float64()) for name in chosen),
-            ]
-        )
+        chosen = chosen_of(query, columns.metrics(snapshot.schema))
+        answer = answer_schema(query, chosen)
         batches = Series(snapshot, query, chosen, uuids, answer).batches() if chosen else iter(())
         return pa.RecordBatchReader.from_batches(answer, batches)
 
@@ -189,9 +155,9 @@ class Queries(ABC):
         snapshot = self._snapshot()
         metrics = columns.metrics(snapshot.schema)
         where, bound = _time_range(start_ns, end_ns)
-        identity = ["uuid", "hostname", "device", quoted(columns.INSTANCE_ID)]
+        tags = ["uuid", "hostname", "device", quoted(columns.INSTANCE_ID)]
         sql = (
-            f"SELECT {', '.join([*identity, *(f'count({quoted(name)})' for name in metrics)])} FROM gpu "  # noqa: S608
+            f"SELECT {', '.join([*tags, *(f'count({quoted(name)})' for name in metrics)])} FROM gpu "  # noqa: S608
             f"WHERE {' AND '.join(where or ['TRUE'])} GROUP BY 1, 2, 3, 4"
         )
         samples = 0
@@ -201,16 +167,9 @@ class Queries(ABC):
             for row in rows_of(run(snapshot, chunk, sql, bound)):
                 uuid, hostname, device, instance = (tag or "" for tag in row[:4])
                 samples += sum(row[4:])
-                gpus.add(_identity(uuid, hostname, device, instance))
+                gpus.add(identity(uuid, hostname, device, instance))
                 hosts.add(hostname)
         return Summary(samples, len(gpus - {NO_GPU}), len(hosts - {""}))
-
-
-def _identity(uuid: str, hostname: str, device: str, instance: str) -> tuple[str, ...]:
-    """Tell a GPU, or a slice of one, from all others; one without a uuid by its place."""
-    if uuid:
-        return (uuid, instance)
-    return (hostname, device, instance) if device else NO_GPU
 
 
 def _samples(
@@ -239,7 +198,7 @@ def _samples(
         while ready < len(pending) and (order_of_rest is None or pending[ready][0] < order_of_rest):
             order_ns, texts, numbers = pending[ready]
             ready += 1
-            yield from _unpivot(sign * order_ns, texts, metrics, numbers)
+            yield from unpivot(sign * order_ns, texts, metrics, numbers)
         # Each row gives one sample at least, so rows past the limit will not be asked for.
         pending = pending[ready : ready + bound["limit"]]
 
@@ -247,34 +206,6 @@ def _samples(
 def _first_order(part: Part, *, newest_first: bool) -> int:
     """Return where in the order the first row of `part`, or of those after it, may come."""
     return -(part.max_us * 1000 + 999) if newest_first else part.min_us * 1000
-
-
-def _unpivot(
-    time_ns: int, tags: dict[str, str], metrics: Sequence[str], values: Sequence[float | None]
-) -> Iterator[Sample]:
-    labels = sorted((_LABELS.get(name, name), value) for name, value in tags.items())
-    before = "".join(f"{_label(name, value)}," for name, value in labels if name < _METRIC_LABEL)
-    after = "".join(f",{_label(name, value)}" for name, value in labels if name > _METRIC_LABEL)
-    for metric, value in sorted(zip(metrics, values, strict=True)):
-        if value is not None:
-            yield Sample(
-                device_id=tags.get("device", ""),
-                metric=metric,
-                value=value,
-                time_ns=time_ns,
-                gpu_id=tags.get("gpu", ""),
-                uuid=tags.get("uuid", ""),
-                model_name=tags.get("model", ""),
-                hostname=tags.get("hostname", ""),
-                container=tags.get("container", ""),
-                pod=tags.get("pod", ""),
-                namespace=tags.get("namespace", ""),
-                labels_raw=f"{before}{_label(_METRIC_LABEL, metric)}{after}",
-            )
-
-
-def _label(name: str, value: str) -> str:
-    return f'{name}="{value.translate(_ESCAPES)}"'
 
 
 def _time_range(start_ns: int | None, end_ns: int | None) -> tuple[list[str], dict[str, Any]]:

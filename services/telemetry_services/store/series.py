@@ -168,8 +168,7 @@ class Series:
             sql = series_sql.merged(query, metrics, statements) if partial else statements[0]
             answer = context.sql(series_sql.ordered(query, sql, bound, limit), param_values=bound.values)
         for batch in streamed(answer):
-            time = pc.cast(batch.column(0), self._answer.field(0).type)
-            yield pa.record_batch([time, *(self._typed(batch, at) for at in range(1, batch.num_columns))], self._answer)
+            yield series_sql.typed(batch, self._answer)
 
     def _register(
         self, context: datafusion.SessionContext, source: _Source, parts: Sequence[Part], low: int, high: int
@@ -191,10 +190,6 @@ class Series:
         rows = dataset.to_table(names, filter=theirs, use_threads=False)
         batches = rows.to_batches() or [pa.RecordBatch.from_pylist([], rows.schema)]
         context.register_record_batches(source.name, [batches])
-
-    def _typed(self, batch: pa.RecordBatch, at: int) -> pa.Array:
-        column, wanted = batch.column(at), self._answer.field(at).type
-        return column if column.type == wanted else column.cast(wanted)
 
 
 def lies_between(part: Part, first_ns: int, end_ns: int) -> bool:

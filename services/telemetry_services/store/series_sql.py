@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import pyarrow as pa
+
 from telemetry_services.store.base import KEY_COLUMNS, MAX_NAMES, MIN_WINDOW_NS, Aggregate, Filters, SeriesQuery
 from telemetry_services.store.errors import StoreQueryError
 
@@ -103,6 +105,28 @@ def check_filters(filters: Filters) -> None:
             raise StoreQueryError(
                 f"filter {name}: {len(getattr(filters, name)):,} names; expected at most {MAX_NAMES:,}"
             )
+
+
+def chosen_of(query: SeriesQuery, known: Collection[str]) -> list[str]:
+    """Return the metrics that a query asks for and that there are, in its order; all are sorted."""
+    return [name for name in dict.fromkeys(query.metrics or sorted(known)) if name in known]
+
+
+def answer_schema(query: SeriesQuery, metrics: Sequence[str]) -> pa.Schema:
+    """Return the schema of a series of these metrics."""
+    return pa.schema(
+        [
+            ("time", pa.timestamp("ns", tz="UTC")),
+            *((name, pa.string()) for name in KEY_COLUMNS[query.group_by]),
+            *((name, pa.float64()) for name in metrics),
+        ]
+    )
+
+
+def typed(batch: pa.RecordBatch, answer: pa.Schema) -> pa.RecordBatch:
+    """Return what the SQL below answers as a piece of the series."""
+    pairs = zip(batch.columns, answer.types, strict=True)
+    return pa.record_batch([column if column.type == kind else column.cast(kind) for column, kind in pairs], answer)
 
 
 def first_and_end(query: SeriesQuery) -> tuple[int, int]:
@@ -204,7 +228,7 @@ def ordered(query: SeriesQuery, source: str, bound: Bound, limit: int | None) ->
             equal.append(f"{key} = {told}")
         where = f" WHERE {' OR '.join(f'({condition})' for condition in behind)}"
     order = ", ".join([f"t {'DESC' if query.descending else 'ASC'}", *keys])
-    end = "" if limit is None else f" LIMIT {bound.add(limit)}"
+    end = "" if limit is None else f" LIMIT {int(limit)}"
     return f"SELECT * FROM ({source}){where} ORDER BY {order}{end}"  # noqa: S608
 
 
@@ -228,7 +252,7 @@ _AGGREGATES: Final[Mapping[Aggregate, str]] = {
     "min": "min({m})",
     "max": "max({m})",
     "last": "last_value({m} ORDER BY {order}) FILTER (WHERE {m} IS NOT NULL)",
-    "p95": "approx_percentile_cont(0.95) WITHIN GROUP (ORDER BY {m})",
+    "p95": "approx_percentile_cont({m}, 0.95)",
 }
 
 
