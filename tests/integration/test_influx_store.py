@@ -1,19 +1,28 @@
 """The InfluxDB 3 store, against a server that answers as a real one does: see `tests.influxdb3`."""
 
+import csv
 import json
 import logging
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from telemetry_broker import _core
 from telemetry_services.store import (
+    Filters,
     LineStore,
     RefusedLine,
+    SeriesQuery,
     StoreClosedError,
     StoreDeniedError,
     StoreError,
     StoreForeignError,
+    StoreQueryError,
     StoreUnavailableError,
     StoreUrlError,
     open_store,
@@ -340,6 +349,143 @@ def test_names_that_need_quotes_are_asked_for_and_told(server: StandIn, store: L
     assert store.metrics() == ['"te mp', "UPPER"]
     samples = list(store.telemetry("u"))
     assert [(sample.metric, sample.value) for sample in samples] == [('"te mp', 1.0), ("UPPER", 2.0)]
+
+
+DAY = 86_400
+
+
+def test_last_values_are_those_of_the_day_before_the_newest_point(server: StandIn, store: LineStore) -> None:
+    store.write_lines(
+        lines(
+            point(1, gpu=2, fields="util=1"),
+            point(2 * DAY - 1, gpu=1, fields="util=2,temp=20"),
+            point(2 * DAY, gpu=1, fields="util=3", tags=",pod=p"),
+            point(3 * DAY - 2, gpu=0, fields="util=4"),
+        )
+    )
+    assert [gpu.uuid for gpu in store.gpus()] == ["GPU-0", "GPU-1", "GPU-2"]
+    assert latest(store) == {"GPU-0": (4.0, None), "GPU-1": (3.0, 20.0), "GPU-2": (None, None)}
+    assert store.latest(filters=Filters(pods=["p"]))["uuid"].to_pylist() == ["GPU-1"]
+    assert latest(influx(server, "?gzip=true")) == latest(store)
+
+
+def test_last_values_are_kept_up_to_date_by_what_came_since(server: StandIn, store: LineStore) -> None:
+    store.write_lines(lines(point(DAY, fields="util=1,temp=20")))
+    assert latest(store) == {"GPU-0": (1.0, 20.0)}
+    store.write_lines(lines(point(DAY + 10, fields="util=2"), point(DAY + 5, fields="util=9,temp=21")))
+    server.queries.clear()
+    assert latest(store) == {"GPU-0": (2.0, 21.0)}
+    bounds = [parameters["p0"] for sql, parameters in server.queries if "GROUP BY" in sql]
+    assert bounds == [(DAY - 3600) * 10**9] * 2
+
+
+def test_a_clock_far_ahead_hides_no_later_points(store: LineStore) -> None:
+    now = time.time_ns() // 10**9
+    store.write_lines(lines(point(now + 10 * DAY, gpu=9, fields="util=9"), point(now, fields="util=1")))
+    assert latest(store) == {"GPU-0": (1.0, None), "GPU-9": (9.0, None)}
+    store.write_lines(lines(point(now + 1, fields="util=2"), point(now + 1, gpu=3, fields="util=3")))
+    assert latest(store) == {"GPU-0": (2.0, None), "GPU-3": (3.0, None), "GPU-9": (9.0, None)}
+
+
+def latest(store: LineStore) -> dict[str, tuple[float | None, ...]]:
+    """Return the last values of util and temp of each GPU."""
+    table = store.latest()
+    pairs = [
+        [None if cell is None else cell["value"] for cell in table[name].to_pylist()]
+        if name in table.column_names
+        else [None] * table.num_rows
+        for name in ("util", "temp")
+    ]
+    return dict(zip(table["uuid"].to_pylist(), zip(*pairs, strict=True), strict=True))
+
+
+def test_every_question_is_answered_though_the_server_opens_few_files(server: StandIn, store: LineStore) -> None:
+    server.databases.file_limit = 20
+    hours = range(0, 100 * 24, 5)
+    store.write_lines(lines(*(point(hour * 3600, gpu=hour % 2, fields=f"util={hour}") for hour in hours)))
+    assert [gpu.last_seen_ns // 10**9 // 3600 for gpu in store.gpus()] == [hours[-2], hours[-1]]
+    assert latest(store) == {"GPU-0": (float(hours[-2]), None), "GPU-1": (float(hours[-1]), None)}
+    assert store.summary().samples == len(hours)
+    newest = store.telemetry("GPU-1", limit=3)
+    assert [sample.value for sample in newest] == [float(hours[-1] - 10 * back) for back in range(3)]
+    assert len(list(store.telemetry("GPU-0", start_ns=0, limit=10_000))) == len(hours) // 2
+    whole = store.series(SeriesQuery()).read_all()
+    assert whole["util"].to_pylist() == [float(hour) for hour in hours]
+    days = store.series(SeriesQuery(window_ns=DAY * 10**9, aggregate="max", group_by="none", descending=True, limit=40))
+    expected = [float(max(hour for hour in hours if hour // 24 == day)) for day in range(99, 59, -1)]
+    assert days.read_all()["util"].to_pylist() == expected
+    with pytest.raises(StoreQueryError, match="shorter range of time"):
+        store.sql("SELECT count(*) FROM gpu")
+    with pytest.raises(StoreQueryError, match="shorter range of time"):
+        store.series(SeriesQuery(window_ns=30 * DAY * 10**9)).read_all()
+
+
+def test_integers_of_other_programs_are_numbers_too(server: StandIn, store: LineStore) -> None:
+    text = f"gpu,uuid=a odd={(1 << 53) + 1}i 1000\ngpu,uuid=a odd=3i,util=1 2000"
+    server.databases.write("telemetry", text, "ns", accept_partial=True)
+    assert store.series(SeriesQuery(metrics=["odd"])).read_all()["odd"].to_pylist() == [float(1 << 53), 3.0]
+    assert store.latest(["odd"])["odd"].to_pylist()[0]["value"] == 3.0
+    assert [sample.value for sample in store.telemetry("a", metrics=["odd"], limit=1)] == [3.0]
+
+
+def test_a_series_that_breaks_off_is_told_while_it_is_read(server: StandIn, store: LineStore) -> None:
+    store.write_lines(lines(point(1), point(10 * DAY)))
+    rows = store.series(SeriesQuery())
+    assert rows.read_next_batch().num_rows == 1
+    with server.away(), pytest.raises(StoreUnavailableError):
+        rows.read_all()
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("", "it is empty"),
+        (" -- nothing\n ;", "it is empty"),
+        ("DROP TABLE gpu", "it begins with 'DROP'"),
+        ("/* SELECT */ delete FROM gpu", "it begins with 'delete'"),
+        ("SELECT ';' ; DROP TABLE gpu", "several statements"),
+        ("/* /* */ SELECT 1 */ DROP TABLE gpu", "a comment within a comment"),
+        ("WITH x AS (SELECT 1) INSERT INTO gpu SELECT * FROM x", "."),
+        ("EXPLAIN ANALYZE INSERT INTO gpu SELECT * FROM gpu", "."),
+        ("SELECT nothing FROM gpu", "nothing"),
+    ],
+)
+def test_sql_only_reads(store: LineStore, statement: str, told: str) -> None:
+    store.write_lines(lines(point(1)))
+    with pytest.raises(StoreQueryError, match=told):
+        store.sql(statement).read_all()
+    assert store.sql(' (SELECT util AS "a;b" FROM gpu) -- ;\n;').read_all().to_pydict() == {"a;b": [1.0]}
+
+
+def test_sql_of_a_database_that_is_not_there_yet_is_told(store: LineStore) -> None:
+    with pytest.raises(StoreQueryError, match="nothing is stored"):
+        store.sql("SELECT 1")
+
+
+def test_the_command_line_reads_it_with_the_token(server: StandIn, store: LineStore, tmp_path: Path) -> None:
+    store.write_lines(lines(point(1), point(2, fields="util=7")))
+    url, token = f"influxdb://{server.address}/telemetry", {"INFLUXDB_TOKEN": SECRET}
+    asked = telemetry("query", "--store", url, "--json", "SELECT max(util) AS most FROM gpu", **token)
+    assert json.loads(asked.stdout) == {"most": 7.0}, asked.stderr
+    file = tmp_path / "util.csv"
+    exported = telemetry("export", "--store", url, str(file), **token)
+    assert exported.returncode == 0, exported.stderr
+    assert [row["util"] for row in csv.DictReader(file.read_text().splitlines())] == ["1", "7"]
+    refused = telemetry("query", "--store", url, "SELECT 1")
+    assert refused.returncode != 0
+    assert "INFLUXDB_TOKEN" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def telemetry(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from telemetry_services.cli import main; main()", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **variables},
+    )
 
 
 # The URL
