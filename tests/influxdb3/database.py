@@ -28,7 +28,7 @@ MAX_COLUMNS = 500
 FILE_LIMIT = 432
 TAG = "tag"
 _TYPES = {
-    TAG: pa.string(),
+    TAG: pa.dictionary(pa.int32(), pa.string()),
     FLOAT: pa.float64(),
     INTEGER: pa.int64(),
     UINTEGER: pa.uint64(),
