@@ -59,10 +59,10 @@ class Pieces:
     def read(
         self, question: Question, first_ns: int, end_ns: int, *, step_ns: int = 1, descending: bool = False
     ) -> Iterator[pa.RecordBatch]:
-        """Ask for a range in pieces of at most `PIECE_NS`, in the order of time; empty batches are left out.
+        """Ask for a range in pieces of `PIECE_NS`, in the order of time; empty batches are left out.
 
-        Cuts are at multiples of `step_ns`. A piece is never shorter than that. Times without points are passed
-        over.
+        They are shorter where the server refuses that, but never than `step_ns`, at whose multiples the cuts are; and
+        longer behind one that was empty. Times without points are passed over.
 
         Raises:
             TooManyFilesError: the server does not even take a piece of one step.
@@ -85,7 +85,7 @@ class Pieces:
                     empty = False
                     yield batch
             except TooManyFilesError:
-                if not empty or high - low <= step_ns:
+                if high - low <= step_ns:
                     raise
                 length_ns = max((high - low) // 2, step_ns)
                 usual_ns = min(usual_ns, length_ns)

@@ -252,6 +252,7 @@ _AGGREGATES: Final[Mapping[Aggregate, str]] = {
     "min": "min({m})",
     "max": "max({m})",
     "last": "last_value({m} ORDER BY {order}) FILTER (WHERE {m} IS NOT NULL)",
+    # The form that InfluxDB's DataFusion takes too, whichever version it is of.
     "p95": "approx_percentile_cont({m}, 0.95)",
 }
 
