@@ -236,6 +236,8 @@ def test_a_series_is_what_a_plain_model_says_page_by_page(
     influx: Callable[[], LineStore],
 ) -> None:
     store: AnyStore = RecordingStore() if kind == "recording" else influx()
+    if kind == "influx":  # there a GPU has one point a time, which the next one overwrites
+        data = list({(second, uuid): (second, uuid, a, b) for second, uuid, a, b in data}.values())
     host = {"GPU-1": "a", "GPU-2": "b", "GPU-3": "a"}
     put(store, point(-(10**15), "GPU-1", hostname="a", a=0.0, b=0.0))  # before every range
     points = [
