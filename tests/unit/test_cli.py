@@ -63,7 +63,7 @@ def test_options_are_those_that_do_something() -> None:
         ("collector", True),
         ("up", True),
         ("streamer", False),
-        ("api", False),
+        ("api", True),
     ):
         assert ("--grpc-port" in telemetry(command, "--help").stdout) == has_grpc, command
     assert "from 0 to 1,000,000,000 (rows/s)" in telemetry("streamer", "--rate", "-1", "--csv", "x").stderr

@@ -26,17 +26,41 @@ from telemetry_broker.testing import ManualClock
         ("grpc://user@host:1", "a host and a port, nothing else"),
         ("grpc+unix://run/broker.sock", "needs three slashes"),
         ("grpc://[::1", "Invalid IPv6 URL"),
+        ("grpc://one:9090,two:9090/path", "hosts and ports, nothing else"),
+        ("grpc://one:9090,=two:9090", "has no name in front of the ="),
+        ("grpc://one:9090,,two:9090", "the host is missing"),
     ],
 )
 def test_what_names_no_broker_is_refused_with_what_would(url: str, said: str) -> None:
     with pytest.raises(tb.InvalidArgumentError, match=said) as caught:
         tb.connect(url)
     assert caught.value.code == "invalid.url"
-    accepted = "mem://, mem://name, file:///path, grpc://host:port, grpcs://host:port (TLS) or grpc+unix:///path"
+    accepted = (
+        "mem://, mem://name, file:///path, grpc://host:port, grpc://host:port,host:port (several brokers), "
+        "grpc+dns://name:port, grpcs://host:port (TLS) or grpc+unix:///path"
+    )
     assert caught.value.message.endswith(f"Give {accepted}")
 
 
-@pytest.mark.parametrize("url", ["nats://localhost:4222", "grpc://one:9090,two:9090"])
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("grpc://one:9090,one:9090", "is given twice"),
+        ("grpc://a=one:9090,a=two:9090", 'broker "a" is given twice'),
+        ("grpc://a=one:9090,b=one:9090", 'two brokers are given at "one:9090"'),
+    ],
+)
+def test_a_broker_that_is_named_twice_is_told(url: str, said: str) -> None:
+    with pytest.raises(tb.InvalidArgumentError, match=said):
+        tb.connect(url)
+
+
+def test_a_name_that_does_not_resolve_is_told() -> None:
+    with pytest.raises(tb.UnavailableError, match=r"nowhere\.invalid does not resolve"):
+        tb.connect("grpc+dns://nowhere.invalid:9090")
+
+
+@pytest.mark.parametrize("url", ["nats://localhost:4222"])
 def test_what_this_version_does_not_know_is_unsupported(url: str) -> None:
     with pytest.raises(tb.UnsupportedError, match="this version"):
         tb.connect(url)

@@ -1,6 +1,6 @@
 """Environment variables that nobody reads although somebody seems to have meant one of ours."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from telemetry_services.config.settings import Setting
@@ -32,8 +32,13 @@ def _sentences(names: Iterable[str], settings: Collection[Setting], read: Collec
         value = upper.removesuffix("_FILE")
         if value != upper and value in plain and len(value) >= _SHORTEST:
             yield f"{name} is set, and nothing reads it: only secrets are taken from files; set {value}"
-        elif near := next((variable for variable in ours if _is_one_slip(upper, variable)), None):
+        elif near := min((each for each in ours if _is_one_slip(upper, each)), key=_slip_from(upper), default=None):
             yield f"{name} is set, and nothing reads it: did you mean {near}?"
+
+
+def _slip_from(given: str) -> Callable[[str], tuple[bool, str]]:
+    """Sorts names: first those that differ in nothing but separators."""
+    return lambda meant: (given.replace("-", "").replace("_", "") != meant.replace("_", ""), meant)
 
 
 def _is_one_slip(given: str, meant: str) -> bool:
