@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::join_all;
-use futures_util::stream::FuturesUnordered;
 use prost::Message;
+use tokio::time::{Instant, sleep_until};
 
 use super::member::{AWAY_RETRY_MS, CALL_TIMEOUT, Member};
 use super::{Cluster, Reply, error_of, failed_call, is};
@@ -19,6 +18,9 @@ use crate::wire::delivery::DELIVERY_TAG;
 use crate::wire::v1;
 use crate::wire::v1::consume_request::Request;
 use crate::wire::v1::consume_response::Response;
+
+/// Pause between two looks of a `Receive` that waits. (A Consume stream is told, and looks at nothing.)
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What a client wants done with leases.
 pub(super) enum Asked {
@@ -203,41 +205,33 @@ pub(super) async fn receive(cluster: &Arc<Cluster>, request: Bytes) -> Reply<Byt
     let asked: v1::ReceiveRequest = decode_request("Receive", &request)?;
     let up = cluster.up_soon().await?;
     let at_once: Bytes = v1::ReceiveRequest { wait_ms: 0, ..asked.clone() }.encode_to_vec().into();
-    let mut next_due_ms = 0;
-    let mut failure = None;
-    let mut answered = 0;
-    for member in &up {
-        match ask(cluster, member, &asked.topic, at_once.clone(), CALL_TIMEOUT).await {
-            Ok(answer) if answer.first() == Some(&DELIVERY_TAG) => return Ok(answer),
-            Ok(answer) => {
-                answered += 1;
-                next_due_ms = sooner(next_due_ms, due_ms(&answer));
-            }
-            Err(status) => failure = Some(status),
-        }
-    }
-    if let (0, Some(status)) = (answered, failure) {
-        return Err(status);
-    }
-    let wait = Duration::from_millis(u64::from(asked.wait_ms));
-    if !wait.is_zero() {
-        // Who answers first is heard, and the others are told that nobody waits: they give back what they may have leased.
-        let mut waits: FuturesUnordered<_> =
-            up.iter().map(|member| ask(cluster, member, &asked.topic, request.clone(), wait + CALL_TIMEOUT)).collect();
-        let mut empty = 0;
-        while let Some(answer) = waits.next().await {
-            match answer {
+    let end = Instant::now() + Duration::from_millis(u64::from(asked.wait_ms));
+    let mut up = up;
+    // One broker after the other, and never two at once: of two that answer with records, one would be told to nobody, and
+    // an ordered group would go on behind what it had given there.
+    loop {
+        let mut next_due_ms = 0;
+        let mut failure = None;
+        let mut answered = false;
+        for member in &up {
+            match ask(cluster, member, &asked.topic, at_once.clone(), CALL_TIMEOUT).await {
                 Ok(answer) if answer.first() == Some(&DELIVERY_TAG) => return Ok(answer),
                 Ok(answer) => {
-                    empty += 1;
+                    answered = true;
                     next_due_ms = sooner(next_due_ms, due_ms(&answer));
                 }
-                Err(_) if empty + waits.len() > 0 => {}
-                Err(status) => return Err(status),
+                Err(status) => failure = Some(status),
             }
         }
+        if let (false, Some(status)) = (answered, failure) {
+            return Err(status);
+        }
+        if Instant::now() >= end {
+            return Ok(v1::ReceiveResponse { deliveries: Vec::new(), next_due_ms }.encode_to_vec().into());
+        }
+        sleep_until(end.min(Instant::now() + LOOK_AGAIN)).await;
+        up = cluster.up_soon().await?;
     }
-    Ok(v1::ReceiveResponse { deliveries: Vec::new(), next_due_ms }.encode_to_vec().into())
 }
 
 /// Runs a `Receive`, and brings the broker the topic if it has none.

@@ -256,8 +256,10 @@ class Collector:
             return held
         position = self._sink.positions([log_id]).get(log_id)
         if position is None:
-            state = self._broker.describe_topic(self.topic).partitions[partition]
-            position = min(group_offset, state.start_offset)
+            # Of several brokers a partition may have several logs.
+            states = self._broker.describe_topic(self.topic).partitions
+            starts = [state.start_offset for state in states if state.log_id == log_id]
+            position = min([group_offset, *starts])
         if position != group_offset:
             log.info(
                 "moving the group to the store's position",
