@@ -35,6 +35,9 @@ MACHINE_SECONDS=$share .venv/bin/python -m pytest -q tests/faults/test_broker_li
 printf '==> a collector and its broker, killed 100 times for each store\n'
 KILLS=100 .venv/bin/python -m pytest -q tests/faults/test_kill_collector.py
 
+printf '==> several brokers that die, hang, are cut off, restarted, added and removed under load\n'
+BROKERS_UNDER_LOAD=1 .venv/bin/python -m pytest -q tests/faults/test_brokers.py
+
 if [ "${SANITIZE:-0}" = 1 ]; then
     if rustup run nightly rustc --version >/dev/null 2>&1; then
         printf '==> the tests under AddressSanitizer\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import threading
@@ -14,7 +15,11 @@ import telemetry_broker as tb
 from telemetry_broker.v1 import broker_pb2 as pb
 from tests.faults.brokers import PATIENCE, Brokers, Load
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [
+    pytest.mark.timeout(240),
+    # Minutes under load; `make soak` sets it.
+    pytest.mark.skipif("BROKERS_UNDER_LOAD" not in os.environ, reason="takes minutes: set BROKERS_UNDER_LOAD=1"),
+]
 
 
 @pytest.fixture(params=["straight", "by proxy"])

@@ -73,8 +73,8 @@ EXPECTED = {
         "http_request_duration_seconds_bucket",
         "messages_produced_total{topic='telemetry'}",
         "telemetry_data_points_total{type='accepted'}",
-        "database_operations_total{operation='gpus',status='success'}",
-        "database_operation_duration_seconds_bucket{operation='gpus'}",
+        "database_operations_total{operation='telemetry',status='success'}",
+        "database_operation_duration_seconds_bucket{operation='telemetry'}",
         "service_health == 1",
         "broker_health_status == 1",
         "active_connections",
@@ -105,8 +105,9 @@ def program() -> str:
 
 
 def ask_api(address: str) -> None:
-    """What makes each of the api's metrics: a query and a point."""
+    """What makes each of the api's metrics: a list, a query of the store, and a point."""
     headers = {"X-API-Key": KEY}
+    assert httpx.get(f"http://{address}/api/v1/gpus/nvidia0/telemetry", headers=headers, timeout=30).status_code == 200
     assert httpx.get(f"http://{address}/api/v1/gpus", headers=headers).status_code == 200
     assert httpx.post(f"http://{address}/telemetry", headers=headers, json=POINT, timeout=30).status_code == 202
 

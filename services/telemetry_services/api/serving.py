@@ -63,7 +63,7 @@ class Api:
             refused_limit=settings.api_refused_limit,
             service=settings.service,
         )
-        self.queries = Queries(fleet, store, settings.service)
+        self.queries = Queries(fleet, store, "api")
         self.live = Live(self._feed, fleet, self._room)
         self.access = access
         parts = Parts(
