@@ -3,7 +3,7 @@
 //! What only looks asks those that are well and says who is missing. What changes everything (a purge, a seek, a deletion)
 //! asks all, and is refused while one is away: it would come back with what was to be gone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -162,23 +162,22 @@ pub(super) async fn reconcile(cluster: &Arc<Cluster>, came: &Arc<Member>) {
     }
 }
 
-/// Asks all that are well; a broker that lacks the topic is brought it first.
-async fn each<A, F>(cluster: &Arc<Cluster>, topic: &str, ask: impl Fn(Arc<Member>) -> F) -> Vec<(Arc<Member>, Reply<A>)>
-where
-    F: Future<Output = Reply<A>>,
-{
+/// Asks all that are well, in the order of their names; a broker that lacks the topic is brought it first.
+async fn each<A: Message + Default>(
+    cluster: &Arc<Cluster>,
+    topic: &str,
+    method: &str,
+    request: &impl Message,
+) -> Vec<(Arc<Member>, Reply<A>)> {
     let Ok(up) = cluster.up_asked().await else { return Vec::new() };
-    let asked = up.into_iter().map(|member| {
-        let ask = &ask;
-        async move {
-            let answer = match ask(member.clone()).await {
-                Err(status) if is(&status, Code::TopicNotFound) && bring_topic(cluster, &member, topic).await => {
-                    ask(member.clone()).await
-                }
-                answer => answer,
-            };
-            (member, answer)
-        }
+    let asked = up.into_iter().map(|member| async move {
+        let answer = match member.ask(method, request).await {
+            Err(status) if is(&status, Code::TopicNotFound) && bring_topic(cluster, &member, topic).await => {
+                member.ask(method, request).await
+            }
+            answer => answer,
+        };
+        (member, answer)
     });
     let mut answers = join_all(asked).await;
     answers.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
@@ -239,6 +238,11 @@ async fn require_all(cluster: &Cluster, method: &str) -> Reply<()> {
 
 fn names(members: &[Arc<Member>]) -> Vec<String> {
     members.iter().map(|member| member.name.to_string()).collect()
+}
+
+/// Names of those that are away.
+fn missing(cluster: &Cluster) -> BTreeSet<String> {
+    names(&cluster.missing()).into_iter().collect()
 }
 
 async fn create_topic(cluster: &Arc<Cluster>, asked: &v1::CreateTopicRequest) -> Reply<v1::CreateTopicResponse> {
@@ -373,12 +377,8 @@ async fn list_topics(cluster: &Arc<Cluster>, asked: &v1::ListTopicsRequest) -> R
 
 async fn describe_topic(cluster: &Arc<Cluster>, asked: &v1::DescribeTopicRequest) -> Reply<v1::DescribeTopicResponse> {
     find_topic(cluster, &asked.name).await?;
-    let parts = each(cluster, &asked.name, |member| {
-        let asked = asked.clone();
-        async move { member.ask::<v1::DescribeTopicResponse>("DescribeTopic", &asked).await }
-    })
-    .await;
-    let mut missing = names(&cluster.missing());
+    let parts = each::<v1::DescribeTopicResponse>(cluster, &asked.name, "DescribeTopic", asked).await;
+    let mut missing = missing(cluster);
     let mut topic: Option<v1::Topic> = None;
     let mut partitions = Vec::new();
     let mut failure = None;
@@ -386,7 +386,7 @@ async fn describe_topic(cluster: &Arc<Cluster>, asked: &v1::DescribeTopicRequest
         let part = match part {
             Ok(part) => part,
             Err(status) => {
-                missing.push(member.name.to_string());
+                missing.insert(member.name.to_string());
                 failure = Some(status);
                 continue;
             }
@@ -407,9 +407,7 @@ async fn describe_topic(cluster: &Arc<Cluster>, asked: &v1::DescribeTopicRequest
     let taker = |state: &v1::PartitionState| takers.is(state.partition, &state.broker);
     partitions.retain(|state| state.end_offset > 0 || taker(state));
     partitions.sort_by_key(|state| (state.partition, !taker(state)));
-    missing.sort_unstable();
-    missing.dedup();
-    Ok(v1::DescribeTopicResponse { topic, partitions, missing_brokers: missing })
+    Ok(v1::DescribeTopicResponse { topic, partitions, missing_brokers: missing.into_iter().collect() })
 }
 
 /// Who takes the records of each partition of a topic now.
@@ -449,11 +447,7 @@ async fn open_producer(cluster: &Arc<Cluster>, asked: &v1::OpenProducerRequest) 
         // A broker that is away may have the highest sequence of all.
         require_all(cluster, "OpenProducer").await?;
     }
-    let parts = each(cluster, &asked.topic, |member| {
-        let asked = asked.clone();
-        async move { member.ask::<v1::OpenProducerResponse>("OpenProducer", &asked).await }
-    })
-    .await;
+    let parts = each::<v1::OpenProducerResponse>(cluster, &asked.topic, "OpenProducer", asked).await;
     let mut states: BTreeMap<u32, v1::ProducerState> = BTreeMap::new();
     let mut failure = None;
     for (member, part) in parts {
@@ -516,11 +510,7 @@ async fn read(cluster: &Arc<Cluster>, request: Bytes) -> Reply<Bytes> {
 
 async fn list_groups(cluster: &Arc<Cluster>, asked: &v1::ListGroupsRequest) -> Reply<v1::ListGroupsResponse> {
     find_topic(cluster, &asked.topic).await?;
-    let parts = each(cluster, &asked.topic, |member| {
-        let asked = asked.clone();
-        async move { member.ask::<v1::ListGroupsResponse>("ListGroups", &asked).await }
-    })
-    .await;
+    let parts = each::<v1::ListGroupsResponse>(cluster, &asked.topic, "ListGroups", asked).await;
     let mut groups: BTreeMap<String, v1::Group> = BTreeMap::new();
     let (mut answered, mut failure) = (false, None);
     for (_, part) in parts {
@@ -540,11 +530,7 @@ async fn list_groups(cluster: &Arc<Cluster>, asked: &v1::ListGroupsRequest) -> R
 
 async fn create_group(cluster: &Arc<Cluster>, asked: v1::CreateGroupRequest) -> Reply<v1::CreateGroupResponse> {
     find_topic(cluster, &asked.topic).await?;
-    let mut parts = each(cluster, &asked.topic, |member| {
-        let asked = asked.clone();
-        async move { member.ask::<v1::CreateGroupResponse>("CreateGroup", &asked).await }
-    })
-    .await;
+    let mut parts = each::<v1::CreateGroupResponse>(cluster, &asked.topic, "CreateGroup", &asked).await;
     // An offset without a log is one of somebody's; with the others the group begins at the start.
     if is_offset(asked.from.as_ref()) && parts.iter().any(|(_, part)| part.is_ok()) {
         for (member, part) in &mut parts {
@@ -565,45 +551,31 @@ fn is_offset(position: Option<&v1::Position>) -> bool {
         .is_some_and(|position| position.log_id.is_empty() && matches!(position.at, Some(v1::position::At::Offset(_))))
 }
 
-/// Groups of brokers, joined: those that say what `part` finds in their answers.
-struct Joined {
-    group: Option<v1::Group>,
-    partitions: Vec<v1::GroupPartitionState>,
-    missing: Vec<String>,
-    failure: Option<Status>,
-}
-
 async fn describe_group(cluster: &Arc<Cluster>, asked: &v1::DescribeGroupRequest) -> Reply<v1::DescribeGroupResponse> {
     find_topic(cluster, &asked.topic).await?;
-    let parts = each(cluster, &asked.topic, |member| {
-        let asked = asked.clone();
-        async move { member.ask::<v1::DescribeGroupResponse>("DescribeGroup", &asked).await }
-    })
-    .await;
-    let mut joined = Joined { group: None, partitions: Vec::new(), missing: names(&cluster.missing()), failure: None };
+    let parts = each::<v1::DescribeGroupResponse>(cluster, &asked.topic, "DescribeGroup", asked).await;
+    let (mut group, mut failure) = (None, None);
+    let mut partitions = Vec::new();
+    let mut missing = missing(cluster);
     for (member, part) in parts {
         match part {
             Ok(part) => {
-                joined.group = joined.group.or(part.group);
-                let named = part.partitions.into_iter().map(|state| of_broker(state, &member));
-                joined.partitions.extend(named);
+                group = group.or(part.group);
+                partitions.extend(part.partitions.into_iter().map(|state| of_broker(state, &member)));
             }
             // It was not consumed from there yet.
-            Err(status) if is(&status, Code::GroupNotFound) => joined.failure = Some(status),
+            Err(status) if is(&status, Code::GroupNotFound) => failure = Some(status),
             Err(status) => {
-                joined.missing.push(member.name.to_string());
-                joined.failure = Some(status);
+                missing.insert(member.name.to_string());
+                failure = Some(status);
             }
         }
     }
-    let Joined { group, mut partitions, mut missing, failure } = joined;
     if group.is_none() {
         return Err(failure.unwrap_or_else(|| cluster.all_away().into()));
     }
     order(cluster, &asked.topic, &mut partitions);
-    missing.sort_unstable();
-    missing.dedup();
-    Ok(v1::DescribeGroupResponse { group, partitions, missing_brokers: missing })
+    Ok(v1::DescribeGroupResponse { group, partitions, missing_brokers: missing.into_iter().collect() })
 }
 
 fn of_broker(state: v1::GroupPartitionState, member: &Member) -> v1::GroupPartitionState {

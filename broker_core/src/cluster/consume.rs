@@ -27,6 +27,7 @@ use crate::grpc::client::Failure;
 use crate::grpc::server::{HEARTBEAT, MAX_ANSWERS, MAX_CREDIT, MAX_CREDIT_DELIVERIES, credit_of};
 use crate::grpc::status::in_stream;
 use crate::wire::delivery::{DELIVERY_TAG, records_in_response};
+use crate::wire::stream::{consume_request, consume_response};
 use crate::wire::v1;
 use crate::wire::v1::consume_request::Request;
 use crate::wire::v1::consume_response::Response;
@@ -58,7 +59,7 @@ async fn run(
     out: &mpsc::Sender<Reply<Bytes>>,
 ) -> Reply<()> {
     let request = match requests.next().await.transpose()? {
-        Some(first) => decode(&first)?.request,
+        Some(first) => consume_request(&first)?.request,
         None => None,
     };
     let Some(Request::Start(start)) = request else {
@@ -485,7 +486,7 @@ impl ConsumeStream {
 
     /// Does what the client asks for. Only what is no request at all ends the stream.
     fn take(&mut self, message: &Bytes) -> Reply<()> {
-        match decode(message)?.request {
+        match consume_request(message)?.request {
             Some(Request::Credit(credit)) => self.grant(credit),
             Some(Request::Ack(mut ack)) => {
                 self.address(&mut ack.topic, &mut ack.group);
@@ -604,11 +605,5 @@ async fn feed(id: u64, member: Arc<Member>, requests: mpsc::Receiver<Bytes>, eve
 }
 
 fn encoded(response: Response) -> Bytes {
-    v1::ConsumeResponse { response: Some(response) }.encode_to_vec().into()
-}
-
-fn decode(message: &[u8]) -> crate::error::Result<v1::ConsumeRequest> {
-    v1::ConsumeRequest::decode(message).map_err(|err| {
-        Error::new(Code::InvalidArgument, format!("a message of a Consume stream is no ConsumeRequest: {err}"))
-    })
+    consume_response(response).into()
 }

@@ -23,14 +23,13 @@ use super::{Client, Cluster, Messages, Reply, Stopping, failed_call, is};
 use crate::error::{Code, Error};
 use crate::grpc::client::Failure;
 use crate::grpc::status::in_stream;
-use crate::wire::cursor::{Cursor, Value, put_bytes};
+use crate::wire::cursor::put_bytes;
+use crate::wire::stream::{PRODUCE, produce_request};
 use crate::wire::v1::produce_stream_response::Result as Produced;
 use crate::wire::{ProduceAddress, ProduceHead, v1};
 
 /// Requests of one stream that are not answered yet; behind them, the client's next ones wait in its connection.
 const IN_FLIGHT: usize = 32;
-/// Field of `ProduceStreamRequest`.
-const PRODUCE: u8 = 1;
 /// What a `ProduceStreamResponse` of a batch that is stored begins with: field 1, with a length.
 const PRODUCED_TAG: u8 = 1 << 3 | 2;
 
@@ -115,7 +114,7 @@ impl Lanes {
     }
 
     fn route(self: &Arc<Self>, message: &Bytes) -> crate::error::Result<Answer> {
-        let request = produce_request(message)?;
+        let request = &message[produce_request(message)?];
         let address = ProduceAddress::parse(request)?;
         self.client.check(address.topic)?;
         let topic = address.topic.to_owned();
@@ -226,16 +225,15 @@ struct Attempt {
     topic: String,
     partition: u32,
     message: Bytes,
-    /// The partition's brokers, in the order in which they are to be asked.
-    preference: Vec<Arc<Member>>,
-    tried: usize,
+    /// Who was asked first, and could not take it.
+    asked: Option<Arc<Member>>,
     /// What was answered last, by a broker that could not take it.
     refusal: Option<Bytes>,
 }
 
 impl Attempt {
     fn new(lanes: Arc<Lanes>, topic: String, partition: u32, message: Bytes) -> Self {
-        Self { lanes, topic, partition, message, preference: Vec::new(), tried: 0, refusal: None }
+        Self { lanes, topic, partition, message, asked: None, refusal: None }
     }
 
     /// Sends it, and answers once that is answered.
@@ -262,24 +260,21 @@ impl Attempt {
         if let Err(away) = cluster.up_soon().await {
             return self.refusal.take().unwrap_or_else(|| failed(&away));
         }
-        let first_was_asked = self.refusal.is_some() || self.tried > 0;
-        self.preference = cluster.preference(&self.topic, self.partition);
-        let placed = self.preference.first().cloned();
-        let skipped = usize::from(first_was_asked);
-        for member in self.preference.clone().into_iter().skip(skipped) {
-            if !member.is_up() || member.is_draining() {
+        let preference = cluster.preference(&self.topic, self.partition);
+        let asked = self.asked.clone();
+        let was_asked = |member: &Arc<Member>| asked.as_ref().is_some_and(|asked| Arc::ptr_eq(asked, member));
+        for member in &preference {
+            if was_asked(member) || !member.is_up() || member.is_draining() {
                 continue;
             }
-            if let Some(placed) = &placed {
-                cluster.note_route(&self.topic, self.partition, placed, &member);
-            }
-            let told = self.lanes.send(&member, self.message.clone());
-            if let Some(answer) = self.settle(&member, told).await {
+            cluster.note_route(&self.topic, self.partition, &preference[0], member);
+            let told = self.lanes.send(member, self.message.clone());
+            if let Some(answer) = self.settle(member, told).await {
                 return answer;
             }
         }
         self.refusal.take().unwrap_or_else(|| {
-            refused(&match self.preference.iter().find(|member| member.is_draining()) {
+            refused(&match preference.iter().find(|member| member.is_draining()) {
                 Some(_) => Error::new(
                     Code::BrokerDraining,
                     format!(
@@ -288,7 +283,7 @@ impl Attempt {
                     ),
                 )
                 .retry_after_ms(1000),
-                None if self.preference.is_empty() => Error::new(
+                None if preference.is_empty() => Error::new(
                     Code::PartitionNotFound,
                     format!("partition {} does not exist: no topic has so many", self.partition),
                 )
@@ -300,7 +295,7 @@ impl Attempt {
 
     /// The answer of a broker; None: another one is to be asked.
     async fn settle(&mut self, member: &Arc<Member>, told: oneshot::Receiver<Outcome>) -> Option<Bytes> {
-        self.tried += 1;
+        self.asked = Some(member.clone());
         let mut told = told;
         loop {
             match told.await.unwrap_or_else(|_| Outcome::Unanswered(Status::unavailable("the stream was given up"))) {
@@ -515,28 +510,6 @@ async fn run(member: Arc<Member>, lane: Arc<Lane>) {
         // A broker that stops answers all that it has read, and ends.
         Ok(()) => lane.end(&Status::unavailable("the broker ended the stream"), false),
         Err(status) => lane.end(&status, Failure::of(&status).sent),
-    }
-}
-
-/// The `ProduceRequest` in the message of a stream.
-fn produce_request(message: &[u8]) -> crate::error::Result<&[u8]> {
-    let mut cursor = Cursor::new(message);
-    loop {
-        match cursor.next_field() {
-            Ok(Some(field)) => {
-                if let (1, Value::Bytes(request)) = (field.number, field.value) {
-                    return Ok(request);
-                }
-            }
-            Ok(None) => return Ok(&[]),
-            Err(malformed) => {
-                let message = format!(
-                    "a message of a ProduceStream is no ProduceStreamRequest: malformed protobuf at byte {}: {}",
-                    malformed.at, malformed.what
-                );
-                return Err(Error::new(Code::InvalidArgument, message));
-            }
-        }
     }
 }
 

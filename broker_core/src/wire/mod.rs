@@ -3,6 +3,7 @@
 pub mod cursor;
 pub mod delivery;
 pub mod record;
+pub mod stream;
 /// Messages of `broker.proto`, written by `make proto`.
 #[allow(missing_docs, clippy::pedantic, clippy::all)]
 #[rustfmt::skip]

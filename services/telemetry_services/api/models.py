@@ -84,6 +84,21 @@ class Accepted(BaseModel):
     status: str = Field("accepted")
 
 
+def gpu_fields(gpu: Gpu) -> dict[str, str]:
+    """What a GPU's JSON has before `last_seen`."""
+    fields = {
+        "device_id": gpu.device_id,
+        "gpu_id": gpu.gpu_id,
+        "uuid": gpu.uuid,
+        "model_name": gpu.model_name,
+        "hostname": gpu.hostname,
+        "container": gpu.container,
+        "pod": gpu.pod,
+        "namespace": gpu.namespace,
+    }
+    return {**fields, "gpu_instance_id": gpu.instance_id} if gpu.instance_id else fields
+
+
 class GpuOut(BaseModel):
     """A GPU with its newest known tags."""
 
@@ -101,18 +116,7 @@ class GpuOut(BaseModel):
     @classmethod
     def fields_of(cls, gpu: Gpu) -> dict[str, Any]:
         """Of a GPU as the store has it."""
-        return {
-            "device_id": gpu.device_id,
-            "gpu_id": gpu.gpu_id,
-            "uuid": gpu.uuid,
-            "model_name": gpu.model_name,
-            "hostname": gpu.hostname,
-            "container": gpu.container,
-            "pod": gpu.pod,
-            "namespace": gpu.namespace,
-            "gpu_instance_id": gpu.instance_id or None,
-            "last_seen": format_time(gpu.last_seen_ns),
-        }
+        return {**gpu_fields(gpu), "last_seen": format_time(gpu.last_seen_ns)}
 
 
 class Gpus(BaseModel):

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from telemetry_services.store import columns
 from telemetry_services.store.base import Filters, Gpu
-from telemetry_services.store.parts import Part
+from telemetry_services.store.parts import Part, chunked
 from telemetry_services.store.series_sql import tags_of
 
 Identity = tuple[str, str, str, str]
@@ -250,14 +250,4 @@ def _time(metric: str) -> str:
 
 def _chunks(parts: Sequence[Part], width: int) -> Iterator[list[Part]]:
     """Cut parts into chunks of bounded size; one whose rows are not known stands alone."""
-    chunk: list[Part] = []
-    cells = 0
-    for part in parts:
-        more = _MAX_CELLS if part.rows is None else part.rows * width
-        if chunk and cells + more > _MAX_CELLS:
-            yield chunk
-            chunk, cells = [], 0
-        chunk.append(part)
-        cells += more
-    if chunk:
-        yield chunk
+    return chunked(parts, lambda part: _MAX_CELLS if part.rows is None else part.rows * width, _MAX_CELLS)

@@ -19,7 +19,7 @@ import pyarrow.dataset as ds
 
 from telemetry_services.store import columns
 from telemetry_services.store.durable import WriteOptions
-from telemetry_services.store.parts import Part
+from telemetry_services.store.parts import Part, chunked
 
 FAN_IN: Final = 16
 """Files of one tier and hour that are merged together."""
@@ -94,17 +94,7 @@ def _merged_tiers(date: str, group: Sequence[Part], width: int, fan_in: int) -> 
 
 def chunks(parts: Sequence[Part], width: int) -> Iterator[list[Part]]:
     """Cut parts, in their order, into chunks of at most `MAX_CELLS`; a larger part stands alone."""
-    chunk: list[Part] = []
-    cells = 0
-    for part in parts:
-        more = (part.rows or 0) * width
-        if chunk and cells + more > MAX_CELLS:
-            yield chunk
-            chunk, cells = [], 0
-        chunk.append(part)
-        cells += more
-    if chunk:
-        yield chunk
+    return chunked(parts, lambda part: (part.rows or 0) * width, MAX_CELLS)
 
 
 def read(dataset: ds.Dataset) -> pa.Table:

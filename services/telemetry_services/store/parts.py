@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -120,3 +120,18 @@ def _named(part: Part) -> Part:
         sealed=int(number) if number else None,
         merged_at=int(found["version"]),
     )
+
+
+def chunked(parts: Sequence[Part], cells_of: Callable[[Part], int], most_cells: int) -> Iterator[list[Part]]:
+    """Cut parts, in their order, into chunks of at most so many cells; a larger part stands alone."""
+    chunk: list[Part] = []
+    cells = 0
+    for part in parts:
+        more = cells_of(part)
+        if chunk and cells + more > most_cells:
+            yield chunk
+            chunk, cells = [], 0
+        chunk.append(part)
+        cells += more
+    if chunk:
+        yield chunk

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prost::Message;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -19,6 +18,7 @@ use crate::access::{Caller, Need, Role};
 use crate::broker::{Broker, DEFAULT_RECORDS, Handed};
 use crate::error::{Code, Error, Result};
 use crate::grpc::status;
+use crate::wire::stream::{consume_request, consume_response};
 use crate::wire::v1;
 use crate::wire::v1::consume_request::Request;
 use crate::wire::v1::consume_response::Response;
@@ -118,7 +118,7 @@ pub(super) async fn consume(
 
 async fn begin(calls: Arc<Calls>, caller: &Caller, requests: &mut Requests) -> Reply<ConsumeStream> {
     let request = match message(requests).await? {
-        Some(first) => decode(&first)?.request,
+        Some(first) => consume_request(&first)?.request,
         None => None,
     };
     let Some(Request::Start(start)) = request else {
@@ -238,7 +238,7 @@ impl ConsumeStream {
             *told = false;
         } else if self.ready && !*told {
             *told = true;
-            self.answers.push_back(encoded(Response::Waiting(v1::Waiting {})));
+            self.answers.push_back(consume_response(Response::Waiting(v1::Waiting {})));
         }
     }
 
@@ -258,7 +258,7 @@ impl ConsumeStream {
         if self.heartbeat <= now {
             // A client that does not read is sent nothing: what waits for it says as much.
             if self.answers.is_empty() {
-                self.answers.push_back(encoded(Response::Heartbeat(v1::Heartbeat {})));
+                self.answers.push_back(consume_response(Response::Heartbeat(v1::Heartbeat {})));
             }
             self.heartbeat = now + HEARTBEAT;
             self.ready = true; // a hold of an ordered group may have moved
@@ -294,7 +294,7 @@ impl ConsumeStream {
 
     /// Does what the client asks for. Only what is no request at all ends the stream.
     fn take(&mut self, request: &[u8]) -> Result<()> {
-        let answer = match decode(request)?.request {
+        let answer = match consume_request(request)?.request {
             Some(Request::Credit(credit)) => {
                 self.grant(credit);
                 return Ok(());
@@ -342,7 +342,7 @@ impl ConsumeStream {
     fn grant(&mut self, credit: v1::ConsumeCredit) {
         if credit.replace {
             self.credit = 0;
-            self.answers.push_back(encoded(Response::Credited(v1::Credited {})));
+            self.answers.push_back(consume_response(Response::Credited(v1::Credited {})));
         }
         let (more, most) = if self.counts_deliveries {
             (credit.deliveries, MAX_CREDIT_DELIVERIES)
@@ -401,19 +401,9 @@ async fn ready(pending: &mut Option<Pending>) -> Vec<u8> {
 }
 
 fn answered(answer: Result<Vec<u8>>) -> Vec<u8> {
-    answer.unwrap_or_else(|error| encoded(Response::Error(status::in_stream(&error))))
-}
-
-fn encoded(response: Response) -> Vec<u8> {
-    v1::ConsumeResponse { response: Some(response) }.encode_to_vec()
+    answer.unwrap_or_else(|error| consume_response(Response::Error(status::in_stream(&error))))
 }
 
 fn response(response: Response) -> Answer {
-    Answer::Message(encoded(response))
-}
-
-fn decode(message: &[u8]) -> Result<v1::ConsumeRequest> {
-    v1::ConsumeRequest::decode(message).map_err(|err| {
-        Error::new(Code::InvalidArgument, format!("a message of a Consume stream is no ConsumeRequest: {err}"))
-    })
+    Answer::Message(consume_response(response))
 }

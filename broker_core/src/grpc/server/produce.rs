@@ -1,7 +1,6 @@
 //! The `ProduceStream`: several requests under way, answers in their order.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::Stream;
@@ -15,15 +14,14 @@ use super::calls::{Calls, settled};
 use super::service::authorize;
 use super::{Reply, Requests, message, stopped};
 use crate::access::{Caller, Need, Role};
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::grpc::framing::Message;
 use crate::grpc::status;
-use crate::wire::cursor::{Cursor, Value, put_bytes};
+use crate::wire::cursor::put_bytes;
+use crate::wire::stream::produce_request;
 
 /// Requests of one stream that are not answered yet; behind them, the client's next ones wait in its connection.
 const IN_FLIGHT: usize = 16;
-/// Field of `ProduceStreamRequest`.
-const PRODUCE: u32 = 1;
 /// Fields of `ProduceStreamResponse`.
 const PRODUCED: u8 = 1;
 const ERROR: u8 = 2;
@@ -111,28 +109,6 @@ async fn settle_first(unanswered: &mut VecDeque<Unanswered>) {
         first.settling = None;
         if let Err(error) = outcome {
             first.answer = Err(error);
-        }
-    }
-}
-
-/// Where in the message of a stream its `ProduceRequest` stands.
-fn produce_request(message: &[u8]) -> Result<Range<usize>> {
-    let mut cursor = Cursor::new(message);
-    loop {
-        match cursor.next_field() {
-            Ok(Some(field)) => {
-                if let (PRODUCE, Value::Bytes(request)) = (field.number, field.value) {
-                    return Ok(field.end - request.len()..field.end);
-                }
-            }
-            Ok(None) => return Ok(0..0),
-            Err(malformed) => {
-                let message = format!(
-                    "a message of a ProduceStream is no ProduceStreamRequest: malformed protobuf at byte {}: {}",
-                    malformed.at, malformed.what
-                );
-                return Err(Error::new(Code::InvalidArgument, message));
-            }
         }
     }
 }

@@ -5,6 +5,7 @@ from typing import Final
 
 from telemetry_services.api.live.fleet import Fleet
 from telemetry_services.api.live.selection import Selection
+from telemetry_services.api.models import gpu_fields
 from telemetry_services.api.times import format_time
 from telemetry_services.store import Gpu
 
@@ -15,21 +16,6 @@ _SECOND_NS: Final = 1_000_000_000
 def order_of(gpu: Gpu) -> Order:
     """By which GPUs are sorted: host, device, uuid, slice."""
     return (gpu.hostname, gpu.device_id, gpu.uuid, gpu.instance_id)
-
-
-def fields_of(gpu: Gpu) -> dict[str, str]:
-    """What a GPU's JSON has before `last_seen`."""
-    fields = {
-        "device_id": gpu.device_id,
-        "gpu_id": gpu.gpu_id,
-        "uuid": gpu.uuid,
-        "model_name": gpu.model_name,
-        "hostname": gpu.hostname,
-        "container": gpu.container,
-        "pod": gpu.pod,
-        "namespace": gpu.namespace,
-    }
-    return {**fields, "gpu_instance_id": gpu.instance_id} if gpu.instance_id else fields
 
 
 class Listing:
@@ -49,7 +35,7 @@ class Listing:
             return
         self._version, self._gpus = version, gpus
         self._sorted = sorted(range(len(gpus)), key=lambda number: order_of(gpus[number]))
-        self._heads = [json.dumps(fields_of(gpu), separators=(",", ":"))[:-1] for gpu in gpus]
+        self._heads = [json.dumps(gpu_fields(gpu), separators=(",", ":"))[:-1] for gpu in gpus]
 
     def find(self, selection: Selection, after: Order | None = None) -> list[int]:
         """The numbers of the GPUs that are meant, in their order; `after`: only those behind this place."""
