@@ -21,6 +21,7 @@ from telemetry_services.store import (
 from telemetry_services.store.delta import DeltaStore
 
 DAY_NS = 86_400_000_000_000
+TORN = [b"", b'{"commitInfo":{}}\n{"add":{"pa', bytes(100)]
 
 
 def rows(*days: int, **more: float) -> pa.Table:
@@ -128,7 +129,7 @@ def test_a_folder_that_cannot_be_made_or_written_is_said_with_its_path(disk: Dis
         DeltaStore(disk.root, fsync=disk.fsync).positions([])
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"commitInfo":{}}\n{"add":{"pa', bytes(100)])
+@pytest.mark.parametrize("torn", TORN, ids=["empty", "half", "zeros"])
 def test_given_a_commit_torn_by_a_power_loss_when_opened_then_the_prefix_survives(disk: Disk, torn: bytes) -> None:
     DeltaStore(disk.root).write([rows(0)], {"log": OffsetRange(0, 1)})
     last = disk.root / "_delta_log/00000000000000000002.json"
@@ -138,6 +139,31 @@ def test_given_a_commit_torn_by_a_power_loss_when_opened_then_the_prefix_survive
     assert not last.exists()
     assert store.write([rows(1)], {"log": OffsetRange(1, 2)}) == 1
     assert DeltaStore(disk.root).positions(["log"]) == {"log": 2}
+
+
+@pytest.mark.parametrize("torn", TORN, ids=["empty", "half", "zeros"])
+@pytest.mark.parametrize("opened", ["before", "after"])
+def test_given_a_torn_commit_when_a_reader_comes_first_then_it_sees_what_is_written_in_its_place(
+    disk: Disk, torn: bytes, opened: str
+) -> None:
+    DeltaStore(disk.root).write([rows(0)], {"log": OffsetRange(0, 1)})
+    reader = DeltaStore(disk.root)
+    if opened == "before":
+        assert len(reader.gpus()) == 1
+    (disk.root / "_delta_log/00000000000000000002.json").write_bytes(torn)
+    assert len(reader.gpus()) == 1
+    DeltaStore(disk.root).write([rows(1)], {"log": OffsetRange(1, 2)})
+    assert [gpu.uuid for gpu in reader.gpus()] == [gpu.uuid for gpu in DeltaStore(disk.root).gpus()]
+    assert sum(batch.num_rows for batch in reader.sql("SELECT * FROM gpu")) == 2
+
+
+def test_given_a_table_whose_first_commit_is_torn_when_read_then_nothing_is_there(disk: Disk) -> None:
+    (disk.root / "_delta_log").mkdir(parents=True)
+    (disk.root / "_delta_log/00000000000000000000.json").write_bytes(b"")
+    reader = DeltaStore(disk.root)
+    assert list(reader.gpus()) == []
+    DeltaStore(disk.root).write([rows(0)], {"log": OffsetRange(0, 1)})
+    assert len(reader.gpus()) == 1
 
 
 def test_given_a_checkpoint_torn_by_a_power_loss_when_opened_then_nothing_is_missing(

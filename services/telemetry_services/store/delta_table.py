@@ -107,12 +107,13 @@ class Table:
         return self.files.has_log()
 
     def open(self) -> DeltaTable:
-        """Open the newest state.
+        """Open the newest state that is whole.
 
         Raises:
             StoreForeignError: it is a table of another layout.
         """
-        table = DeltaTable(self.files.uri, storage_options=self.files.storage_options)
+        version = self.files.whole_version()
+        table = DeltaTable(self.files.uri, version=version, storage_options=self.files.storage_options)
         schema = pa.schema(table.schema())
         partitions = table.metadata().partition_columns
         wrong = [
@@ -334,12 +335,12 @@ class Reader:
         """Return the newest state, None where there is no table yet."""
         now = time.monotonic()
         if self._open is None:
-            if not self._table.exists():
+            if not self._table.exists() or self._table.files.whole_version() == -1:
                 return None
             self._open = self._table.open()
         elif now - self._listed < LISTED_SECONDS and not self._table.files.may_have_commit(self._open.version() + 1):
             return self._state
-        else:
+        elif self._table.files.whole_version() is None:
             self._open.update_incremental()
         self._listed = now
         if self._state is None or self._state.version != self._open.version():

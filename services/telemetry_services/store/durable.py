@@ -158,6 +158,10 @@ class Files(Protocol):
         """Mend what a power loss left of a log, where there is one."""
         ...
 
+    def whole_version(self) -> int | None:
+        """Return the newest version whose commit is whole, where a power loss left torn ones after it; else None."""
+        ...
+
     def sync_log(self) -> None:
         """Make sure that all of the log lasts."""
         ...
@@ -324,15 +328,25 @@ class DurableFiles:
         if not self.log.is_dir():
             return
         names = sorted(path.name for path in self.log.iterdir())
-        for name in reversed([name for name in names if _VERSION.fullmatch(name)]):
-            if _is_json_lines(self.log / name):
-                break
+        for name in self._torn_commits(names):
             self._cut(self.log / name)
         checkpoints = [name for name in names if name.endswith(".checkpoint.parquet")]
         if checkpoints and not _is_parquet(self.log / checkpoints[-1]):
             self._cut(self.log / checkpoints[-1])
             (self.log / HINT).unlink(missing_ok=True)
         self.sync(self.log)
+
+    def whole_version(self) -> int | None:
+        """As in `Files`. A reader must not take a torn commit for an empty one: the next of that version is not."""
+        torn = list(self._torn_commits(sorted(path.name for path in self.log.iterdir())))
+        return int(Path(torn[-1]).stem) - 1 if torn else None
+
+    def _torn_commits(self, names: Sequence[str]) -> Iterator[str]:
+        """Give the unreadable commits at the end of the log, the newest first; `names` are sorted."""
+        for name in reversed([name for name in names if _VERSION.fullmatch(name)]):
+            if _is_json_lines(self.log / name):
+                break
+            yield name
 
     def _cut(self, path: Path) -> None:
         _log.warning("%s was torn by a power loss before it was synced and is removed; no answer was given on it", path)

@@ -117,6 +117,10 @@ class ObjectFiles:
     def cut_torn_tail(self) -> None:
         """Do nothing: objects appear whole."""
 
+    def whole_version(self) -> int | None:
+        """Tell that all are whole."""
+        return None
+
     def sync_log(self) -> None:
         """Do nothing: what is there lasts."""
 
