@@ -25,6 +25,7 @@ from benchmarks.dump import measure_dump
 from benchmarks.idle import measure_idle
 from benchmarks.latency import RECORDS_PER_SECOND, measure_latency
 from benchmarks.load import Load
+from benchmarks.proxy import measure_proxy
 from benchmarks.results import ROOT, Result, as_table, this_machine
 from benchmarks.ring import measure_ring
 from benchmarks.security import measure_security
@@ -32,7 +33,20 @@ from benchmarks.store import measure_store
 from benchmarks.workload import Workload
 
 # The dump comes first: see dump.run_once.
-MEASUREMENTS = ("dump", "file", "grpc", "latency", "security", "consumers", "collector", "idle", "ring", "store", "api")
+MEASUREMENTS = (
+    "dump",
+    "file",
+    "grpc",
+    "latency",
+    "security",
+    "consumers",
+    "proxy",
+    "collector",
+    "idle",
+    "ring",
+    "store",
+    "api",
+)
 # Asked for by name, since it builds and runs for eight minutes.
 ON_REQUEST = ("core",)
 PAGE = ROOT / "docs/benchmarks.md"
@@ -53,6 +67,7 @@ def main() -> None:
             "collector": partial(measure_collector, workload, options.seconds),
             "idle": partial(measure_idle, workload),
             "security": partial(measure_security, workload),
+            "proxy": partial(measure_proxy, workload),
             "ring": measure_ring,
             "store": partial(measure_store, workload, options.store_hours),
             "api": partial(measure_api, options.gpus, options.seconds),

@@ -76,7 +76,7 @@ class Broker:
         min_free_bytes: int = 268_435_456,  # noqa: PYI054
         clock: ManualClock | None = None,
         name: str = "",
-        members: Sequence[tuple[str, str]] = (),
+        members: Sequence[tuple[str, str]] | None = None,
     ) -> Self:
         """Opens the folder, making it if there is none, or a broker in memory (None).
 
@@ -87,7 +87,7 @@ class Broker:
             durability: default of a new topic: ``memory``, ``os`` or ``fsync``.
             min_free_bytes: free bytes of the disk below which Produce fails with ``log.full``; acks go on.
             name: what it is called among others, such as ``msg-queue-0``.
-            members: names and addresses of all brokers, itself included, for clients that ask it.
+            members: names and addresses of all brokers, itself included, for clients that ask it; none: it is alone.
 
         Raises:
             InUseError: another process has it open.

@@ -129,7 +129,7 @@ impl PyBroker {
     #[expect(clippy::too_many_arguments, reason = "each is a keyword of its own in Python")]
     #[pyo3(signature = (
         data_dir, *, queue_size = 2000, visibility_timeout_ms = 30_000, partitions = 4, durability = "os", min_free_bytes = 268_435_456,
-        clock = None, name = String::new(), members = Vec::new()
+        clock = None, name = "", members = None
     ))]
     fn new(
         py: Python<'_>,
@@ -140,15 +140,15 @@ impl PyBroker {
         durability: &str,
         min_free_bytes: u64,
         clock: Option<&PyManualClock>,
-        name: String,
-        members: Vec<(String, String)>,
+        name: &str,
+        members: Option<Vec<(String, String)>>,
     ) -> PyResult<Self> {
         let clock = clock.map(|clock| clock.0.clone() as Arc<dyn Clock>);
         let open = || {
             let durability = durability_of(durability)?;
             let options = BrokerOptions {
-                name,
-                members,
+                name: name.to_owned(),
+                members: members.unwrap_or_default(),
                 queue_size,
                 visibility_timeout_ms,
                 partitions,
