@@ -273,7 +273,7 @@ def _raise_if_stale(stale: list[str], verb: str) -> None:
     if stale:
         named = ", ".join(stale[:10]) + (f" and {len(stale) - 10} more ranges" if len(stale) > 10 else "")
         raise StaleLeaseError(
-            f"{named}: no longer held by this lease (given to another consumer, settled under another lease, or "
-            f"passed by a seek), so not {verb}; everything else is. Handle records within the visibility timeout, "
-            "or extend it while you work"
+            f"{named}: no longer held by this lease (given to another consumer, settled under another lease, "
+            f"passed by a seek, or its broker is away), so not {verb}; everything else is. Handle records within the "
+            "visibility timeout, or extend it while you work"
         )

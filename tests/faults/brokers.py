@@ -146,13 +146,12 @@ class Load:
             try:
                 with self._broker.consumer(self._topic, "g", idle_timeout=2.0) as consumer:
                     for batch in consumer:
-                        values = list(batch.values)
-                        batch.ack()
                         with self._changed:
-                            self.received += values
+                            self.received += batch.values
                             self._changed.notify_all()
+                        batch.ack()
             except tb.StaleLeaseError:
-                continue  # they were given out again, and come again
+                continue  # they come again, unless a broker that is gone had carried the ack out
             if self._stopping.is_set() and not self._threads[0].is_alive():
                 return
 

@@ -103,8 +103,8 @@ enum Event {
 
 /// What is expected of a broker, in the order in which it was asked.
 enum Expected {
-    /// A part of the answer to a request of the client.
-    Slot(u64),
+    /// A part of the answer to a request of the client, which is about these leases.
+    Slot(u64, Vec<v1::LeaseRange>),
     /// Its credit back, for others.
     Credit,
 }
@@ -393,7 +393,7 @@ impl ConsumeStream {
             _ => return,
         };
         match feed.expected.pop_front() {
-            Some(Expected::Slot(slot)) => {
+            Some(Expected::Slot(slot, _)) => {
                 if self.is_credited(slot) {
                     self.feeds[index].granted = 0;
                 }
@@ -439,16 +439,16 @@ impl ConsumeStream {
         }
     }
 
-    /// A broker's stream has ended.
+    /// A broker's stream has ended. The leases that it gave have ended with it, so what was asked about them is stale, as it
+    /// is for a client that comes back to one broker; whether an ack was carried out before nobody knows.
     async fn lost(&mut self, index: usize, outcome: Reply<()>) -> Reply<()> {
         let mut feed = self.feeds.swap_remove(index);
         if !self.is_replacing() {
             self.pool += feed.granted;
         }
         for expected in std::mem::take(&mut feed.expected) {
-            if let Expected::Slot(slot) = expected {
-                let error = feed.member.away("its stream ended before it answered");
-                self.fill(slot, Part::Failed(in_stream(&error)));
+            if let Expected::Slot(slot, leases) = expected {
+                self.fill(slot, Part::stale(leases));
             }
         }
         self.answer();
@@ -534,7 +534,7 @@ impl ConsumeStream {
             let mut left = 0;
             for feed in &mut self.feeds {
                 if feed.ask(Request::Credit(nothing)) {
-                    feed.expected.push_back(Expected::Slot(number));
+                    feed.expected.push_back(Expected::Slot(number, Vec::new()));
                     left += 1;
                 }
             }
@@ -562,12 +562,13 @@ impl ConsumeStream {
         let mut left = 0;
         for (member, part) in parts {
             let feed = self.feeds.iter_mut().find(|feed| Arc::ptr_eq(&feed.member, &member));
+            let leases = part.leases().to_vec();
             match feed {
                 Some(feed) if feed.ask(part.into_request()) => {
-                    feed.expected.push_back(Expected::Slot(number));
+                    feed.expected.push_back(Expected::Slot(number, leases));
                     left += 1;
                 }
-                _ => merged.add(Part::Failed(in_stream(&member.away(&member.known().error)))),
+                _ => merged.add(Part::stale(leases)),
             }
         }
         self.slots.push_back(Slot { left, answer: Answer::Settled(merged) });

@@ -62,6 +62,14 @@ impl Asked {
         })
     }
 
+    pub(super) fn leases(&self) -> &[v1::LeaseRange] {
+        match self {
+            Self::Ack(ack) => &ack.leases,
+            Self::Nack(nack) => &nack.leases,
+            Self::Extend(extend) => &extend.leases,
+        }
+    }
+
     /// The same, of these leases.
     fn of(&self, leases: Vec<v1::LeaseRange>) -> Self {
         match self {
@@ -104,6 +112,19 @@ pub(super) enum Part {
     /// How many, and what was refused.
     Settled(u64, Vec<v1::StaleLease>),
     Failed(v1::Error),
+}
+
+impl Part {
+    /// None of it was done: the leases are over.
+    pub(super) fn stale(leases: Vec<v1::LeaseRange>) -> Self {
+        let stale = leases.into_iter().filter_map(|lease| {
+            let id = LeaseId::decode(&lease.lease_id).ok()?;
+            let all = v1::OffsetRange { start: id.start, end: id.end() };
+            let ranges = if lease.ranges.is_empty() { vec![all] } else { lease.ranges };
+            Some(v1::StaleLease { lease_id: lease.lease_id, ranges })
+        });
+        Self::Settled(0, stale.collect())
+    }
 }
 
 /// One answer out of those of several brokers. An error is the answer, for what was done may be asked for again.
@@ -175,9 +196,7 @@ pub(super) fn split(cluster: &Cluster, mut asked: Asked) -> (Vec<(Arc<Member>, A
             let error = Error::new(Code::Unavailable, message).retry_after_ms(AWAY_RETRY_MS);
             merged.add(Part::Failed(in_stream(&error)));
         } else {
-            let all = v1::OffsetRange { start: id.start, end: id.end() };
-            let ranges = if lease.ranges.is_empty() { vec![all] } else { lease.ranges };
-            merged.add(Part::Settled(0, vec![v1::StaleLease { lease_id: lease.lease_id, ranges }]));
+            merged.add(Part::stale(vec![lease]));
         }
     }
     (parts.into_iter().map(|(member, leases)| (member, asked.of(leases))).collect(), merged)
