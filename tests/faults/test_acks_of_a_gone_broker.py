@@ -23,6 +23,7 @@ def test_acks_of_a_broker_that_is_gone_are_stale_and_those_of_the_others_are_not
         of_gone = {state.partition for state in broker.describe_topic("t").partitions if state.broker == "b1"}
         with broker.consumer("t", "g", idle_timeout=PATIENCE) as consumer:
             batches: list[tb.Batch] = []
+            gone: list[tb.Batch] = []
             for batch in consumer:
                 batches.append(batch)
                 if sum(map(len, batches)) == RECORDS:
