@@ -112,6 +112,22 @@ def measure_broker(
         )
 
 
+def produce_and_consume(client: tb.Broker, workload: Workload) -> tuple[float, float]:
+    """Seconds that each took, on a topic of its own."""
+    client.create_topic("many", partitions=4, durability="os")
+    produced = workload.timed(lambda: produce_many(client, workload))
+    client.create_group("many", "bench")
+    return produced, workload.timed(lambda: consume(client, workload, "bench", ACKED_AT_ONCE))
+
+
+def texts_of(workload: Workload) -> tuple[str, str]:
+    """What the client does in `produce_and_consume`."""
+    return (
+        f"producer.send_many, {len(workload.batch)} values a call",
+        f"iterate, up to {MAX_RECORDS} a batch, ack {ACKED_AT_ONCE} batches at once",
+    )
+
+
 def produce_many(client: tb.Broker, workload: Workload) -> None:
     with client.producer("many") as producer:
         for _ in range(workload.batches):

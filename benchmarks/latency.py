@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -114,24 +114,35 @@ def measure_round_trips(bare: str, url: str) -> Mapping[str, RoundTrip]:
         answer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = bare_channel.unary_unary(f"/{BARE}/Answer")
         stub = stubs.BrokerServiceStub(channel)
 
-        def send_and_flush() -> None:
-            producer.send(value)
-            producer.flush()
-
         round_trips = {
             EMPTY: RoundTrip("grpc, an empty unary call to an empty handler", lambda: answer(b""), []),
             PRODUCE: RoundTrip("generated stub, Produce of one record", lambda: stub.Produce(request), [], "os"),
-            SEND_FLUSH: RoundTrip("grpc:// producer.send and flush, one record, linger 0", send_and_flush, [], "os"),
+            SEND_FLUSH: send_and_flush(producer),
         }
-        for turn in range(TURNS + 1):
-            for round_trip in round_trips.values():
-                for _ in range(CALLS):
-                    started = time.perf_counter()
-                    round_trip.call()
-                    if turn > 0:  # the first turn opens connections
-                        round_trip.seconds.append(time.perf_counter() - started)
+        take_turns(list(round_trips.values()))
         producer.close()
     return round_trips
+
+
+def send_and_flush(producer: tb.Producer) -> RoundTrip:
+    value = bytes(PAYLOAD_BYTES)
+
+    def call() -> None:
+        producer.send(value)
+        producer.flush()
+
+    return RoundTrip("grpc:// producer.send and flush, one record, linger 0", call, [], "os")
+
+
+def take_turns(round_trips: Sequence[RoundTrip]) -> None:
+    """Measures them, one call at a time."""
+    for turn in range(TURNS + 1):
+        for round_trip in round_trips:
+            for _ in range(CALLS):
+                started = time.perf_counter()
+                round_trip.call()
+                if turn > 0:  # the first turn opens connections
+                    round_trip.seconds.append(time.perf_counter() - started)
 
 
 def round_trip_results(round_trips: Mapping[str, RoundTrip], empty: float) -> Iterator[Result]:

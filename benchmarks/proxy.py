@@ -2,14 +2,13 @@
 
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import telemetry_broker as tb
-from benchmarks.broker import ACKED_AT_ONCE, MAX_RECORDS, TELEMETRY, consume, produce_many, started_broker
+from benchmarks.broker import TELEMETRY, produce_and_consume, started_broker, texts_of
+from benchmarks.latency import SEND_FLUSH, RoundTrip, send_and_flush, take_turns
 from benchmarks.load import percentile
 from benchmarks.processes import HOST, free_port, started
 from benchmarks.results import ROOT, Result
@@ -23,33 +22,22 @@ WAYS = (ONE, THROUGH, BARE, ROUTED)
 LEAST_PERCENT = {THROUGH: 45.0, BARE: None, ROUTED: 95.0}
 """Of what one broker does without anything between."""
 MOST_OVER_BARE = 1.2
-TURNS = 10
-CALLS = 200
-
-
-@dataclass(slots=True)
-class Spent:
-    """Seconds by way."""
-
-    produce: list[float] = field(default_factory=list)
-    consume: list[float] = field(default_factory=list)
-    round_trip: list[float] = field(default_factory=list)
 
 
 def measure_proxy(workload: Workload) -> Iterator[Result]:
     """The same work each way, durability `os`; the ways take turns."""
-    spent = {way: Spent() for way in WAYS}
+    produced: dict[str, list[float]] = {way: [] for way in WAYS}
+    consumed: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(workload.rounds):
         for way in WAYS:
             with workload.scratch() as folder, reached(way, folder) as url, tb.connect(url) as client:
-                client.create_topic("many", partitions=4, durability="os")
-                spent[way].produce.append(workload.timed(lambda: produce_many(client, workload)))
-                client.create_group("many", "bench")
-                work = lambda: consume(client, workload, "bench", ACKED_AT_ONCE)  # noqa: E731
-                spent[way].consume.append(workload.timed(work))
-    yield from rates(workload, spent)
-    measure_round_trips(workload, spent)
-    yield from latencies(spent)
+                times = produce_and_consume(client, workload)
+            for spent, seconds in zip((produced, consumed), times, strict=True):
+                spent[way].append(seconds)
+    texts = texts_of(workload)
+    yield from rates(workload, "produce", texts[0], produced)
+    yield from rates(workload, "consume + ack", texts[1], consumed)
+    yield from latencies(measure_round_trips(workload))
 
 
 @contextmanager
@@ -76,80 +64,51 @@ def reached(way: str, folder: Path) -> Iterator[str]:
         yield f"grpc://{HOST}:{port}"
 
 
-def rates(workload: Workload, spent: Mapping[str, Spent]) -> Iterator[Result]:
+def rates(workload: Workload, name: str, client: str, seconds: Mapping[str, list[float]]) -> Iterator[Result]:
     count = workload.batches * len(workload.batch)
-    works = (
-        (
-            "produce",
-            f"producer.send_many, {len(workload.batch)} values a call",
-            {way: each.produce for way, each in spent.items()},
-        ),
-        (
-            "consume + ack",
-            f"iterate, up to {MAX_RECORDS} a batch, ack {ACKED_AT_ONCE} batches at once",
-            {way: each.consume for way, each in spent.items()},
-        ),
-    )
-    for name, client, seconds in works:
-        for way in WAYS:
-            yield Result(
-                name=f"{name}, {way}",
-                value=workload.rate(count, seconds[way]),
-                unit="records/s",
-                client=client,
-                payload_bytes=PAYLOAD_BYTES,
-                durability="os",
-            )
-        for way, least in LEAST_PERCENT.items():
-            yield Result(
-                name=f"{name}, {way} / {ONE}",
-                value=statistics.median(seconds[ONE]) / statistics.median(seconds[way]) * 100,
-                unit="%",
-                client="the medians of both, which took turns",
-                payload_bytes=PAYLOAD_BYTES,
-                durability="os",
-                target=least,
-            )
+    for way in WAYS:
+        yield Result(
+            name=f"{name}, {way}",
+            value=workload.rate(count, seconds[way]),
+            unit="records/s",
+            client=client,
+            payload_bytes=PAYLOAD_BYTES,
+            durability="os",
+        )
+    for way, least in LEAST_PERCENT.items():
+        yield Result(
+            name=f"{name}, {way} / {ONE}",
+            value=statistics.median(seconds[ONE]) / statistics.median(seconds[way]) * 100,
+            unit="%",
+            client="the medians of both, which took turns",
+            payload_bytes=PAYLOAD_BYTES,
+            durability="os",
+            target=least,
+        )
 
 
-def measure_round_trips(workload: Workload, spent: Mapping[str, Spent]) -> None:
+def measure_round_trips(workload: Workload) -> Mapping[str, RoundTrip]:
     """One record sent and flushed, one at a time; the ways take turns."""
     with workload.scratch() as folder, ExitStack() as stack:
-        sends: dict[str, Callable[[], None]] = {}
+        round_trips: dict[str, RoundTrip] = {}
         for way in (ONE, THROUGH, BARE):
             own = folder / way.replace(" ", "-")
             own.mkdir()
             client = stack.enter_context(tb.connect(stack.enter_context(reached(way, own))))
             client.create_topic("round-trip", partitions=4, durability="os")
-            producer = stack.enter_context(client.producer("round-trip", linger=0))
-            sends[way] = sender(producer)
-        for turn in range(TURNS + 1):
-            for way, send in sends.items():
-                for _ in range(CALLS):
-                    begun = time.perf_counter()
-                    send()
-                    if turn > 0:  # the first turn opens connections
-                        spent[way].round_trip.append(time.perf_counter() - begun)
+            round_trips[way] = send_and_flush(stack.enter_context(client.producer("round-trip", linger=0)))
+        take_turns(list(round_trips.values()))
+    return round_trips
 
 
-def sender(producer: tb.Producer) -> Callable[[], None]:
-    value = bytes(PAYLOAD_BYTES)
-
-    def send_and_flush() -> None:
-        producer.send(value)
-        producer.flush()
-
-    return send_and_flush
-
-
-def latencies(spent: Mapping[str, Spent]) -> Iterator[Result]:
-    medians = {way: percentile(spent[way].round_trip, 50) for way in (ONE, THROUGH, BARE)}
+def latencies(round_trips: Mapping[str, RoundTrip]) -> Iterator[Result]:
+    medians = {way: percentile(round_trip.seconds, 50) for way, round_trip in round_trips.items()}
     for way, seconds in medians.items():
         yield Result(
-            name=f"round trip: send and flush, {way}, p50",
+            name=f"{SEND_FLUSH}, {way}, p50",
             value=seconds * 1000,
             unit="ms",
-            client="producer.send and flush, one record, linger 0",
+            client=round_trips[way].client,
             payload_bytes=PAYLOAD_BYTES,
             durability="os",
             lower_is_better=True,

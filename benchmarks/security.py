@@ -10,7 +10,7 @@ from pathlib import Path
 import trustme
 
 import telemetry_broker as tb
-from benchmarks.broker import ACKED_AT_ONCE, MAX_RECORDS, consume, produce_many, started_broker
+from benchmarks.broker import produce_and_consume, produce_many, started_broker, texts_of
 from benchmarks.processes import cpu_seconds, free_port
 from benchmarks.results import Result
 from benchmarks.workload import PAYLOAD_BYTES, Workload
@@ -36,17 +36,11 @@ def measure_tls(workload: Workload) -> Iterator[Result]:
     for _ in range(workload.rounds):
         for door in ("grpc://", "grpcs://, TLS and a token"):
             with workload.scratch() as folder, connected(folder, secure=door != "grpc://") as client:
-                client.create_topic("many", partitions=4, durability="os")
-                produced = workload.timed(lambda: produce_many(client, workload))
-                client.create_group("many", "bench")
-                consumed = workload.timed(lambda: consume(client, workload, "bench", ACKED_AT_ONCE))
+                produced, consumed = produce_and_consume(client, workload)
             seconds.setdefault(("produce", door), []).append(produced)
             seconds.setdefault(("consume + ack", door), []).append(consumed)
     count = workload.batches * len(workload.batch)
-    texts = {
-        "produce": f"producer.send_many, {len(workload.batch)} values a call",
-        "consume + ack": f"iterate, up to {MAX_RECORDS} a batch, ack {ACKED_AT_ONCE} batches at once",
-    }
+    texts = dict(zip(("produce", "consume + ack"), texts_of(workload), strict=True))
     for (name, door), spent in seconds.items():
         yield Result(
             name=f"{name}, {door}",
