@@ -103,7 +103,7 @@ class Table:
         return str(self.files)
 
     def exists(self) -> bool:
-        """Tell whether there is a table; a folder with nothing in it, or with a log not begun, is none yet."""
+        """Tell whether there is a table; a folder with nothing in it, or with no commit that is whole, is none yet."""
         return self.files.has_log()
 
     def open(self) -> DeltaTable:
@@ -335,7 +335,7 @@ class Reader:
         """Return the newest state, None where there is no table yet."""
         now = time.monotonic()
         if self._open is None:
-            if not self._table.exists() or self._table.files.whole_version() == -1:
+            if not self._table.exists():
                 return None
             self._open = self._table.open()
         elif now - self._listed < LISTED_SECONDS and not self._table.files.may_have_commit(self._open.version() + 1):

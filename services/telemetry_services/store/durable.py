@@ -197,7 +197,7 @@ class DurableFiles:
         return self.uri
 
     def has_log(self) -> bool:
-        """As in `Files`; a folder with nothing in it, or with a log not begun, has none yet."""
+        """As in `Files`; a folder with nothing in it, or with no commit that is whole, has none yet."""
         try:
             names = {entry.name for entry in self.root.iterdir()}
         except FileNotFoundError:
@@ -207,7 +207,8 @@ class DurableFiles:
                 f"store {self} is a file, or below one; name a folder that is empty or not there"
             ) from None
         if LOG_DIR in names:
-            return any(path.suffix in (".json", ".parquet") for path in self.log.iterdir())
+            begun = any(path.suffix in (".json", ".parquet") for path in self.log.iterdir())
+            return begun and self.whole_version() != -1
         if names:
             raise StoreForeignError(
                 f"store {self} holds {min(names)!r} and no Delta table; name a folder that is empty or not there"
