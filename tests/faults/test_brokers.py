@@ -14,7 +14,7 @@ import pytest
 import telemetry_broker as tb
 from telemetry_broker.v1 import broker_pb2 as pb
 from tests.faults.brokers import PATIENCE, Brokers, Load
-from tests.integration.test_proxy_http import eventually
+from tests.integration.service_processes import eventually
 
 pytestmark = [
     pytest.mark.timeout(240),

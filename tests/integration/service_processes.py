@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,13 @@ SAMPLE = Path(__file__).parents[2] / "services" / "telemetry_services" / "data" 
 PATIENCE = 30.0
 
 _MAIN = "from telemetry_services.cli import main; main()"
+
+
+def eventually(look: Callable[[], bool]) -> None:
+    """Looks again and again until it is so."""
+    end = time.monotonic() + PATIENCE
+    while not look():
+        assert time.monotonic() < end, "it did not come to be so"
 
 
 class Service:

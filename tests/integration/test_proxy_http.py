@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,8 @@ import pytest
 
 import telemetry_broker as tb
 from tests.integration.guarded import ROOT, write_tokens
-from tests.integration.service_processes import BrokerProcess, ProxyProcess, Service, listed
+from tests.integration.service_processes import BrokerProcess, ProxyProcess, Service, eventually, listed
 from tests.integration.sse_client import EventReader
-
-PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -29,13 +26,6 @@ def brokers(tmp_path: Path) -> Iterator[tuple[BrokerProcess, BrokerProcess]]:
 def proxy(brokers: tuple[BrokerProcess, BrokerProcess]) -> Iterator[ProxyProcess]:
     with ProxyProcess("--brokers", listed(*brokers)) as process:
         yield process
-
-
-def eventually(look: Callable[[], bool]) -> None:
-    """Looks again and again until it is so."""
-    end = time.monotonic() + PATIENCE
-    while not look():
-        assert time.monotonic() < end, "it did not come to be so"
 
 
 def get(proxy: ProxyProcess, path: str) -> dict[str, Any]:
