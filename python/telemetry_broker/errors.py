@@ -100,7 +100,10 @@ class FormatError(BrokerError):
 
 
 class StaleLeaseError(BrokerError):
-    """Records were since given to someone else, acked under another lease, or passed by a seek; the rest was done."""
+    """Records were since given to someone else, acked under another lease, or passed by a seek; the rest was done.
+
+    Of several brokers also: the one that gave them went away, and may or may not have done it.
+    """
 
     default_code = "lease.stale"
 

@@ -568,7 +568,9 @@ impl ConsumeStream {
                     feed.expected.push_back(Expected::Slot(number, leases));
                     left += 1;
                 }
-                _ => merged.add(Part::stale(leases)),
+                // It has more requests than it takes, but its leases live: the same may be asked again.
+                Some(_) => merged.add(Part::Failed(in_stream(&member.away(&member.known().error)))),
+                None => merged.add(Part::stale(leases)),
             }
         }
         self.slots.push_back(Slot { left, answer: Answer::Settled(merged) });
