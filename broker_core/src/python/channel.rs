@@ -28,17 +28,19 @@ use crate::grpc::client::{Channel, Credentials, Exchange, Failure, Taken, Tls, T
 
 create_exception!(telemetry_broker._core, CallError, PyException);
 
+/// Made as an object at once. A `PyErr` that is lazy lets go of the interpreter while it is made into one, and a thread that
+/// waits for a stream may find it gone then, at the end of the process.
 fn call_error(py: Python<'_>, failure: &Failure) -> PyErr {
-    let error = CallError::new_err(failure.message.clone());
-    let value = error.value(py);
-    let filled = value
-        .setattr("status", i32::from(failure.status))
-        .and_then(|()| value.setattr("message", &failure.message))
-        .and_then(|()| value.setattr("code", failure.code.as_deref()))
-        .and_then(|()| value.setattr("retry_after", failure.retry_after))
-        .and_then(|()| value.setattr("field", failure.field.as_deref()))
-        .and_then(|()| value.setattr("sent", failure.sent));
-    filled.err().unwrap_or(error)
+    let made = py.get_type::<CallError>().call1((&failure.message,)).and_then(|value| {
+        value.setattr("status", i32::from(failure.status))?;
+        value.setattr("message", &failure.message)?;
+        value.setattr("code", failure.code.as_deref())?;
+        value.setattr("retry_after", failure.retry_after)?;
+        value.setattr("field", failure.field.as_deref())?;
+        value.setattr("sent", failure.sent)?;
+        Ok(PyErr::from_value(value))
+    });
+    made.unwrap_or_else(|error| error)
 }
 
 /// A time so far away that no clock can say it is none.
