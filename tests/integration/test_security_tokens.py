@@ -24,13 +24,13 @@ from tests.integration.guarded import (
     status_of_call,
     write_tokens,
 )
-from tests.integration.service_processes import BrokerProcess, Service
+from tests.integration.service_processes import BrokerProcess, Service, eventually
 
 TIMEOUT = 20.0
 SERVICE = "/telemetry_broker.v1.BrokerService"
 LIST_TOPICS = f"{SERVICE}/ListTopics"
 STREAMER = Client("streamer", produce=["t"])
-COLLECTOR = Client("collector", consume=["t"])
+COLLECTOR = Client("collector", consume=["t", "none"])
 
 
 def test_a_withdrawn_token_is_refused_from_then_on_and_one_that_is_back_is_taken(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_token_that_expired_is_refused(tmp_path: Path) -> None:
 
 def test_open_streams_and_waits_end_with_their_token(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.toml"
-    with guarded_broker(tmp_path, ROOT, STREAMER, COLLECTOR, arguments=["--topics", "t:1"]) as broker:
+    with guarded_broker(tmp_path, ROOT, STREAMER, COLLECTOR, arguments=["--topics", "t:1,none:1"]) as broker:
         with ExitStack() as stack:
             channel = stack.enter_context(grpc.insecure_channel(broker.grpc))
 
@@ -75,7 +75,7 @@ def test_open_streams_and_waits_end_with_their_token(tmp_path: Path) -> None:
 
                 return call(requests(), metadata=shown(client.token), timeout=TIMEOUT)
 
-            receive = pb.ReceiveRequest(topic="t", group="g", consumer="c", wait_ms=60_000)
+            receive = pb.ReceiveRequest(topic="none", group="g", consumer="c", wait_ms=60_000)
             start = pb.ConsumeStart(receive=pb.ReceiveRequest(topic="t", group="g", consumer="d"), credit_records=1)
             produce = pb.ProduceStreamRequest(produce=pb.ProduceRequest(topic="t", records=[pb.Record(value=b"1")]))
             producing = open_stream("ProduceStream", STREAMER, produce)
@@ -86,8 +86,10 @@ def test_open_streams_and_waits_end_with_their_token(tmp_path: Path) -> None:
                 "/telemetry_broker.v1.BrokerService/Receive"
             )
             waiting = unary.future(receive.SerializeToString(), metadata=shown(COLLECTOR.token), timeout=TIMEOUT)
+            with tb.connect(broker.url, token=ROOT.token) as root:
+                eventually(lambda: [group.name for group in root.groups("none")] == ["g"])  # it waits by then
             # Another role is another grant: a stream goes on under the one it began with, or not at all.
-            change_tokens(broker, tokens, ROOT, Client("collector", admin=["t"]))
+            change_tokens(broker, tokens, ROOT, Client("collector", admin=["t", "none"]))
             for ended in (producing, consuming, waiting):
                 assert ended.code() is grpc.StatusCode.UNAVAILABLE
                 assert "begin the stream anew" in ended.details()
