@@ -237,6 +237,29 @@ def test_leases_that_end_while_the_store_is_slow_cost_nothing(
     assert seconds(server) == [1, 2]
 
 
+def test_records_are_given_out_once_while_the_store_takes_longer_than_a_lease(
+    server: StandIn, store: LineStore, tmp_path: Path
+) -> None:
+    slow = Slow()
+    server.fail(slow)
+    with testing.broker() as broker:
+        broker.create_topic("telemetry", partitions=1, visibility_timeout=2)
+        with Running(broker, store, tmp_path) as running:
+            try:
+                produce(broker, point(1))
+                server.wait_for_writes(1)
+                other = broker.consumer("telemetry", group="other")
+                assert other.receive(wait=PATIENCE).attempt == 1
+                assert other.receive(wait=PATIENCE).attempt == 2, "a lease that nobody extends is over"
+                produce(broker, point(2))  # whoever takes it takes what is given out again, too
+                server.wait_for_writes(2)
+            finally:
+                slow.released.set()
+            running.stored(2)
+            settled(lambda: lag(broker) == 0, "all is acked")
+    assert [request.body.count(b"\n") for request in server.writes] == [1, 1]
+
+
 def test_new_metrics_tags_and_kinds_are_stored_and_a_tag_that_becomes_a_field_costs_its_record(
     broker: tb.Broker, server: StandIn, store: LineStore, tmp_path: Path
 ) -> None:
