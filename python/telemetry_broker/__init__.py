@@ -22,7 +22,9 @@ Durations are float seconds, times nanoseconds since the epoch, sizes bytes. Eve
 stable ``code``.
 """
 
-from telemetry_broker import aio
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from telemetry_broker._core import HashRing, __version__, partition_for_key
 from telemetry_broker.admin import (
     BrokerState,
@@ -66,6 +68,9 @@ from telemetry_broker.errors import (
 from telemetry_broker.outbox import Appended
 from telemetry_broker.positions import END, START, AtTime, Offset, Position, at_time
 from telemetry_broker.producer import Producer
+
+if TYPE_CHECKING:
+    from telemetry_broker import aio
 
 __all__ = [
     "END",
@@ -118,3 +123,13 @@ __all__ = [
     "connect",
     "partition_for_key",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "aio":  # imported once it is asked for: most programs have no event loop, and asyncio takes its time
+        return importlib.import_module("telemetry_broker.aio")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

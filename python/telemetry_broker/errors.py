@@ -7,9 +7,8 @@ gRPC status it travels as; the Rust core raises through it too.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Final, NamedTuple
-
-import grpc
 
 
 class BrokerError(Exception):
@@ -159,52 +158,82 @@ class UnsupportedError(BrokerError):
     default_code = "unsupported"
 
 
+class StatusCode(IntEnum):
+    """gRPC's status codes: https://grpc.io/docs/guides/status-codes/.
+
+    They are here by themselves because importing grpcio takes longer than importing all of this library. A number that
+    is none of them counts as UNKNOWN.
+    """
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+    @classmethod
+    def _missing_(cls, value: object) -> StatusCode:  # noqa: ARG003 (part of the signature)
+        return cls.UNKNOWN
+
+
 class CodeInfo(NamedTuple):
     """What a code means to a caller and on the wire."""
 
     error: type[BrokerError]
-    status: grpc.StatusCode
+    status: StatusCode
 
 
 CODES: Final[dict[str, CodeInfo]] = {
-    "internal": CodeInfo(BrokerError, grpc.StatusCode.INTERNAL),
-    "invalid.argument": CodeInfo(InvalidArgumentError, grpc.StatusCode.INVALID_ARGUMENT),
-    "invalid.name": CodeInfo(InvalidArgumentError, grpc.StatusCode.INVALID_ARGUMENT),
-    "invalid.batch": CodeInfo(InvalidArgumentError, grpc.StatusCode.INVALID_ARGUMENT),
-    "invalid.lease": CodeInfo(InvalidArgumentError, grpc.StatusCode.INVALID_ARGUMENT),
-    "invalid.url": CodeInfo(InvalidArgumentError, grpc.StatusCode.INVALID_ARGUMENT),
-    "topic.not_found": CodeInfo(NotFoundError, grpc.StatusCode.NOT_FOUND),
-    "partition.not_found": CodeInfo(NotFoundError, grpc.StatusCode.NOT_FOUND),
-    "group.not_found": CodeInfo(NotFoundError, grpc.StatusCode.NOT_FOUND),
-    "position.log_id": CodeInfo(NotFoundError, grpc.StatusCode.NOT_FOUND),
-    "position.out_of_range": CodeInfo(InvalidArgumentError, grpc.StatusCode.OUT_OF_RANGE),
-    "topic.exists": CodeInfo(ConflictError, grpc.StatusCode.ALREADY_EXISTS),
-    "group.exists": CodeInfo(ConflictError, grpc.StatusCode.ALREADY_EXISTS),
-    "topic.version": CodeInfo(ConflictError, grpc.StatusCode.FAILED_PRECONDITION),
-    "group.mode": CodeInfo(ConflictError, grpc.StatusCode.FAILED_PRECONDITION),
-    "producer.name": CodeInfo(ConflictError, grpc.StatusCode.FAILED_PRECONDITION),
-    "log.full": CodeInfo(FullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    "log.corrupt": CodeInfo(CorruptError, grpc.StatusCode.DATA_LOSS),
-    "log.poisoned": CodeInfo(StorageError, grpc.StatusCode.INTERNAL),
-    "data.io": CodeInfo(StorageError, grpc.StatusCode.INTERNAL),
-    "data.in_use": CodeInfo(InUseError, grpc.StatusCode.FAILED_PRECONDITION),
-    "data.format": CodeInfo(FormatError, grpc.StatusCode.FAILED_PRECONDITION),
-    "lease.stale": CodeInfo(StaleLeaseError, grpc.StatusCode.FAILED_PRECONDITION),
-    "broker.unavailable": CodeInfo(UnavailableError, grpc.StatusCode.UNAVAILABLE),
-    "broker.draining": CodeInfo(UnavailableError, grpc.StatusCode.UNAVAILABLE),
-    "auth.unauthenticated": CodeInfo(UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
-    "auth.denied": CodeInfo(PermissionDeniedError, grpc.StatusCode.PERMISSION_DENIED),
-    "limit.exceeded": CodeInfo(UnavailableError, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    "broker.closed": CodeInfo(ClosedError, grpc.StatusCode.CANCELLED),
-    "produce.unknown": CodeInfo(ProduceUnknownError, grpc.StatusCode.UNKNOWN),
-    "timeout": CodeInfo(TimedOutError, grpc.StatusCode.DEADLINE_EXCEEDED),
-    "csv.not_found": CodeInfo(SourceError, grpc.StatusCode.NOT_FOUND),
-    "csv.unreadable": CodeInfo(SourceError, grpc.StatusCode.FAILED_PRECONDITION),
-    "csv.empty": CodeInfo(SourceError, grpc.StatusCode.INVALID_ARGUMENT),
-    "csv.header": CodeInfo(SourceError, grpc.StatusCode.INVALID_ARGUMENT),
-    "csv.shrunk": CodeInfo(SourceError, grpc.StatusCode.FAILED_PRECONDITION),
-    "csv.rejects": CodeInfo(SourceError, grpc.StatusCode.FAILED_PRECONDITION),
-    "unsupported": CodeInfo(UnsupportedError, grpc.StatusCode.UNIMPLEMENTED),
+    "internal": CodeInfo(BrokerError, StatusCode.INTERNAL),
+    "invalid.argument": CodeInfo(InvalidArgumentError, StatusCode.INVALID_ARGUMENT),
+    "invalid.name": CodeInfo(InvalidArgumentError, StatusCode.INVALID_ARGUMENT),
+    "invalid.batch": CodeInfo(InvalidArgumentError, StatusCode.INVALID_ARGUMENT),
+    "invalid.lease": CodeInfo(InvalidArgumentError, StatusCode.INVALID_ARGUMENT),
+    "invalid.url": CodeInfo(InvalidArgumentError, StatusCode.INVALID_ARGUMENT),
+    "topic.not_found": CodeInfo(NotFoundError, StatusCode.NOT_FOUND),
+    "partition.not_found": CodeInfo(NotFoundError, StatusCode.NOT_FOUND),
+    "group.not_found": CodeInfo(NotFoundError, StatusCode.NOT_FOUND),
+    "position.log_id": CodeInfo(NotFoundError, StatusCode.NOT_FOUND),
+    "position.out_of_range": CodeInfo(InvalidArgumentError, StatusCode.OUT_OF_RANGE),
+    "topic.exists": CodeInfo(ConflictError, StatusCode.ALREADY_EXISTS),
+    "group.exists": CodeInfo(ConflictError, StatusCode.ALREADY_EXISTS),
+    "topic.version": CodeInfo(ConflictError, StatusCode.FAILED_PRECONDITION),
+    "group.mode": CodeInfo(ConflictError, StatusCode.FAILED_PRECONDITION),
+    "producer.name": CodeInfo(ConflictError, StatusCode.FAILED_PRECONDITION),
+    "log.full": CodeInfo(FullError, StatusCode.RESOURCE_EXHAUSTED),
+    "log.corrupt": CodeInfo(CorruptError, StatusCode.DATA_LOSS),
+    "log.poisoned": CodeInfo(StorageError, StatusCode.INTERNAL),
+    "data.io": CodeInfo(StorageError, StatusCode.INTERNAL),
+    "data.in_use": CodeInfo(InUseError, StatusCode.FAILED_PRECONDITION),
+    "data.format": CodeInfo(FormatError, StatusCode.FAILED_PRECONDITION),
+    "lease.stale": CodeInfo(StaleLeaseError, StatusCode.FAILED_PRECONDITION),
+    "broker.unavailable": CodeInfo(UnavailableError, StatusCode.UNAVAILABLE),
+    "broker.draining": CodeInfo(UnavailableError, StatusCode.UNAVAILABLE),
+    "auth.unauthenticated": CodeInfo(UnauthenticatedError, StatusCode.UNAUTHENTICATED),
+    "auth.denied": CodeInfo(PermissionDeniedError, StatusCode.PERMISSION_DENIED),
+    "limit.exceeded": CodeInfo(UnavailableError, StatusCode.RESOURCE_EXHAUSTED),
+    "broker.closed": CodeInfo(ClosedError, StatusCode.CANCELLED),
+    "produce.unknown": CodeInfo(ProduceUnknownError, StatusCode.UNKNOWN),
+    "timeout": CodeInfo(TimedOutError, StatusCode.DEADLINE_EXCEEDED),
+    "csv.not_found": CodeInfo(SourceError, StatusCode.NOT_FOUND),
+    "csv.unreadable": CodeInfo(SourceError, StatusCode.FAILED_PRECONDITION),
+    "csv.empty": CodeInfo(SourceError, StatusCode.INVALID_ARGUMENT),
+    "csv.header": CodeInfo(SourceError, StatusCode.INVALID_ARGUMENT),
+    "csv.shrunk": CodeInfo(SourceError, StatusCode.FAILED_PRECONDITION),
+    "csv.rejects": CodeInfo(SourceError, StatusCode.FAILED_PRECONDITION),
+    "unsupported": CodeInfo(UnsupportedError, StatusCode.UNIMPLEMENTED),
 }
 """Every code of the broker and the library. Services add theirs under prefixes of their own."""
 

@@ -12,10 +12,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-import grpc
-
 from telemetry_broker import _core
-from telemetry_broker.errors import BrokerError, ClosedError, UnavailableError, error_from_code
+from telemetry_broker.errors import BrokerError, ClosedError, StatusCode, UnavailableError, error_from_code
 from telemetry_broker.produce_stream import ProduceStream
 from telemetry_broker.transport import MAX_WAIT_MS, Done, Streamed, UnansweredError
 from telemetry_broker.v1 import broker_pb2 as pb
@@ -23,29 +21,28 @@ from telemetry_broker.v1 import broker_pb2 as pb
 CALL_TIMEOUT: Final = 30.0
 """Seconds until a call without a wait is given up."""
 
-_STATUSES: Final[dict[int, grpc.StatusCode]] = {status.value[0]: status for status in grpc.StatusCode}
 # The code for an error that carries none: it was made by gRPC itself or by something between us and the broker.
 _CODE_BY_STATUS: Final = {
-    grpc.StatusCode.UNAVAILABLE: "broker.unavailable",
-    grpc.StatusCode.DEADLINE_EXCEEDED: "timeout",
-    grpc.StatusCode.UNIMPLEMENTED: "unsupported",
-    grpc.StatusCode.INVALID_ARGUMENT: "invalid.argument",
+    StatusCode.UNAVAILABLE: "broker.unavailable",
+    StatusCode.DEADLINE_EXCEEDED: "timeout",
+    StatusCode.UNIMPLEMENTED: "unsupported",
+    StatusCode.INVALID_ARGUMENT: "invalid.argument",
     # A message over gRPC's bound, told by the one side or the other; `log.full` has its code.
-    grpc.StatusCode.RESOURCE_EXHAUSTED: "invalid.argument",
-    grpc.StatusCode.OUT_OF_RANGE: "invalid.argument",
-    grpc.StatusCode.CANCELLED: "broker.closed",
+    StatusCode.RESOURCE_EXHAUSTED: "invalid.argument",
+    StatusCode.OUT_OF_RANGE: "invalid.argument",
+    StatusCode.CANCELLED: "broker.closed",
     # A proxy on the way may ask for credentials, too.
-    grpc.StatusCode.UNAUTHENTICATED: "auth.unauthenticated",
-    grpc.StatusCode.PERMISSION_DENIED: "auth.denied",
+    StatusCode.UNAUTHENTICATED: "auth.unauthenticated",
+    StatusCode.PERMISSION_DENIED: "auth.denied",
 }
 # After these a request that carries no code of ours may have been carried out all the same.
 _MAYBE_DONE: Final = frozenset(
     {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.INTERNAL,
+        StatusCode.UNAVAILABLE,
+        StatusCode.DEADLINE_EXCEEDED,
+        StatusCode.CANCELLED,
+        StatusCode.UNKNOWN,
+        StatusCode.INTERNAL,
     }
 )
 
@@ -63,11 +60,11 @@ def broker_error(
         return error_from_code(error.code, error.message, error.retry_after, error.field)
     if closed is not None:
         return UnansweredError(closed) if maybe_done else closed
-    status = _STATUSES.get(error.status, grpc.StatusCode.UNKNOWN)
+    status = StatusCode(error.status)
     known = error_from_code(
         _CODE_BY_STATUS.get(status, "internal"),
         f"{url} did not answer {method}: {status.name}, {error.message}",
-        retry_after=0.25 if status is grpc.StatusCode.UNAVAILABLE else None,
+        retry_after=0.25 if status is StatusCode.UNAVAILABLE else None,
     )
     return UnansweredError(known) if maybe_done and status in _MAYBE_DONE and error.sent else known
 

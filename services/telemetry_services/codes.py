@@ -5,10 +5,10 @@ gRPC takes the status from here, and the REST API derives its own from that.
 
 from typing import Final
 
-from grpc import StatusCode
+import grpc
 
 from telemetry_broker.errors import CODES as LIBRARY_CODES
-from telemetry_broker.errors import CodeInfo
+from telemetry_broker.errors import CodeInfo, StatusCode
 from telemetry_services import errors
 from telemetry_services.store import errors as store
 
@@ -41,7 +41,7 @@ CODES: Final[dict[str, CodeInfo]] = {
 }
 
 
-def status_of(code: str) -> StatusCode:
+def status_of(code: str) -> grpc.StatusCode:
     """The gRPC status of a code; one that a newer broker invented is INTERNAL."""
     info = CODES.get(code)
-    return info.status if info else StatusCode.INTERNAL
+    return grpc.StatusCode[info.status.name] if info else grpc.StatusCode.INTERNAL

@@ -14,7 +14,7 @@ from telemetry_broker.v1 import broker_pb2 as pb
 
 
 def test_every_code_of_the_core_is_in_the_table_with_its_status() -> None:
-    statuses = {code: info.status.value[0] for code, info in errors.CODES.items()}
+    statuses = {code: info.status for code, info in errors.CODES.items()}
     assert _core.error_codes().items() <= statuses.items()
 
 
