@@ -19,6 +19,7 @@ from telemetry_services.api.live.streams import Live
 from telemetry_services.api.middleware import LimitBody, MeasureRequests
 from telemetry_services.api.models import Accepted, Problem, TelemetryPoint
 from telemetry_services.api.pipeline import Pipeline
+from telemetry_services.api.problems import CONTENT_TYPE as PROBLEM_TYPE
 from telemetry_services.api.problems import ApiError, add_problem_handlers
 from telemetry_services.api.publishing import Publisher
 from telemetry_services.api.queries import Queries
@@ -39,7 +40,7 @@ The telemetry of a GPU fleet. Send an API key with every call under `/api` and t
 problem+json, with a stable code in `error` and a sentence in `message`.
 """
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    code: {"model": Problem, "content": {"application/problem+json": {}}, "description": text}
+    code: {"model": Problem, "content": {PROBLEM_TYPE: {}}, "description": text}
     for code, text in (
         (400, "The request makes no sense; the message says what to send instead."),
         (401, "No valid API key."),
@@ -86,6 +87,7 @@ def build_app(parts: Parts, *, service: str = "api") -> FastAPI:
         redoc_url=None,
         openapi_url="/swagger/openapi.json",
         static_url="/swagger/static",
+        generate_unique_id_function=lambda route: route.name,  # what a generated client calls it
     )
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=_GZIP_LEVEL)
     app.add_middleware(LimitBody, limit=MAX_BODY_BYTES)
@@ -111,12 +113,16 @@ def build_app(parts: Parts, *, service: str = "api") -> FastAPI:
     app.include_router(pipeline_routes(parts.pipeline, access), responses=_PROBLEMS)
     app.include_router(_ingest_routes(parts.publisher, access), responses=_PROBLEMS)
     app.router.routes.extend(page_routes())
-    _leave_out_422(app)
+    _mend_document(app)
     return app
 
 
-def _leave_out_422(app: FastAPI) -> None:
-    """FastAPI promises its own answer for what makes no sense, in place of which ours is a problem with 400."""
+def _mend_document(app: FastAPI) -> None:
+    """Has it promise what is answered, and nothing else.
+
+    FastAPI adds its own answer for what makes no sense, in place of which ours is a problem with 400, and JSON to what is
+    no JSON.
+    """
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -125,11 +131,20 @@ def _leave_out_422(app: FastAPI) -> None:
             for operations in document["paths"].values():
                 for operation in operations.values():
                     operation["responses"].pop("422", None)
+                    for answer in operation["responses"].values():
+                        _mend_content(answer.get("content", {}))
             for name in ("HTTPValidationError", "ValidationError"):
                 document["components"]["schemas"].pop(name, None)
         return app.openapi_schema or make()
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _mend_content(content: dict[str, Any]) -> None:
+    if PROBLEM_TYPE in content:
+        content[PROBLEM_TYPE] = content.pop("application/json")
+    if "text/event-stream" in content:
+        del content["application/json"]
 
 
 def _responses(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -178,9 +193,9 @@ def _open_routes(health: Health) -> APIRouter:
 def _ingest_routes(publisher: Publisher, access: Access) -> APIRouter:
     router = APIRouter(tags=["ingest"], dependencies=[Depends(access.requires("write"))])
 
-    @router.post("/telemetry", summary="Submit samples", status_code=HTTPStatus.ACCEPTED)
+    @router.post("/telemetry", name="submit", summary="Submit samples", status_code=HTTPStatus.ACCEPTED)
     @router.post("/api/v1/telemetry", summary="Submit samples", status_code=HTTPStatus.ACCEPTED)
-    async def submit(points: Annotated[TelemetryPoint | list[TelemetryPoint], Body()]) -> Accepted:
+    async def submit_telemetry(points: Annotated[TelemetryPoint | list[TelemetryPoint], Body()]) -> Accepted:
         """One point or a list of 1 to 10,000. Answered once the broker has stored them; the store follows."""
         given = points if isinstance(points, list) else [points]
         if not given:

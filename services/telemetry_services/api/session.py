@@ -62,7 +62,7 @@ def session_routes(access: Access, tokens: OneTimeTokens) -> APIRouter:
     router = APIRouter(tags=["session"])
 
     @router.post("/api/v1/session", summary="Keep an API key in a cookie")
-    async def begin(request: Request, response: Response, login: Login) -> Session:
+    async def begin_session(request: Request, response: Response, login: Login) -> Session:
         """For the web page: scripts cannot read the cookie, and other sites cannot send it."""
         if request.headers.get("origin") and not is_same_origin(request):
             raise ApiError(HTTPStatus.FORBIDDEN, "forbidden.origin", "only a page of this server may log in here")
@@ -71,13 +71,13 @@ def session_routes(access: Access, tokens: OneTimeTokens) -> APIRouter:
         return Session.of(key)
 
     @router.delete("/api/v1/session", summary="Forget the cookie", status_code=HTTPStatus.NO_CONTENT)
-    async def end() -> Response:
+    async def end_session() -> Response:
         response = Response(status_code=HTTPStatus.NO_CONTENT)
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response
 
     @router.get("/api/v1/session", summary="Whose key this is")
-    async def show(request: Request) -> Session:
+    async def show_session(request: Request) -> Session:
         return Session.of(access.admit(request, None))
 
     @router.get("/login", include_in_schema=False)

@@ -91,7 +91,7 @@ def _add_samples(router: APIRouter, queries: Queries) -> None:
     @router.get(
         "/api/v1/gpus/{id}/telemetry", summary="Samples of a GPU", response_model=Telemetry, responses=RESPONSES
     )
-    async def gpu_telemetry(
+    async def list_gpu_telemetry(
         request: Request,
         id: str,  # noqa: A002 (the name in the URL)
         between: Between,
@@ -124,7 +124,7 @@ def _add_samples(router: APIRouter, queries: Queries) -> None:
         return Response(text, media_type="application/json", headers=headers)
 
     @router.get("/api/v1/query", summary="Values over time, of many GPUs", response_model=Series, responses=RESPONSES)
-    async def query(
+    async def query_telemetry(
         request: Request,
         chosen: Chosen,
         between: Between,
@@ -171,13 +171,13 @@ def _add_names(router: APIRouter, queries: Queries) -> None:
         names = await queries.metrics()
         return MetricsOut(count=len(names), metrics=[MetricOut.of(describe_metric(name)) for name in names])
 
-    @router.get("/api/v1/hosts", summary="All hosts")
+    @router.get("/api/v1/hosts", summary="All hosts", response_model=Hosts)
     async def list_hosts(request: Request, response: Response) -> Any:
         return _answer_counts(
             request, response, Hosts.of([HostCount(*one) for one in _counts(gpu.hostname for gpu in fleet.tags()[1])])
         )
 
-    @router.get("/api/v1/namespaces", summary="All namespaces")
+    @router.get("/api/v1/namespaces", summary="All namespaces", response_model=Namespaces)
     async def list_namespaces(request: Request, response: Response) -> Any:
         counts = [NamespaceCount(*one) for one in _counts(gpu.namespace for gpu in fleet.tags()[1])]
         return _answer_counts(request, response, Namespaces.of(counts))

@@ -27,7 +27,7 @@ def live_routes(fleet: Fleet, frames: Frames, live: Live, access: Access) -> API
         return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
 
     @router.get("/api/v1/live", summary="Samples as they come in", responses=_EVENT_STREAM)
-    async def watch(
+    async def watch_samples(
         request: Request,
         chosen: Chosen,
         metric: Metrics = [],  # noqa: B006 (FastAPI copies it)

@@ -56,7 +56,7 @@ def pipeline_routes(pipeline: Pipeline, access: Access) -> APIRouter:
     reader, administrator = Depends(access.requires("read")), Depends(access.requires("admin"))
 
     @router.get("/api/v1/pipeline", summary="Brokers, topics and groups", dependencies=[reader])
-    async def show() -> dict[str, Any]:
+    async def show_pipeline() -> dict[str, Any]:
         """Counts of one moment: lag, records in flight, the age of the oldest record that is not acked."""
         return await pipeline.overview()
 
@@ -70,13 +70,13 @@ def pipeline_routes(pipeline: Pipeline, access: Access) -> APIRouter:
         return await pipeline.dead_letters(topic, _place(after), limit)
 
     @router.post("/api/v1/pipeline/redrive", summary="Put dead letters back", dependencies=[administrator])
-    async def redrive(asked: Redrive) -> Redriven:
+    async def redrive_dead_letters(asked: Redrive) -> Redriven:
         if asked.offsets is not None and asked.partition is None:
             raise refuse("offsets are of one partition: send it, too")
         return Redriven(redriven=await pipeline.redrive(asked.topic, asked.partition, asked.offsets))
 
     @router.post("/api/v1/pipeline/seek", summary="Move a group", dependencies=[administrator])
-    async def seek(asked: Seek) -> Done:
+    async def seek_group(asked: Seek) -> Done:
         """Its open leases end; a collector whose store keeps a position goes back to that."""
         if asked.to in ("start", "end"):
             await pipeline.seek(asked.topic, asked.group, asked.to)  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ def pipeline_routes(pipeline: Pipeline, access: Access) -> APIRouter:
         return Done()
 
     @router.post("/api/v1/pipeline/pause", summary="Pause the collector", dependencies=[administrator])
-    async def pause(asked: Pause) -> Done:
+    async def pause_collector(asked: Pause) -> Done:
         """Of this process (`telemetry up`). Records wait in the broker."""
         pipeline.pause(asked.paused)
         return Done()
