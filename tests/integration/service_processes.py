@@ -3,8 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.forked_services import start_service
+
 SAMPLE = Path(__file__).parents[2] / "services" / "telemetry_services" / "data" / "dcgm-sample.csv"
 PATIENCE = 30.0
-
-_MAIN = "from telemetry_services.cli import main; main()"
 
 
 def eventually(look: Callable[[], bool]) -> None:
@@ -33,20 +31,12 @@ class Service:
         self._lines: list[str] = []
         self._read = threading.Condition()  # reentrant
         self._ended = False
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _MAIN, *self._arguments],
-            env={**os.environ, **(environment or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self.process = start_service(self._arguments, {**os.environ, **(environment or {})})
         self._reader = threading.Thread(target=self._collect)
         self._reader.start()
 
     def _collect(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in self.process.output:
             with self._read:
                 self._lines.append(line.rstrip("\n"))
                 self._read.notify_all()
@@ -102,8 +92,7 @@ class Service:
         if self.process.poll() is None:
             self.process.kill()
         self.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self.process.output.close()
 
 
 class BrokerProcess(Service):

@@ -120,8 +120,8 @@ def build_app(parts: Parts, *, service: str = "api") -> FastAPI:
 def _mend_document(app: FastAPI) -> None:
     """Has it promise what is answered, and nothing else.
 
-    FastAPI adds its own answer for what makes no sense, in place of which ours is a problem with 400, and JSON to what is
-    no JSON.
+    FastAPI adds its own answer for what makes no sense, in place of which ours is a problem with 400, and JSON to what
+    is none.
     """
     make = app.openapi
 

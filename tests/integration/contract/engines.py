@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -17,6 +16,7 @@ import telemetry_broker as tb
 from telemetry_broker import _core
 from telemetry_broker.testing import ManualClock
 from tests.certificates import Authority
+from tests.forked_services import ForkedService
 from tests.integration.contract.portal import Connect
 
 TIMEOUT = 30.0
@@ -157,18 +157,12 @@ class BrokerProcess:
         return f"{self.door.scheme}://{self.address}"
 
     def _start(self) -> None:
-        program = "import sys; from telemetry_services.cli import main; sys.exit(main())"
         port = self.address.rpartition(":")[2]
         ports = [] if self.door.scheme == "grpc+unix" else ["--port", "0", "--grpc-port", port]
         arguments = [str(argument) for argument in (*ports, *self.door.arguments)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", program, "broker", "--data", self._folder, *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
+        command = ["broker", "--data", str(self._folder), *arguments]
+        self._process = ForkedService(command, os.environ)
+        for line in self._process.output:
             self._log.append(line)
             if started := re.search(r"Starting broker .*?grpc=(\S+)", line):
                 self.address = started[1]
@@ -177,7 +171,7 @@ class BrokerProcess:
             self._process.wait()
             raise RuntimeError(f"the broker did not start:\n{''.join(self._log)}")
         # Whatever it still says is read, so that it never blocks on a full pipe.
-        self._reader = threading.Thread(target=self._log.extend, args=(self._process.stderr,), daemon=True)
+        self._reader = threading.Thread(target=self._log.extend, args=(self._process.output,), daemon=True)
         self._reader.start()
 
     def end(self, *, kill: bool = False) -> None:
@@ -190,8 +184,7 @@ class BrokerProcess:
             self._process.terminate()
         code = self._process.wait(TIMEOUT)
         self._reader.join(TIMEOUT)
-        assert self._process.stderr is not None
-        self._process.stderr.close()
+        self._process.output.close()
         assert kill or code == 0, f"the broker ended with {code}:\n{''.join(self._log)}"
 
     def restart(self, *, kill: bool = False) -> None:
