@@ -57,7 +57,7 @@ def test_a_broker_that_is_gone_holds_nobody_up_and_loses_nothing(brokers: Broker
                 case "killed":
                     process.kill()
                 case "stopped":
-                    process.process.send_signal(signal.SIGSTOP)
+                    process.freeze()
                 case _:
                     brokers.links["b1"].cut()
             load.goes_on()
@@ -145,7 +145,7 @@ def test_a_named_producer_waits_for_the_broker_that_may_have_its_batch(brokers: 
         name = holder(broker, "t", 0)
         with broker.producer("t", name="csv", delivery_timeout=PATIENCE) as producer:
             producer.append(b"\x7a\x03\x0a\x01a", partition=0, sequence=1)
-            brokers.processes[name].process.send_signal(signal.SIGSTOP)
+            brokers.processes[name].freeze()
             outcomes: list[tb.Appended] = []
             sending = threading.Thread(
                 target=lambda: outcomes.append(producer.append(b"\x7a\x03\x0a\x01b", partition=0, sequence=2))

@@ -130,7 +130,7 @@ def test_a_collector_that_sleeps_past_its_leases_and_wakes_up_doubles_and_loses_
         sleeper = processes.enter_context(Service(*command, environment=environment))
         with Sending(broker.url) as sending:
             sleeper.wait_for("Processed message", PATIENCE)
-            sleeper.process.send_signal(signal.SIGSTOP)
+            sleeper.freeze()
             other = processes.enter_context(Service(*command, environment=environment))
             other.wait_for("Processed message", PATIENCE)
             sleeper.process.send_signal(signal.SIGCONT)

@@ -78,6 +78,12 @@ class Service:
         self.process.send_signal(number)
         return self.wait(timeout)
 
+    def freeze(self) -> None:
+        """SIGSTOP, and returns once no thread of it runs any more, which the signal alone does not promise."""
+        self.process.send_signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        eventually(lambda: all("State:\tT" in (task / "status").read_text() for task in tasks.iterdir()))
+
     def kill(self) -> None:
         """kill -9."""
         self.process.kill()

@@ -359,7 +359,7 @@ def test_a_collector_stopped_past_its_leases_and_woken_loses_and_doubles_nothing
         server.fail(slow)
         produce(broker, *(point(second) for second in range(10)))
         server.wait_for_writes(1)
-        sleeper.process.send_signal(signal.SIGSTOP)
+        sleeper.freeze()
         slow.released.set()
         with collector(brokers, server, tmp_path) as other:
             produce(broker, *(point(second) for second in range(10, 20)), partition=1)
