@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -128,7 +129,8 @@ class Inflow:
     def wait(self, *, over: bool = False) -> None:
         """Somebody waits for a delivery, or does so no more."""
         self._waiting += -1 if over else 1
-        self._balance()
+        if not (over and self.ready):  # whoever takes what is ready says what may come behind it
+            self._balance()
 
     def pop(self, max_records: int) -> Taken | None:
         """What came of at most so many records."""
@@ -143,10 +145,7 @@ class Inflow:
         self._balance()
 
     def _target(self) -> int:
-        return self._missing(max(self._waiting, self._ahead))
-
-    def _missing(self, deliveries: int) -> int:
-        return max(0, deliveries - len(self.ready))
+        return max(0, max(self._waiting, self._ahead) - len(self.ready))
 
     def _balance(self) -> None:
         """Gives credit that is missing, in a few messages, and takes back what is too much.
@@ -155,12 +154,12 @@ class Inflow:
         """
         if self._send is None or self._unsettled:
             return
-        target = self._target()
-        if self._credit > self._missing(max(self._waiting, self._most_ahead)):
+        target, ready = self._target(), len(self.ready)
+        if self._credit > max(0, max(self._waiting, self._most_ahead) - ready):
             self._unsettled += 1
             self._send(_credit(0, replace=True))
             self._credit = 0
-        elif self._credit < max(self._missing(self._waiting), target - self._ahead // 2):
+        elif self._credit < max(self._waiting - ready, target - self._ahead // 2):
             self._send(_credit(target - self._credit))
             self._credit = target
 
@@ -179,6 +178,7 @@ def pop(ready: deque[Taken], max_records: int, *, in_order: bool = False) -> Tak
     return None
 
 
+@functools.cache  # a handful of numbers, and one of them is sent for each small delivery
 def _credit(deliveries: int, *, replace: bool = False) -> bytes:
     credit = pb.ConsumeCredit(deliveries=deliveries, replace=replace)
     return pb.ConsumeRequest(credit=credit).SerializeToString()

@@ -33,8 +33,9 @@ const MAGIC: &[u8; 8] = b"TBRKACK\0";
 const HEADER_BYTES: u64 = 32;
 /// Bytes of an entry.
 pub const ENTRY_BYTES: usize = 32;
-/// Entries below which a journal is not worth rewriting, unless told otherwise.
-pub const COMPACT_ENTRIES: u64 = 4096;
+/// Entries below which a journal is not worth rewriting, unless told otherwise: half a MiB. A rewrite syncs, and its
+/// partition waits for that.
+pub const COMPACT_ENTRIES: u64 = 16_384;
 /// Bytes that wait in memory, at least, before they are boiled down to what is still true.
 const MIN_PENDING_BYTES: usize = 64 << 10;
 /// Space kept ahead of the last entry: enough to lease and ack 4,000 batches on a full disk.
