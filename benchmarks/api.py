@@ -203,7 +203,7 @@ def _measure_page(fleet: Fleet, seconds: float) -> Iterator[Result]:
         return
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": 1440, "height": 900})
+        context = browser.new_context(viewport={"width": 1440, "height": 900}, bypass_csp=True)  # to wait by a function
         context.add_cookies([{"name": "telemetry_key", "value": KEY, "url": fleet.url}])
         page = context.new_page()
         page.goto(fleet.url)

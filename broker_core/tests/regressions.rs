@@ -687,7 +687,7 @@ fn what_waits_for_the_journal_of_a_memory_topic_is_bounded() {
     }
     b.close(true).unwrap();
     let written = disk.open(Path::new("/b/t/partition-0/groups/g.acks")).unwrap().len().unwrap();
-    assert!(written < 200_000, "120,000 entries were boiled down, {written} bytes");
+    assert!(written < 600_000, "120,000 entries were boiled down, {written} bytes");
 }
 #[test]
 fn a_torn_header_does_not_switch_the_check_off() {
@@ -1015,11 +1015,11 @@ fn acks_survive_a_rewrite_of_their_journal_that_failed_behind_its_rename() {
         let disk: Arc<dyn Disk> = hooked.clone();
         let b = on(&disk);
         create(&b, "t", 1, durability);
-        produce(&b, "t", &["x"; 3000]);
+        produce(&b, "t", &["x"; 12_000]);
         let mut refused = 0;
-        for n in 0..2500 {
+        for n in 0..10_000 {
             // The first rewrite falls due in there.
-            hooked.fail_sync_dir.store((2000..2100).contains(&n), Ordering::SeqCst);
+            hooked.fail_sync_dir.store((8000..8400).contains(&n), Ordering::SeqCst);
             let d = receive(&b, &v1::ReceiveRequest { max_records: 1, ..wish("t", "g") });
             if let Err(err) = ack(&b, &d[0], "g") {
                 assert_eq!(err.code(), Code::DataIo, "{err}");
@@ -1030,7 +1030,7 @@ fn acks_survive_a_rewrite_of_their_journal_that_failed_behind_its_rename() {
         }
         assert_eq!(refused, 1, "an ack whose place is not sure is not answered as done; the next one mends it");
         b.close(clean).unwrap();
-        assert_eq!(lag(&on(&disk), "t", "g").acked_end_offset, 2500, "{durability:?} {clean}");
+        assert_eq!(lag(&on(&disk), "t", "g").acked_end_offset, 10_000, "{durability:?} {clean}");
     }
 }
 #[test]
