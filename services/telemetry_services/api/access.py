@@ -35,6 +35,8 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _MAX_AUDIT_LINES: Final = 20
 """Lines a second; a client that is refused a thousand times does not fill the disk."""
 _SHOWN_CHARS: Final = 200
+_SWEEP_SECONDS: Final = 10.0
+"""Until counters whose time is over are looked for."""
 
 api_key_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key.")
 bearer = HTTPBearer(auto_error=False, description="An API key.")
@@ -62,13 +64,34 @@ class Quota:
         }
 
 
+class Counters(MemoryStorage):
+    """Counts in memory, without the library's sweeper: that is a thread, started anew for nearly each request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timer.cancel()
+        self._swept_at = time.monotonic()
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        """As that of every storage."""
+        if time.monotonic() - self._swept_at >= _SWEEP_SECONDS:
+            self._swept_at = time.monotonic()
+            for known in list(self.expirations):
+                self.get(known)  # which forgets it if its time is over
+        count = self.get(key) + amount
+        self.storage[key] = count
+        if count == amount:
+            self.expirations[key] = time.time() + expiry
+        return count
+
+
 class Limiter:
     """Limits by name, such as of a key or an address. Used on one event loop."""
 
     def __init__(self, policy: str, limits: str) -> None:
         self._policy = policy
         self._items: list[RateLimitItem] = parse_many(limits)
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._limiter = SlidingWindowCounterRateLimiter(Counters())
 
     def hit(self, name: str) -> tuple[bool, Quota]:
         """Counts one more; False: that is too many."""

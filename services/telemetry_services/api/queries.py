@@ -179,14 +179,9 @@ class Queries:
 
     def latest_of(self, selection: Selection, metrics: Collection[str] = ()) -> list[tuple[Gpu, list[Value]]]:
         """The GPUs that are meant, with their newest values."""
-        matches = selection.matcher()
+        numbers = self.listing.find(selection)
         with self.fleet.lock:
-            found = [
-                (gpu, self.fleet.values(number, metrics))
-                for number, gpu in enumerate(self.fleet.gpus())
-                if matches(gpu)
-            ]
-        return sorted(found, key=lambda one: order_of(one[0]))
+            return [(self.fleet.gpu(number), self.fleet.values(number, metrics)) for number in numbers]
 
     async def metrics(self) -> list[str]:
         """The names of all metrics, stored or seen."""

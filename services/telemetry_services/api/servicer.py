@@ -70,9 +70,9 @@ class QueryServicer(query_pb2_grpc.QueryServiceServicer):
             page = self._queries.page_of_gpus(_selection(request.filter), size, request.page_token or None)
         except ApiError as error:
             await _abort(context, error)
-        gpus = self._queries.fleet.gpus()
+        fleet = self._queries.fleet
         return pb.ListGpusResponse(
-            gpus=[_gpu(gpus[number]) for number in page.numbers], next_page_token=page.next_cursor or ""
+            gpus=[_gpu(fleet.gpu(number)) for number in page.numbers], next_page_token=page.next_cursor or ""
         )
 
     async def Latest(self, request: pb.LatestRequest, context: Context) -> pb.LatestResponse:  # noqa: N802

@@ -58,6 +58,7 @@ class Latest:
         self._positions: dict[Identity, int] = {}
         self._in_order: pa.Table | None = None
         self._gpus: list[Gpu] | None = None
+        self._uuids: frozenset[str] | None = None
 
     def refresh(self, snapshot: Source) -> None:
         """Take in what is new in `snapshot`."""
@@ -94,7 +95,18 @@ class Latest:
             else:
                 merged[value], merged[time] = old[value], old[time]
         self._rows = pa.table(merged).combine_chunks()
-        self._in_order = self._gpus = None
+        self._in_order = self._gpus = self._uuids = None
+
+    def uuids(self) -> frozenset[str]:
+        """Return the uuids of all GPUs that have one."""
+        if self._uuids is None:
+            self._uuids = frozenset(self._rows["uuid"].to_pylist()) - {""}
+        return self._uuids
+
+    def counts(self, tag: str) -> list[tuple[str, int]]:
+        """Return the values of a tag, sorted, and how many GPUs have each."""
+        counted = pc.value_counts(self._rows[tag]).to_pylist()
+        return sorted((entry["values"], entry["counts"]) for entry in counted if entry["values"])
 
     def gpus(self) -> list[Gpu]:
         """Return the GPUs by hostname, device and uuid."""

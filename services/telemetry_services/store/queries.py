@@ -22,6 +22,8 @@ from telemetry_services.store.base import (
     ALL_GPUS,
     Filters,
     Gpu,
+    HostCount,
+    NamespaceCount,
     Sample,
     SeriesQuery,
     Summary,
@@ -72,6 +74,24 @@ class Queries(FromGpus):
         snapshot = self._snapshot()
         with self._latest_lock:
             return self._refreshed_latest(snapshot).table(metrics, filters)
+
+    def hosts(self) -> list[HostCount]:
+        snapshot = self._snapshot()
+        with self._latest_lock:
+            return [HostCount(*count) for count in self._refreshed_latest(snapshot).counts("hostname")]
+
+    def namespaces(self) -> list[NamespaceCount]:
+        snapshot = self._snapshot()
+        with self._latest_lock:
+            return [NamespaceCount(*count) for count in self._refreshed_latest(snapshot).counts("namespace")]
+
+    def _uuids(self, snapshot: Snapshot, wanted: Collection[str]) -> Collection[str]:
+        """Return the uuids that are stored; of those in `wanted` none is left out."""
+        with self._latest_lock:
+            # One that is known stays one: no need to look what is new.
+            if self._latest is not None and self._latest.uuids().issuperset(wanted):
+                return self._latest.uuids()
+            return self._refreshed_latest(snapshot).uuids()
 
     def _refreshed_latest(self, snapshot: Snapshot) -> Latest:
         """Return the newest values, under `_latest_lock`."""
@@ -124,10 +144,9 @@ class Queries(FromGpus):
     def series(self, query: SeriesQuery) -> pa.RecordBatchReader:
         check(query)
         snapshot = self._snapshot(rollups=query.window_ns is not None and query.aggregate in MERGEABLE)
-        uuids: set[str] | None = None
+        uuids: Collection[str] | None = None
         if query.filters.gpus:
-            with self._latest_lock:
-                uuids = {gpu.uuid for gpu in self._refreshed_latest(snapshot).gpus()}
+            uuids = self._uuids(snapshot, query.filters.gpus)
         chosen = chosen_of(query, columns.metrics(snapshot.schema))
         answer = answer_schema(query, chosen)
         batches = Series(snapshot, query, chosen, uuids, answer).batches() if chosen else iter(())

@@ -40,6 +40,8 @@ from telemetry_services.up.queue import Queue
 
 _DRAIN_SECONDS: Final = 1.0
 _LIVE_SECONDS: Final = 1.0
+_COUNT_SECONDS: Final = 5.0
+"""Until the GPUs of the store are counted again, which reads what is new in it."""
 
 
 async def serve(settings: UpSettings, stopping: asyncio.Event) -> int:
@@ -258,6 +260,7 @@ def _incomplete(pipeline: Pipeline, topic: str, url: str, stored: Stored) -> Sou
 async def _watch(pipeline: Pipeline, store: Store, display: Display, *workers: "asyncio.Future[None]") -> None:
     """Shows the live line until a worker fails."""
     before, before_at = pipeline.collector.status.samples_stored, time.monotonic()
+    fleet, count_at = "", before_at
     while True:
         done, _ = await asyncio.wait(workers, timeout=_LIVE_SECONDS)
         for worker in done:
@@ -266,16 +269,21 @@ async def _watch(pipeline: Pipeline, store: Store, display: Display, *workers: "
             return
         now, now_at = pipeline.collector.status.samples_stored, time.monotonic()
         rate, before, before_at = (now - before) / (now_at - before_at), now, now_at
-        display.live(await asyncio.to_thread(_live_line, pipeline, store, rate))
+        if now_at >= count_at:
+            fleet, count_at = await asyncio.to_thread(_fleet_of, store), now_at + _COUNT_SECONDS
+        display.live(await asyncio.to_thread(_live_line, pipeline, fleet, rate))
 
 
-def _live_line(pipeline: Pipeline, store: Store, rate: float) -> str:
-    status = pipeline.collector.status
+def _fleet_of(store: Store) -> str:
     try:
         hosts = store.hosts()
-        fleet = f"{counted(sum(host.gpu_count for host in hosts), 'GPU')} on {counted(len(hosts), 'host')}"
     except BrokerError as error:
-        fleet = f"the store cannot be read: {error}"
+        return f"the store cannot be read: {error}"
+    return f"{counted(sum(host.gpu_count for host in hosts), 'GPU')} on {counted(len(hosts), 'host')}"
+
+
+def _live_line(pipeline: Pipeline, fleet: str, rate: float) -> str:
+    status = pipeline.collector.status
     lag = pipeline.lag()
     trouble = f" · {status.last_error}" if status.last_error else ""
     return (

@@ -194,6 +194,11 @@ class Fleet:
         with self.lock:
             return [replace(gpu, last_seen_ns=seen) for gpu, seen in zip(self._gpus, self._seen_ns, strict=True)]
 
+    def gpu(self, number: int) -> Gpu:
+        """One of them, with the time it was last seen."""
+        with self.lock:
+            return replace(self._gpus[number], last_seen_ns=self._seen_ns[number])
+
     def tags(self) -> tuple[int, list[Gpu]]:
         """The version, and the GPUs with the tags of it; their `last_seen_ns` says nothing."""
         with self.lock:
@@ -218,10 +223,10 @@ class Fleet:
             held = self._metrics.get(metric)
             return held.values.tolist() if held else [_NONE] * len(self._gpus)
 
-    def seen_ns(self) -> Sequence[int]:
-        """When each GPU was last seen."""
+    def seen_ns(self, numbers: Iterable[int] | None = None) -> Sequence[int]:
+        """When each of these GPUs was last seen; None: all."""
         with self.lock:
-            return self._seen_ns.tolist()
+            return self._seen_ns.tolist() if numbers is None else [self._seen_ns[number] for number in numbers]
 
     def drain_changed(self) -> list[int]:
         """The GPUs of which something came in since the last call, sorted."""

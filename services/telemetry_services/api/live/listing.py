@@ -1,6 +1,11 @@
-"""The list of all GPUs as JSON, of which each call makes anew only what changes all the time: when they were seen."""
+"""The list of all GPUs, in order, by their names, and as JSON: made anew when a GPU is new or a tag of one has changed.
+
+Each call makes anew only what changes all the time: when they were seen.
+"""
 
 import json
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from telemetry_services.api.live.fleet import Fleet
@@ -21,6 +26,9 @@ def order_of(gpu: Gpu) -> Order:
 class Listing:
     """GPUs in their order, encoded. Used on one event loop."""
 
+    # Each says which GPUs a name of a field of Selection means, by their places in the order.
+    _by: dict[str, dict[str, list[int]]]
+
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._version = -1
@@ -28,14 +36,40 @@ class Listing:
         self._sorted: list[int] = []
         self._heads: list[str] = []
         self._seconds: dict[int, str] = {}
+        self._by = {}
 
     def _refresh(self) -> None:
-        version, gpus = self._fleet.tags()
-        if version == self._version:
+        if self._fleet.version == self._version:
             return
-        self._version, self._gpus = version, gpus
+        self._version, gpus = self._fleet.tags()
+        self._gpus = gpus
         self._sorted = sorted(range(len(gpus)), key=lambda number: order_of(gpus[number]))
         self._heads = [json.dumps(gpu_fields(gpu), separators=(",", ":"))[:-1] for gpu in gpus]
+        self._by = {field: defaultdict(list) for field in ("gpus", "hostnames", "namespaces", "pods", "models")}
+        for place, number in enumerate(self._sorted):
+            gpu = gpus[number]
+            for name in {gpu.uuid, gpu.device_id} - {""}:
+                self._by["gpus"][name].append(place)
+            self._by["hostnames"][gpu.hostname].append(place)
+            self._by["namespaces"][gpu.namespace].append(place)
+            self._by["pods"][gpu.pod].append(place)
+            self._by["models"][gpu.model_name].append(place)
+
+    def _candidates(self, selection: Selection) -> Sequence[int]:
+        """Numbers, in order, of GPUs among which are all that are meant: by the field whose names mean the fewest."""
+        named: list[tuple[str, Collection[str]]] = [
+            (field, names) for field in self._by if (names := getattr(selection, field))
+        ]
+        if not named:
+            return self._sorted
+        places = ([place for name in set(names) for place in self._by[field].get(name, ())] for field, names in named)
+        fewest = min(places, key=len)
+        return [self._sorted[place] for place in sorted(set(fewest))]
+
+    def counts(self, field: str) -> list[tuple[str, int]]:
+        """The names that a field of `Selection` can have, sorted, and how many GPUs each means."""
+        self._refresh()
+        return sorted((name, len(places)) for name, places in self._by.get(field, {}).items() if name)
 
     def find(self, selection: Selection, after: Order | None = None) -> list[int]:
         """The numbers of the GPUs that are meant, in their order; `after`: only those behind this place."""
@@ -43,7 +77,7 @@ class Listing:
         found = self._sorted
         if not selection.is_all:
             matches = selection.matcher()
-            found = [number for number in found if matches(self._gpus[number])]
+            found = [number for number in self._candidates(selection) if matches(self._gpus[number])]
         if after is not None:
             found = [number for number in found if order_of(self._gpus[number]) > after]
         return found
@@ -54,8 +88,9 @@ class Listing:
 
     def encode(self, numbers: list[int], total: int, next_cursor: str | None) -> bytes:
         """The body of `/api/v1/gpus`."""
-        seen_ns, heads, shown = self._fleet.seen_ns(), self._heads, self._shown
-        rows = ",".join([f'{heads[number]},"last_seen":"{shown(seen_ns[number])}"}}' for number in numbers])
+        heads, shown = self._heads, self._shown
+        seen = zip(numbers, self._fleet.seen_ns(numbers), strict=True)
+        rows = ",".join([f'{heads[number]},"last_seen":"{shown(time_ns)}"}}' for number, time_ns in seen])
         more = f',"total":{total},"next_cursor":{json.dumps(next_cursor)}' if total != len(numbers) else ""
         return f'{{"count":{len(numbers)}{more},"gpus":[{rows}]}}'.encode()
 

@@ -1,10 +1,9 @@
 """The fleet: GPUs, hosts, namespaces, metrics, and their samples."""
 
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -69,12 +68,11 @@ def _add_gpus(router: APIRouter, queries: Queries) -> None:
         if found is Format.JSON:
             body = queries.listing.encode(page.numbers, page.total, page.next_cursor)
             return Response(body, media_type="application/json", headers=headers)
-        gpus = fleet.gpus()
-        rows = [_gpu_row(gpus[number]) for number in page.numbers]
+        rows = [_gpu_row(fleet.gpu(number)) for number in page.numbers]
         return answer_rows(found, _GPU_FIELDS, rows, headers)
 
-    @router.get("/api/v1/gpus/{id}", summary="A GPU and its newest values")
-    async def show_gpu(id: str, hostname: str | None = None) -> GpuDetails:  # noqa: A002 (the name in the URL)
+    @router.get("/api/v1/gpus/{id}", summary="A GPU and its newest values", response_model=GpuDetails)
+    async def show_gpu(id: str, hostname: str | None = None) -> Response:  # noqa: A002 (the name in the URL)
         """By its uuid, or by a device id such as `nvidia0`, which may name GPUs of several hosts."""
         found = queries.latest(id, hostname)
         if not found:
@@ -84,7 +82,8 @@ def _add_gpus(router: APIRouter, queries: Queries) -> None:
                 "gpu.unknown",
                 HTTPStatus.NOT_FOUND,
             )
-        return GpuDetails(gpu_id=id, count=len(found), gpus=[_state(gpu, values) for gpu, values in found])
+        body = GpuDetails(gpu_id=id, count=len(found), gpus=[_state(gpu, values) for gpu, values in found])
+        return Response(body.model_dump_json(), media_type="application/json")
 
 
 def _add_samples(router: APIRouter, queries: Queries) -> None:
@@ -172,26 +171,29 @@ def _add_names(router: APIRouter, queries: Queries) -> None:
         return MetricsOut(count=len(names), metrics=[MetricOut.of(describe_metric(name)) for name in names])
 
     @router.get("/api/v1/hosts", summary="All hosts", response_model=Hosts)
-    async def list_hosts(request: Request, response: Response) -> Any:
-        return _answer_counts(
-            request, response, Hosts.of([HostCount(*one) for one in _counts(gpu.hostname for gpu in fleet.tags()[1])])
-        )
+    async def list_hosts(request: Request) -> Response:
+        def hosts() -> Hosts:
+            return Hosts.of([HostCount(*count) for count in queries.listing.counts("hostnames")])
+
+        return _answer_counts(request, hosts)
 
     @router.get("/api/v1/namespaces", summary="All namespaces", response_model=Namespaces)
-    async def list_namespaces(request: Request, response: Response) -> Any:
-        counts = [NamespaceCount(*one) for one in _counts(gpu.namespace for gpu in fleet.tags()[1])]
-        return _answer_counts(request, response, Namespaces.of(counts))
+    async def list_namespaces(request: Request) -> Response:
+        def namespaces() -> Namespaces:
+            return Namespaces.of([NamespaceCount(*count) for count in queries.listing.counts("namespaces")])
 
-    def _answer_counts(request: Request, response: Response, body: Hosts | Namespaces) -> Any:
-        headers = _cache_headers(f"{fleet.epoch}.{fleet.version}", None)
+        return _answer_counts(request, namespaces)
+
+    encoded: dict[str, tuple[int, str]] = {}  # by path, with the version that it is of
+
+    def _answer_counts(request: Request, count: Callable[[], Hosts | Namespaces]) -> Response:
+        path, version = request.url.path, fleet.version
+        headers = _cache_headers(f"{fleet.epoch}.{version}", None)
         if request.headers.get("if-none-match") == headers["ETag"]:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-        response.headers.update(headers)
-        return body
-
-
-def _counts(names: Any) -> list[tuple[str, int]]:
-    return sorted(Counter(name for name in names if name).items())
+        if path not in encoded or encoded[path][0] != version:
+            encoded[path] = version, count().model_dump_json()
+        return Response(encoded[path][1], media_type="application/json", headers=headers)
 
 
 def _state(gpu: Gpu, values: Sequence[Value]) -> GpuState:
