@@ -148,6 +148,39 @@ def test_events_of_one_proxy_may_be_acked_at_another(brokers: tuple[BrokerProces
             assert client.describe_group("t", "g").lag == 0
 
 
+def test_a_client_that_gives_up_its_stream_again_and_again_misses_nothing(tmp_path: Path) -> None:
+    # The clients in the field end their stream after 60 s whatever it does, and begin another one: in the middle of
+    # events, some of them not acked. Those come again once their leases have ended.
+    leases = {"VISIBILITY_TIMEOUT": "1s"}
+    with ExitStack() as stack:
+        one, two = (stack.enter_context(BrokerProcess(tmp_path / name, environment=leases)) for name in ("0", "1"))
+        proxy = stack.enter_context(ProxyProcess("--brokers", listed(one, two)))
+        http = stack.enter_context(httpx.Client(timeout=60))
+        sent = {str(number) for number in range(90)}
+        for payload in sorted(sent):
+            produce(proxy.http, payload, int(payload) % 2)
+        acked: set[str] = set()
+        given_up: set[str] = set()
+        while len(acked) < len(sent):
+            with EventReader(proxy.http, topic="t", group="g") as events:
+                for place in range(30):
+                    event = events.read()
+                    assert event is not None
+                    if place % 10 == 9 and event.payload not in given_up:
+                        given_up.add(event.payload)  # it was at work on this one
+                        continue
+                    answer = http.post(f"http://{proxy.http}/ack?topic=t&group=g", json={"id": event.id})
+                    if answer.status_code == 200:
+                        assert event.payload not in acked
+                        acked.add(event.payload)
+                    if len(acked) == len(sent):
+                        break
+        assert acked == sent
+        assert len(given_up) > 5
+        with tb.connect(proxy.url) as client:
+            assert client.describe_group("t", "g").lag == 0
+
+
 def test_a_broker_that_dies_takes_no_record_with_it_that_was_stored(tmp_path: Path) -> None:
     # As the clients in the field do it: a record after the other, each tried three times, and a stream that is opened
     # again when it ends.
