@@ -9,6 +9,7 @@ import json
 import random
 import shutil
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -34,6 +35,7 @@ MIXED_PER_SECOND = 300
 VIEWERS = 200
 START_SECONDS = 90.0
 _MAIN = "from telemetry_services.cli import main; main()"
+_VIEWERS = Path(__file__).with_name("viewers.py")
 
 
 @dataclass(frozen=True)
@@ -161,32 +163,23 @@ def _mixed(fleet: Fleet, seconds: float) -> list[float]:
 def _measure_viewers(fleet: Fleet, seconds: float, rounds: list[float]) -> Iterator[Result]:
     time.sleep(seconds)
     before = list(rounds)[-max(3, round(seconds)) :]
-    begun = len(rounds)
-    lags: list[float] = []
-    stop = threading.Event()
-    with ThreadPoolExecutor(VIEWERS) as pool:
-        for number in range(VIEWERS):
-            pool.submit(_view, fleet, stop, lags if number == 0 else None)
+    url = f"{fleet.url}/api/v1/fleet/live?metric={METRICS[0]}"
+    command = [sys.executable, str(_VIEWERS), url, KEY, str(VIEWERS)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as viewers:
+        assert viewers.stdout is not None
+        viewers.stdout.readline()  # all are there
+        begun = len(rounds)
         time.sleep(seconds)
-        stop.set()
-    after = rounds[begun:]
-    work = f"{VIEWERS} x /api/v1/fleet/live of one metric, read by threads of one Python process on the same cores"
+        after = rounds[begun:]
+        told, _ = viewers.communicate()
+    lags = json.loads(told)
+    work = f"{VIEWERS} x /api/v1/fleet/live of one metric, read by one process on the same cores"
     yield Result(f"lag of {VIEWERS} viewers, median", statistics.median(lags) * 1e3, "ms", work)
     yield Result(f"lag of {VIEWERS} viewers, last over first third", _drift(lags), "x", work)
     ratio = _percentile(after, 99) / _percentile(before, 99)
     yield Result(
         "p99 of a round of producing, with the viewers over without", ratio, "x", work, target=1.2, lower_is_better=True
     )
-
-
-def _view(fleet: Fleet, stop: threading.Event, lags: list[float] | None) -> None:
-    with fleet.client() as client, client.stream("GET", f"/api/v1/fleet/live?metric={METRICS[0]}") as answer:
-        for text in answer.iter_lines():
-            if stop.is_set():
-                return
-            if lags is not None and text.startswith("data: {") and '"gpus":' in text[:60]:
-                seen = json.loads(text[6:])["seen_ms"]
-                lags.append(time.time() - max(seen) / 1e3)
 
 
 def _drift(lags: Sequence[float]) -> float:

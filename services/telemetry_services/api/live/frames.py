@@ -73,17 +73,19 @@ class Frames:
         self._fleet = fleet
         self._room = room
         self._viewers: defaultdict[Metrics, set[Viewer[bytes]]] = defaultdict(set)
-        self._number = 0
+        self._number = 0  # of the last frame
+        self._states: dict[Metrics, Event[bytes]] = {}  # what was encoded since then
         self._task: asyncio.Task[None] | None = None
 
     async def watch(self, metrics: Metrics, is_welcome: Callable[[], bool]) -> AsyncIterator[bytes]:
         """The events for a new viewer: its first is `state`, the others `frame`, and `state` again where it must be."""
         viewer: Viewer[bytes] = Viewer(is_welcome, lambda _: self._state(metrics), SSE_HEARTBEAT)
         self._room.enter(viewer)
-        viewer.offer(self._state(metrics))
         self._viewers[metrics].add(viewer)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run())
+            self._next_frame()
+            self._task = asyncio.create_task(self._run(self._fleet.version))
+        viewer.offer(self._state(metrics))
         try:
             yield SSE_RETRY
             async for event in viewer.events():
@@ -94,22 +96,30 @@ class Frames:
             if not self._viewers[metrics]:
                 del self._viewers[metrics]
 
+    def _next_frame(self) -> list[int]:
+        """Begins one, and gives the GPUs that have changed since the one before."""
+        self._number += 1
+        self._states.clear()
+        return self._fleet.drain_changed()
+
     def _state(self, metrics: Metrics) -> Event[bytes]:
-        return encode_event("state", state_of(self._fleet, metrics), self._event_id())
+        """The state: encoded once for all who come between two frames, the next of which has what changed since."""
+        state = self._states.get(metrics)
+        if state is None:
+            state = encode_event("state", state_of(self._fleet, metrics), self._event_id())
+            self._states[metrics] = state
+        return state
 
     def _event_id(self) -> str:
         return f"{self._fleet.epoch}.{self._number}"
 
-    async def _run(self) -> None:
-        version, _ = self._fleet.tags()
-        self._fleet.drain_changed()
+    async def _run(self, version: int) -> None:
         while self._viewers:
             await asyncio.sleep(FRAME_SECONDS)
-            changed = self._fleet.drain_changed()
-            now, _ = self._fleet.tags()
+            changed = self._next_frame()
+            now = self._fleet.version
             if not changed:
                 continue
-            self._number += 1
             for metrics, viewers in list(self._viewers.items()):
                 event = self._state(metrics) if now != version else self._frame(metrics, changed)
                 for viewer in viewers:
