@@ -35,6 +35,8 @@ class Listing:
         self._gpus: list[Gpu] = []
         self._sorted: list[int] = []
         self._heads: list[str] = []
+        self._rows: list[str] = []  # each GPU as it was encoded last
+        self._rows_seen: list[int] = []  # and when it had been seen then
         self._seconds: dict[int, str] = {}
         self._by = {}
 
@@ -45,6 +47,7 @@ class Listing:
         self._gpus = gpus
         self._sorted = sorted(range(len(gpus)), key=lambda number: order_of(gpus[number]))
         self._heads = [json.dumps(gpu_fields(gpu), separators=(",", ":"))[:-1] for gpu in gpus]
+        self._rows, self._rows_seen = [""] * len(gpus), [-1] * len(gpus)
         self._by = {field: defaultdict(list) for field in ("gpus", "hostnames", "namespaces", "pods", "models")}
         for place, number in enumerate(self._sorted):
             gpu = gpus[number]
@@ -88,9 +91,12 @@ class Listing:
 
     def encode(self, numbers: list[int], total: int, next_cursor: str | None) -> bytes:
         """The body of `/api/v1/gpus`."""
-        heads, shown = self._heads, self._shown
-        seen = zip(numbers, self._fleet.seen_ns(numbers), strict=True)
-        rows = ",".join([f'{heads[number]},"last_seen":"{shown(time_ns)}"}}' for number, time_ns in seen])
+        encoded, known = self._rows, self._rows_seen
+        for number, time_ns in zip(numbers, self._fleet.seen_ns(numbers), strict=True):
+            if known[number] != time_ns:
+                known[number] = time_ns
+                encoded[number] = f'{self._heads[number]},"last_seen":"{self._shown(time_ns)}"}}'
+        rows = ",".join([encoded[number] for number in numbers])
         more = f',"total":{total},"next_cursor":{json.dumps(next_cursor)}' if total != len(numbers) else ""
         return f'{{"count":{len(numbers)}{more},"gpus":[{rows}]}}'.encode()
 
