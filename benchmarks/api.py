@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 import httpx
 
 import telemetry_broker as tb
+from benchmarks.latency import send_and_flush
 from benchmarks.processes import free_port, started
 from benchmarks.results import Result
 
@@ -199,11 +200,11 @@ def _produce(fleet: Fleet, topic: str, seconds: float) -> list[float]:
     with tb.connect(f"grpc://{fleet.grpc}") as broker:
         broker.create_topic(topic, partitions=1)
         with broker.producer(topic, linger=0) as producer:
+            produce = send_and_flush(producer).call
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 begun = time.perf_counter()
-                producer.send(b"x" * 450)
-                producer.flush()
+                produce()
                 spent.append(time.perf_counter() - begun)
                 time.sleep(0.01)
     return spent

@@ -17,6 +17,7 @@ from typing import Final
 
 from telemetry_broker import Batch, Broker, Consumer, Offset
 from telemetry_broker.errors import BrokerError, NotFoundError, StaleLeaseError
+from telemetry_broker.positions import MAX_TIMEOUT
 from telemetry_services.collector.commits import STORE_LASTING, Breaker, Commits
 from telemetry_services.collector.dead_letters import DeadLetters
 from telemetry_services.collector.pending import Pending
@@ -32,9 +33,6 @@ _DELIVERY_BYTES: Final = 4 << 20
 _DELIVERIES_A_BATCH: Final = 5
 """At least, where the store wants small batches, so that a batch is not much larger than that."""
 _MAX_RECORDS: Final = 65_536
-_LEASE_EXTENSION: Final = 12 * 3600.0
-"""Seconds for which records on their way into the store are nobody else's, however long the store takes: were they
-given out again each time that it takes longer than a lease, they would be written for ever and never acked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +161,8 @@ class Collector:
                 name=self.name,
                 max_bytes=self._delivery_bytes,
                 max_records=_MAX_RECORDS,
-                max_lease_extension=_LEASE_EXTENSION,
+                # Were records given out again while the store takes its time, they would be written for ever.
+                max_lease_extension=MAX_TIMEOUT,
             ) as consumer,
             Commits(
                 self._sink.writes_in_flight,

@@ -76,14 +76,15 @@ class Queries(FromGpus):
             return self._refreshed_latest(snapshot).table(metrics, filters)
 
     def hosts(self) -> list[HostCount]:
-        snapshot = self._snapshot()
-        with self._latest_lock:
-            return [HostCount(*count) for count in self._refreshed_latest(snapshot).counts("hostname")]
+        return [HostCount(*count) for count in self._counts("hostname")]
 
     def namespaces(self) -> list[NamespaceCount]:
+        return [NamespaceCount(*count) for count in self._counts("namespace")]
+
+    def _counts(self, tag: str) -> list[tuple[str, int]]:
         snapshot = self._snapshot()
         with self._latest_lock:
-            return [NamespaceCount(*count) for count in self._refreshed_latest(snapshot).counts("namespace")]
+            return self._refreshed_latest(snapshot).counts(tag)
 
     def _uuids(self, snapshot: Snapshot, wanted: Collection[str]) -> Collection[str]:
         """Return the uuids that are stored; of those in `wanted` none is left out."""

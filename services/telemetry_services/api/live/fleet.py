@@ -189,13 +189,8 @@ class Fleet:
 
     # Reading
 
-    def gpus(self) -> list[Gpu]:
-        """Every GPU by its number, with the time it was last seen."""
-        with self.lock:
-            return [replace(gpu, last_seen_ns=seen) for gpu, seen in zip(self._gpus, self._seen_ns, strict=True)]
-
     def gpu(self, number: int) -> Gpu:
-        """One of them, with the time it was last seen."""
+        """The GPU of a number, with the time it was last seen."""
         with self.lock:
             return replace(self._gpus[number], last_seen_ns=self._seen_ns[number])
 
