@@ -58,7 +58,7 @@ class BrokerLives(RuleBasedStateMachine):
     @rule(count=st.integers(1, 5), partition=st.integers(0, PARTITIONS - 1))
     def send(self, count: int, partition: int) -> None:
         values = self.values(count)
-        with self.client.producer("t") as producer:
+        with self.client.producer("t", linger=60) as producer:  # one batch, however slow this is
             for value in values:
                 producer.send(value, partition=partition)
         self.stored |= dict.fromkeys(values, partition)

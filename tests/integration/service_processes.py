@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.forked_services import start_service
+from tests.ports import lasting_port
 
 SAMPLE = Path(__file__).parents[2] / "services" / "telemetry_services" / "data" / "dcgm-sample.csv"
 PATIENCE = 30.0
@@ -105,8 +106,9 @@ class BrokerProcess(Service):
     """`telemetry broker` on free ports, once it takes calls."""
 
     def __init__(
-        self, data: Path, *arguments: object, environment: dict[str, str] | None = None, grpc_port: int = 0
+        self, data: Path, *arguments: object, environment: dict[str, str] | None = None, grpc_port: int | None = None
     ) -> None:
+        grpc_port = lasting_port() if grpc_port is None else grpc_port
         super().__init__(
             "broker", "--data", data, "--port", 0, "--grpc-port", grpc_port, *arguments, environment=environment
         )
@@ -122,7 +124,8 @@ class BrokerProcess(Service):
 class ProxyProcess(Service):
     """`telemetry proxy` on free ports in front of brokers, once it takes calls."""
 
-    def __init__(self, *arguments: object, environment: dict[str, str] | None = None, grpc_port: int = 0) -> None:
+    def __init__(self, *arguments: object, environment: dict[str, str] | None = None) -> None:
+        grpc_port = lasting_port()
         super().__init__("proxy", "--port", 0, "--grpc-port", grpc_port, *arguments, environment=environment)
         started = self.wait_for(r"Starting proxy grpc=(\S+) http=(\S+)")
         self.grpc, self.http = started.groups()

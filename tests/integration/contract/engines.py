@@ -18,6 +18,7 @@ from telemetry_broker.testing import ManualClock
 from tests.certificates import Authority
 from tests.forked_services import ForkedService
 from tests.integration.contract.portal import Connect
+from tests.ports import lasting_port
 
 TIMEOUT = 30.0
 """Bound of every wait that is expected to end by itself."""
@@ -147,7 +148,7 @@ class BrokerProcess:
         self.door = door or Door()
         self._folder = folder
         self._log: list[str] = []
-        self.address = "127.0.0.1:0"
+        self.address = f"127.0.0.1:{lasting_port()}"
         self._start()
 
     @property
@@ -169,6 +170,7 @@ class BrokerProcess:
                 break
         else:
             self._process.wait()
+            self._process.output.close()
             raise RuntimeError(f"the broker did not start:\n{''.join(self._log)}")
         # Whatever it still says is read, so that it never blocks on a full pipe.
         self._reader = threading.Thread(target=self._log.extend, args=(self._process.output,), daemon=True)

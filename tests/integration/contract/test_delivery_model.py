@@ -61,7 +61,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 5), key=st.sampled_from([None, b"a", b"b", b"c"]))
     def send(self, count: int, key: bytes | None) -> None:
-        with self.broker.producer("t") as producer:
+        with self.broker.producer("t", linger=60) as producer:  # one batch, however slow this is
             for _ in range(count):
                 value = b"%d" % self.sent
                 self.sent += 1
