@@ -99,6 +99,15 @@ class StandIn:
             self._lasting = None
 
     @contextmanager
+    def answering_without_end(self) -> Iterator[None]:
+        """Lets no answer to a query within the block end."""
+        self._flight.ends.clear()
+        try:
+            yield
+        finally:
+            self._flight.ends.set()
+
+    @contextmanager
     def away(self) -> Iterator[None]:
         """Nobody listens within the block, and connections are cut at its beginning."""
         self._run(self._stop_listening())

@@ -436,6 +436,15 @@ def test_a_series_that_breaks_off_is_told_while_it_is_read(server: StandIn, stor
         rows.read_all()
 
 
+def test_one_answer_that_breaks_off_is_told_while_it_is_read(server: StandIn, store: LineStore) -> None:
+    store.write_lines(lines(point(1)))
+    with server.answering_without_end():
+        rows = store.sql("SELECT time FROM gpu")
+        assert rows.read_next_batch().num_rows == 1
+        with server.away(), pytest.raises(StoreUnavailableError):
+            rows.read_all()
+
+
 @pytest.mark.parametrize(
     ("statement", "told"),
     [

@@ -172,7 +172,7 @@ class InfluxClient:
         """Turn the errors of a query into ours, while it is asked and while its answer is read."""
         try:
             yield
-        except (InfluxDB3ClientQueryError, pa.ArrowException) as error:
+        except (InfluxDB3ClientQueryError, pa.ArrowException, OSError) as error:  # OSError: it broke off in a batch
             text = self._plain(error)
             lowered = text.lower()
             if _TOO_MANY_FILES in lowered:
