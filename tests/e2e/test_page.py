@@ -52,6 +52,16 @@ def _check_policy(text: str) -> None:
     assert "Content Security Policy" not in text, text
 
 
+def test_the_browser_is_told_with_the_page_of_every_module_that_it_asks_for(browser: Browser, up: Up) -> None:
+    page = open_page(browser, up)
+    expect(page.get_by_text("GPUs reporting")).to_be_visible()
+    asked = page.evaluate("performance.getEntriesByType('resource').map((entry) => new URL(entry.name).pathname)")
+    modules = [path for path in asked if path.endswith(".js") and path != "/web/theme.js"]
+    told = re.findall(r"<([^>]+)>; rel=modulepreload", page.request.get(up.url).headers["link"])
+    assert sorted(modules) == sorted(told)  # each once
+    page.context.close()
+
+
 VIEWS = {
     "/": "GPUs reporting",
     "/#/fleet?look=table": "Last seen",

@@ -1,6 +1,7 @@
 """The web page: files of this package, with a tag by which browsers know whether they have them."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -17,6 +18,9 @@ _TYPES: Final = {
     "svg": "image/svg+xml",
     "webmanifest": "application/manifest+json",
 }
+
+
+_IMPORTS: Final = re.compile(rb'^import .* from "/web/(.+)";$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +48,31 @@ def _files() -> dict[str, _File]:
     return found
 
 
+@cache
+def _preloads() -> str:
+    """A Link header of all modules of the page. A browser that has to find them itself asks once for each level."""
+    files = _files()
+    found = {"app.js": None}
+    pending = ["app.js"]
+    while pending:
+        imported = [name.decode() for name in _IMPORTS.findall(files[pending.pop()].body)]
+        pending += [name for name in imported if name not in found]
+        found |= dict.fromkeys(imported)
+    return ", ".join(f"</web/{name}>; rel=modulepreload" for name in found)
+
+
 def page_routes() -> list[Route]:
     """`/`, and `/web/...` for what it is made of. Open to all: there is nothing in it that is not in the package."""
 
     async def show(request: Request) -> Response:
-        file = _files().get(request.path_params.get("path", "index.html"))
+        path = request.path_params.get("path", "index.html")
+        file = _files().get(path)
         if file is None:
             return Response("There is no such file.", status_code=404, media_type="text/plain")
         # Asked for each time, and not sent again where it is the same: after an upgrade nobody sees an old page.
         headers = {"ETag": file.etag, "Cache-Control": "no-cache"}
+        if path == "index.html":
+            headers["Link"] = _preloads()
         if request.headers.get("if-none-match") == file.etag:
             return Response(status_code=304, headers=headers)
         return Response(file.body, media_type=file.content_type, headers=headers)

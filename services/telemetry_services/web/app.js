@@ -53,7 +53,11 @@ const app = {
     live.dataset.state = state;
     live.lastElementChild.textContent = text ?? known[state];
   },
-  can(role) { return session?.roles.includes(role) ?? false; },
+  /** Whether the key has a role; asked once a key. */
+  async can(role) {
+    session ??= call("/api/v1/session").catch((error) => { session = null; throw error; });
+    return (await session).roles.includes(role);
+  },
   setTitle(title) { document.title = `${title} · telemetry-broker`; },
 };
 
@@ -64,7 +68,7 @@ whenLoggedOut(() => {
   location.hash = "#/login";
 });
 
-async function show(hash) {
+function show(hash) {
   end();
   end = () => {};
   current = hash;
@@ -77,14 +81,6 @@ async function show(hash) {
   }
   live.hidden = route.name === "login";
   app.setLive("off", "Connecting");
-  if (route.name !== "login" && !session) {
-    try {
-      session = await call("/api/v1/session");
-    } catch (error) {
-      if (error.status === 401) return;
-    }
-    if (current !== hash) return;
-  }
   logout.hidden = route.name === "login";
   window.scrollTo(0, 0);
   end = view.show(main, route, app);

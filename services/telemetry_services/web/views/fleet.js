@@ -26,6 +26,8 @@ export function fleetView(main, route, app) {
   let scale = [0, 100];
   let stop = () => {};
   let isEmpty = null;
+  let isDescribed = false; // the metrics are: what comes before that waits
+  let isTold = false;
 
   const total = (name, title) => {
     const value = h("dd", {}, "–");
@@ -200,6 +202,8 @@ export function fleetView(main, route, app) {
   }
 
   function changed(kind, gpus) {
+    isTold = true;
+    if (!isDescribed) return;
     lookTime = state.now();
     if (!state.count) {
       if (isEmpty !== true) fill(main, noGpus());
@@ -250,7 +254,8 @@ export function fleetView(main, route, app) {
   const onTheme = () => { if (isEmpty === false) regroup(); };
   window.addEventListener("resize", onResize);
   window.addEventListener("themechange", onTheme);
-  metricCatalogue({ fresh: true }).then(connect, (error) => fill(main, errorState(error, () => app.reload())));
+  connect();
+  metricCatalogue({ fresh: true }).then(() => { isDescribed = true; if (isTold) changed("state", null); }, (error) => { stop(); fill(main, errorState(error, () => app.reload())); });
   return () => {
     stop();
     clearInterval(everySecond);

@@ -108,22 +108,22 @@ export function pipelineView(main, route, app) {
 
   async function showLetters(topic, after = null) {
     app.replace(`#/pipeline/dead-letters/${encodeURIComponent(topic)}`);
-    let told;
+    let [told, isAdmin] = [];
     try {
-      told = await call(`/api/v1/pipeline/dead-letters?${query({ topic, after, limit: 20 })}`);
+      [told, isAdmin] = await Promise.all([call(`/api/v1/pipeline/dead-letters?${query({ topic, after, limit: 20 })}`), app.can("admin")]);
     } catch (error) {
       fill(letters, errorState(error, () => showLetters(topic, after)));
       return;
     }
     const close = h("button", { type: "button", onclick: () => { fill(letters); app.replace("#/pipeline"); } }, "Close");
-    const all = h("button", { type: "button", disabled: !app.can("admin"), onclick: () => redrive({ topic }, `All ${format.count(told.total)} dead letters of ${topic} go back to every group. Go on?`) }, "Redrive all");
+    const all = h("button", { type: "button", disabled: !isAdmin, onclick: () => redrive({ topic }, `All ${format.count(told.total)} dead letters of ${topic} go back to every group. Go on?`) }, "Redrive all");
     fill(letters, h("section.card", {},
       h("div.card-head", {}, h("h2", { tabindex: "-1" }, `Dead letters of ${topic}`), told.total > 0 && all, close),
-      !app.can("admin") && told.total > 0 && h("p.note", {}, "Your key may look. To put letters back it needs the role admin."),
+      !isAdmin && told.total > 0 && h("p.note", {}, "Your key may look. To put letters back it needs the role admin."),
       told.letters.length === 0 && h("p.note", {}, "There is none: every record was handled."),
       told.letters.map((letter) => h("article.letter", {},
         h("header", {}, h("strong", {}, letter.reason || "max attempts"), h("span", {}, `${letter.partition}/${letter.offset} · group ${letter.group} · ${letter.attempts} ${letter.attempts === 1 ? "attempt" : "attempts"} · ${format.ago(Date.parse(letter.time))}`),
-          h("button", { type: "button", disabled: !app.can("admin"), onclick: () => redrive({ topic, partition: letter.partition, offsets: [letter.offset] }) }, "Redrive")),
+          h("button", { type: "button", disabled: !isAdmin, onclick: () => redrive({ topic, partition: letter.partition, offsets: [letter.offset] }) }, "Redrive")),
         h("pre", { tabindex: "0" }, letter.value + (letter.bytes > letter.value.length ? "…" : "")))),
       told.next && h("button", { type: "button", onclick: () => showLetters(topic, told.next) }, "Next")));
     letters.querySelector("h2").focus({ preventScroll: false });
