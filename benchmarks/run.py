@@ -8,9 +8,10 @@ it from outside, measured in the same run. A peer gets a module in `benchmarks/p
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -51,6 +52,7 @@ MEASUREMENTS = (
 ON_REQUEST = ("core",)
 PAGE = ROOT / "docs/benchmarks.md"
 BEGIN, END = "<!-- BEGIN make bench -->", "<!-- END make bench -->"
+HEADING = "### "
 
 
 def main() -> None:
@@ -73,11 +75,12 @@ def main() -> None:
             "api": partial(measure_api, options.gpus, options.seconds),
             "core": measure_core,
         }
-        results: list[Result] = []
+        measured: dict[str, list[Result]] = {}
         for measurement in options.only or MEASUREMENTS:
             print(f"measuring {measurement} ...", file=sys.stderr, flush=True)
-            results.extend(measures[measurement]())
+            measured[measurement] = list(measures[measurement]())
         machine = this_machine(folder)
+    results = list(chain.from_iterable(measured.values()))
     if options.json:
         lines = [json.dumps(asdict(result) | {"met": result.met, "machine": asdict(machine)}) for result in results]
         text = "\n".join(lines) + "\n"
@@ -85,22 +88,23 @@ def main() -> None:
             sys.stdout.write(text)
         else:
             Path(options.json).write_text(text, encoding="utf-8")
-    report = (
-        f"{machine}\n\n{options.records:,} records a round, median of {options.rounds} rounds.\n\n{as_table(results)}\n"
-    )
+    circumstances = f"{machine}; {options.records:,} records a round, median of {options.rounds} rounds"
     if options.json != "-":
-        print(report, end="")
+        print(f"{circumstances}\n\n{as_table(results)}")
     if options.record:
-        record(report)
+        record({name: f"{circumstances}.\n\n{as_table(found)}" for name, found in measured.items()})
 
 
-def record(report: str) -> None:
-    """Puts the report between the marks in the documentation."""
+def record(reports: Mapping[str, str]) -> None:
+    """Puts the reports between the marks in the documentation; those of other measurements stay."""
     before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
+    recorded, end, after = rest.partition(END)
     if not (begin and end):
         raise SystemExit(f"{PAGE} has lost its marks, {BEGIN} and {END}; put them where the figures belong")
-    PAGE.write_text(f"{before}{BEGIN}\n{report}{END}{after}", encoding="utf-8")
+    _, *sections = recorded.split(HEADING)
+    known = {name: text.strip() for name, _, text in (section.partition("\n") for section in sections)} | dict(reports)
+    shown = [f"{HEADING}{name}\n\n{known[name]}\n\n" for name in MEASUREMENTS + ON_REQUEST if name in known]
+    PAGE.write_text(f"{before}{BEGIN}\n\n{''.join(shown)}{END}{after}", encoding="utf-8")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -120,7 +124,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="JSON lines, into FILE or instead of the table"
     )
-    parser.add_argument("--record", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--record", action="store_true", help="put what was measured into docs/benchmarks.md")
     options = parser.parse_args()
     if options.records < 1000 or options.rounds < 1 or options.rows < 1 or options.seconds < 1:
         parser.error("--records starts at 1000, --rounds, --seconds and --rows at 1")
