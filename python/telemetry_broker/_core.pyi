@@ -759,6 +759,51 @@ class ColumnBatch:
         """A stream of one batch; can be called again."""
 
 @final
+class NewestValues:
+    """The newest value of each metric of each GPU: a column a metric, by the GPUs' numbers, 0 and up.
+
+    A value is replaced by one of the same time or a later one, never by an older one, and never by NaN. Works without
+    the GIL. Thread-safe; each call by itself.
+    """
+
+    def __new__(cls, tags: Sequence[str], max_metrics: int, max_names: int) -> Self:
+        """Begins without a GPU.
+
+        Args:
+            tags: whose values tell GPUs apart, in the order in which they are said below.
+            max_metrics: later ones are left out.
+            max_names: combinations of tags that are remembered; of one more, all are forgotten and asked for again.
+        """
+    def __len__(self) -> int:
+        """How many GPUs there are."""
+    def add(self) -> int:
+        """A GPU more, seen at 0 and without a value: its number."""
+    def name(self, tags: Sequence[str], number: int) -> None:
+        """From now on these tags mean this number."""
+    def forget(self, tags: Sequence[str]) -> None:
+        """From now on these tags mean nothing."""
+    def number(self, tags: Sequence[str]) -> int:
+        """What these tags mean; -1: nothing."""
+    def numbers(self, batch: ColumnBatch, number: Callable[[tuple[str, ...]], int]) -> list[int]:
+        """The number of each row's GPU. ``number`` is asked for tags that mean nothing, once for each combination; a
+        row without a tag has "" for it. Nothing is taken in.
+        """
+    def take_in(self, batch: ColumnBatch, numbers: Sequence[int]) -> None:
+        """Takes in rows, whose GPUs have these numbers; those of a number that there is not are passed over."""
+    def put(self, number: int, seen_ns: int, values: Sequence[tuple[str, float, int]]) -> bool:
+        """Takes in (metric, value, time) of a GPU from elsewhere, where that is later; returns whether any is."""
+    def metrics(self) -> list[str]:
+        """Names, sorted."""
+    def column(self, metric: str) -> list[float]:
+        """By GPU; NaN where there is none."""
+    def values(self, number: int) -> list[tuple[str, float, int]]:
+        """(metric, value, time) of a GPU, sorted by metric."""
+    def seen_ns(self, numbers: Sequence[int] | None = None) -> list[int]:
+        """The latest time of each of these GPUs; None: of all. Raises IndexError for a number that there is not."""
+    def drain_changed(self) -> list[int]:
+        """The GPUs of which something came in since the last call, sorted."""
+
+@final
 class LineBuilder:
     """As ``ColumnBuilder``, but what it collects stays line protocol: for stores that take that.
 

@@ -15,6 +15,7 @@ mod encoded;
 mod errors;
 mod fleet;
 mod inspect;
+mod newest;
 mod producer;
 mod ring;
 mod server;
@@ -57,6 +58,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<broker::PyUnsettled>()?;
     m.add_class::<broker::PyBroker>()?;
     m.add_class::<server::PyGrpcServer>()?;
+    m.add_class::<newest::PyNewestValues>()?;
     m.add_class::<producer::PyProducerBuffer>()?;
     m.add_class::<producer::PyBufferedSend>()?;
     m.add_class::<encoded::PyEncodedBatch>()?;

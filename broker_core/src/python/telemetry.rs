@@ -366,8 +366,8 @@ impl PyLineBatch {
 }
 
 #[pyclass(frozen, name = "ColumnBatch", module = "telemetry_broker._core")]
-struct PyColumnBatch {
-    batch: Columns,
+pub(super) struct PyColumnBatch {
+    pub(super) batch: Columns,
 }
 
 impl PyColumnBatch {

@@ -6,6 +6,7 @@
 //! - [`lines`] writes points as line protocol, and turns stored records into Arrow columns, or into line protocol again.
 //! - [`json`] reads the two JSON records that older senders make.
 //! - [`names`] says what a metric or a tag may be called, whichever way it comes in.
+//! - [`newest`] keeps what each GPU showed last.
 //! - [`sample`] and [`tags`] say what a single DCGM row means, whatever it was wrapped in.
 //!
 //! One record holds one or more lines; ours hold one. The record's key is the GPU's uuid.
@@ -16,6 +17,7 @@ mod hash;
 pub mod json;
 pub mod lines;
 pub mod names;
+pub mod newest;
 pub mod sample;
 pub mod tags;
 

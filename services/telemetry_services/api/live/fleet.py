@@ -6,26 +6,25 @@ they became known; it never changes while the process lives, so that what is sen
 Written by the feed's thread, read by the event loop; `lock` is held for a batch of rows, or a page of cells.
 """
 
-import math
 import secrets
 import threading
-import time
-from array import array
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
 
+from telemetry_broker import _core
 from telemetry_services.api.live.samples import TAGS, Rows
+from telemetry_services.observability.metrics import REJECTS
 from telemetry_services.store import Gpu
+from telemetry_services.store.gpus import identity
 
 MAX_GPUS: Final = 100_000
 MAX_METRICS: Final = 500
 SILENT_AFTER_SECONDS: Final = 60
 """A GPU without a sample for so long is silent."""
 
-_NONE: Final = math.nan
 _MAX_KNOWN: Final = 4 * MAX_GPUS
 
 Identity = tuple[str, ...]
@@ -40,16 +39,6 @@ class Value:
     time_ns: int
 
 
-class _Metric:
-    """One metric: a value and its time for each GPU."""
-
-    __slots__ = ("times_ns", "values")
-
-    def __init__(self, gpus: int) -> None:
-        self.values = array("d", [_NONE]) * gpus
-        self.times_ns = array("q", [0]) * gpus
-
-
 class Fleet:
     """All GPUs, by number.
 
@@ -57,7 +46,6 @@ class Fleet:
         epoch: names this numbering of the GPUs.
         version: raised when a GPU is new, or a tag of one has changed.
         revision: raised with anything that changes.
-        left_out: GPUs that there was no room for, by how often they came.
     """
 
     def __init__(self) -> None:
@@ -65,13 +53,9 @@ class Fleet:
         self.epoch = secrets.token_urlsafe(6)
         self.version = 0
         self.revision = 0
-        self.left_out = 0
         self._gpus: list[Gpu] = []
-        self._seen_ns = array("q")
         self._numbers: dict[Identity, int] = {}
-        self._known: dict[tuple[str, ...], int] = {}
-        self._metrics: dict[str, _Metric] = {}
-        self._changed: set[int] = set()
+        self._newest = _core.NewestValues(TAGS, MAX_METRICS, _MAX_KNOWN)
 
     def __len__(self) -> int:
         return len(self._gpus)
@@ -79,39 +63,15 @@ class Fleet:
     def take_in(self, rows: Rows) -> list[int]:
         """Takes rows in and gives the number of each one's GPU; -1: there is no room for it, or it names none."""
         with self.lock:
-            known = self._known
-            numbers = [number if (number := known.get(tags, -1)) >= 0 else self._number(tags) for tags in rows.tags]
-            seen = self._seen_ns
-            for number, time_ns in zip(numbers, rows.times_ns, strict=True):
-                if number >= 0 and time_ns > seen[number]:
-                    seen[number] = time_ns
-            for name, values in rows.metrics.items():
-                self._take_in_metric(name, numbers, rows.times_ns, values)
-            self._changed.update(numbers)
-            self._changed.discard(-1)
+            numbers = self._newest.numbers(rows.batch, self._number)
+            self._newest.take_in(rows.batch, numbers)
             self.revision += 1
         return numbers
-
-    def _take_in_metric(
-        self, name: str, numbers: Sequence[int], times_ns: Sequence[int], values: Sequence[float]
-    ) -> None:
-        metric = self._metric(name)
-        if metric is None:
-            return
-        held, at = metric.values, metric.times_ns
-        for number, time_ns, value in zip(numbers, times_ns, values, strict=True):
-            if number >= 0 and value == value and time_ns >= at[number]:
-                held[number] = value
-                at[number] = time_ns
 
     def find(self, rows: Rows) -> list[int]:
         """The number of each row's GPU, as `take_in` gives it; nothing is taken in."""
         with self.lock:
-            named = (dict(zip(TAGS, tags, strict=True)) for tags in rows.tags)
-            return [
-                self._numbers.get(_identity(tags["uuid"], tags["hostname"], tags["device"], tags["GPU_I_ID"]), -1)
-                for tags in named
-            ]
+            return self._newest.numbers(rows.batch, lambda tags: self._numbers.get(_identity_of(tags), -1))
 
     def put_latest(self, latest: pa.Table) -> None:
         """Takes in what `Store.latest` gives."""
@@ -133,57 +93,34 @@ class Fleet:
         """Takes in a GPU and values of it as a store has them; what is newer stays."""
         tags = _tags_of(gpu)
         with self.lock:
-            number = self._known.get(tags, -1)
+            number = self._newest.number(tags)
             if number < 0:
-                identity = _identity(gpu.uuid, gpu.hostname, gpu.device_id, gpu.instance_id)
-                there = self._numbers.get(identity, -1)
+                there = self._numbers.get(_identity_of(tags), -1)
                 # The tags that come in are newer than those of the store.
                 number = there if there >= 0 else self._number(tags)
             if number < 0:
                 return
-            is_news = gpu.last_seen_ns > self._seen_ns[number]
-            self._seen_ns[number] = max(self._seen_ns[number], gpu.last_seen_ns)
-            for value in values:
-                metric = self._metric(value.metric)
-                if metric is None:
-                    continue
-                if math.isnan(metric.values[number]) or value.time_ns > metric.times_ns[number]:
-                    metric.values[number], metric.times_ns[number] = value.value, value.time_ns
-                    is_news = True
-            if is_news:
-                self._changed.add(number)
+            told = [(value.metric, value.value, value.time_ns) for value in values]
+            if self._newest.put(number, gpu.last_seen_ns, told):
                 self.revision += 1
-
-    def _metric(self, name: str) -> _Metric | None:
-        metric = self._metrics.get(name)
-        if metric is None and len(self._metrics) < MAX_METRICS:
-            metric = self._metrics[name] = _Metric(len(self._gpus))
-        return metric
 
     def _number(self, tags: tuple[str, ...]) -> int:
         """The number of a GPU whose tags are new, or newer."""
-        named = dict(zip(TAGS, tags, strict=True))
-        identity = _identity(named["uuid"], named["hostname"], named["device"], named["GPU_I_ID"])
-        if not identity:
+        known_by = _identity_of(tags)
+        if not known_by:
             return -1
-        number = self._numbers.get(identity, -1)
-        gpu = _gpu_of(named)
+        number = self._numbers.get(known_by, -1)
+        gpu = _gpu_of(dict(zip(TAGS, tags, strict=True)))
         if number < 0:
             if len(self._gpus) >= MAX_GPUS:
-                self.left_out += 1
+                REJECTS.labels("api", "live.too_many_gpus").inc()
                 return -1
-            number = self._numbers[identity] = len(self._gpus)
+            number = self._numbers[known_by] = self._newest.add()
             self._gpus.append(gpu)
-            self._seen_ns.append(0)
-            for metric in self._metrics.values():
-                metric.values.append(_NONE)
-                metric.times_ns.append(0)
         else:
-            self._known.pop(_tags_of(self._gpus[number]), None)
+            self._newest.forget(_tags_of(self._gpus[number]))
             self._gpus[number] = gpu
-        if len(self._known) > _MAX_KNOWN:
-            self._known.clear()
-        self._known[tags] = number
+        self._newest.name(tags, number)
         self.version += 1
         return number
 
@@ -192,7 +129,7 @@ class Fleet:
     def gpu(self, number: int) -> Gpu:
         """The GPU of a number, with the time it was last seen."""
         with self.lock:
-            return replace(self._gpus[number], last_seen_ns=self._seen_ns[number])
+            return replace(self._gpus[number], last_seen_ns=self._newest.seen_ns([number])[0])
 
     def tags(self) -> tuple[int, list[Gpu]]:
         """The version, and the GPUs with the tags of it; their `last_seen_ns` says nothing."""
@@ -201,46 +138,29 @@ class Fleet:
 
     def metrics(self) -> list[str]:
         """The names of all metrics of which there is a value, sorted."""
-        return sorted(self._metrics)
+        return self._newest.metrics()
 
     def values(self, number: int, metrics: Collection[str] = ()) -> list[Value]:
         """The newest value of each metric of a GPU, by name; without `metrics`: of all of them."""
-        with self.lock:
-            return [
-                Value(name, metric.values[number], metric.times_ns[number])
-                for name, metric in sorted(self._metrics.items())
-                if (not metrics or name in metrics) and not math.isnan(metric.values[number])
-            ]
+        return [Value(*value) for value in self._newest.values(number) if not metrics or value[0] in metrics]
 
     def column(self, metric: str) -> Sequence[float]:
         """The newest values of a metric, by GPU; NaN where there is none."""
-        with self.lock:
-            held = self._metrics.get(metric)
-            return held.values.tolist() if held else [_NONE] * len(self._gpus)
+        return self._newest.column(metric)
 
-    def seen_ns(self, numbers: Iterable[int] | None = None) -> Sequence[int]:
+    def seen_ns(self, numbers: Sequence[int] | None = None) -> Sequence[int]:
         """When each of these GPUs was last seen; None: all."""
-        with self.lock:
-            return self._seen_ns.tolist() if numbers is None else [self._seen_ns[number] for number in numbers]
+        return self._newest.seen_ns(numbers)
 
     def drain_changed(self) -> list[int]:
         """The GPUs of which something came in since the last call, sorted."""
-        with self.lock:
-            changed, self._changed = self._changed, set()
-        return sorted(changed)
-
-    def silent(self, now_ns: int | None = None) -> int:
-        """How many GPUs are silent."""
-        since = (now_ns or time.time_ns()) - SILENT_AFTER_SECONDS * 1_000_000_000
-        with self.lock:
-            return sum(seen < since for seen in self._seen_ns)
+        return self._newest.drain_changed()
 
 
-def _identity(uuid: str, hostname: str, device: str, instance: str) -> Identity:
-    """Tells a GPU, or a slice of one, from all others, as the store does; empty: it names none."""
-    if uuid:
-        return (uuid, instance)
-    return (hostname, device, instance) if device else ()
+def _identity_of(tags: tuple[str, ...]) -> Identity:
+    """Tells a GPU, or a slice of one, from all others; empty: the tags name none."""
+    named = dict(zip(TAGS, tags, strict=True))
+    return identity(named["uuid"], named["hostname"], named["device"], named["GPU_I_ID"])
 
 
 def _gpu_of(tags: dict[str, str]) -> Gpu:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import pyarrow as pa
@@ -14,57 +14,52 @@ from telemetry_services.api.publishing import MEASUREMENT
 from telemetry_services.store import columns
 
 TAGS: Final = tuple(columns.BASE_TAGS)
-"""The tags that a GPU is told apart and shown by, in the order of `Rows.tags`."""
+"""The tags that a GPU is told apart and shown by."""
 
 
-@dataclass(frozen=True, slots=True)
 class Rows:
-    """Wide points in the order they came in.
+    """Wide points in the order they came in. Lists of their values are made once somebody asks for them.
 
     Attributes:
-        times_ns: of each row.
-        tags: of each row, in the order of `TAGS`; one that it has not is ''.
-        metrics: by name, the values of all rows; NaN where a row has none.
-        rejected: lines that are not telemetry, and were left out.
+        batch: the points.
     """
 
-    times_ns: Sequence[int]
-    tags: Sequence[tuple[str, ...]]
-    metrics: dict[str, Sequence[float]]
-    rejected: int = 0
+    def __init__(self, batch: _core.ColumnBatch) -> None:
+        self.batch = batch
+        self._values: dict[str, Sequence[float]] = {}
 
     def __len__(self) -> int:
-        return len(self.times_ns)
+        return len(self.batch)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of those that some row has."""
+        return self.batch.fields
+
+    @cached_property
+    def times_ns(self) -> Sequence[int]:
+        """Of each row."""
+        times: list[int] = _numbers(self._table.column("time").cast(pa.int64()), "q")
+        return times
+
+    def values(self, metric: str) -> Sequence[float]:
+        """Those of all rows; NaN where a row has none."""
+        if metric not in self._values:
+            column = self._table.column(metric)
+            self._values[metric] = _numbers(pc.fill_null(column, math.nan) if column.null_count else column, "d")
+        return self._values[metric]
+
+    @cached_property
+    def _table(self) -> pa.RecordBatch:
+        return pa.record_batch(self.batch)
 
 
 def decode(ranges: Iterable[Records], now_ns: int) -> Rows:
-    """The rows of records in line protocol; a line without a time is of `now_ns`. Blocks; mostly without the GIL."""
+    """The rows of records in line protocol; a line without a time is of `now_ns`. Blocks; without the GIL."""
     builder = _core.ColumnBuilder(MEASUREMENT, tags=TAGS, default_time_ns=now_ns)
     for records in ranges:
         builder.append_records(records.records, records.base_offset)
-    rejected = len(builder.rejected)
-    batch = builder.finish()
-    if not len(batch):
-        return Rows((), (), {}, rejected)
-    metrics, present = batch.fields, set(batch.tags)
-    table = pa.record_batch(batch)
-    absent = [""] * table.num_rows
-    texts = [_texts(table.column(name)) if name in present else absent for name in TAGS]
-    times: list[int] = _numbers(table.column("time").cast(pa.int64()), "q")
-    return Rows(
-        times, list(zip(*texts, strict=True)), {name: _floats(table.column(name)) for name in metrics}, rejected
-    )
-
-
-def _texts(column: pa.DictionaryArray) -> list[str]:
-    """Each row's text. Through the buffers: a Python object a cell is made for distinct texts only."""
-    texts: list[str] = column.dictionary.to_pylist()
-    texts.append("")  # what a null's index, -1, finds
-    return [texts[index] for index in _numbers(pc.fill_null(column.indices, -1), "i")]
-
-
-def _floats(column: pa.DoubleArray) -> list[float]:
-    return _numbers(pc.fill_null(column, math.nan) if column.null_count else column, "d")
+    return Rows(builder.finish())
 
 
 def _numbers(column: pa.Array, kind: Any) -> list[Any]:

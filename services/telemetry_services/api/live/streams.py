@@ -160,7 +160,8 @@ class _Channel(Generic[T]):
         _, known = self._fleet.tags()
         for start in range(0, len(chosen), MAX_EVENT_ROWS):
             part = chosen[start : start + MAX_EVENT_ROWS]
-            values = {name: [rows.metrics[name][row] for row in part] for name in names}
+            columns = {name: rows.values(name) for name in names}
+            values = {name: [column[row] for row in part] for name, column in columns.items()}
             values = {name: column for name, column in values.items() if not all(map(math.isnan, column))}
             if values:
                 points = Points([known[gpus[row]] for row in part], [rows.times_ns[row] for row in part], values)
