@@ -785,8 +785,9 @@ class NewestValues:
     def number(self, tags: Sequence[str]) -> int:
         """What these tags mean; -1: nothing."""
     def numbers(self, batch: ColumnBatch, number: Callable[[tuple[str, ...]], int]) -> list[int]:
-        """The number of each row's GPU. ``number`` is asked for tags that mean nothing, once for each combination; a
-        row without a tag has "" for it. Nothing is taken in.
+        """The number of each row's GPU; nothing is taken in.
+
+        ``number`` is asked for tags that mean nothing, once for each combination; a row without a tag has "" for it.
         """
     def take_in(self, batch: ColumnBatch, numbers: Sequence[int]) -> None:
         """Takes in rows, whose GPUs have these numbers; those of a number that there is not are passed over."""

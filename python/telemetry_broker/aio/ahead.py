@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -13,6 +13,7 @@ from telemetry_broker.errors import BrokerError, UnavailableError
 from telemetry_broker.inflow import Inflow, encode_end
 from telemetry_broker.receiving import Outage
 from telemetry_broker.stream_messages import ended_error, in_consume
+from telemetry_broker.transport import Streamed
 
 _SETTLE_TIMEOUT: Final = 5.0
 _ANSWER_TIMEOUT: Final = 10.0
@@ -34,6 +35,7 @@ class Ahead:
         self._transport = transport
         self._inflow = inflow
         self._reconnect_timeout = reconnect_timeout
+        self._outage = self._new_outage()
         self._changed = changed
         self._stream: Stream | None = None
         self._task: asyncio.Task[None] | None = None
@@ -86,17 +88,13 @@ class Ahead:
         await asyncio.wait([task])
 
     async def _run(self) -> None:
-        outage = Outage(None, self._reconnect_timeout)
         try:
             while self._inflow.needed:
-                stream = self._stream = self._transport.consume()
+                stream = self._stream = self._transport.consume(self._came)
                 self._inflow.begin(stream.send)
                 error = ended_error(self._transport.url)
                 try:
-                    async for message in stream:
-                        self._inflow.came(message)
-                        self._changed()
-                        outage = Outage(None, self._reconnect_timeout)
+                    await stream.end()
                 except BrokerError as caught:
                     error = caught
                 finally:
@@ -108,12 +106,22 @@ class Ahead:
                 if not isinstance(error, UnavailableError):
                     raise error
                 if self._inflow.needed:
-                    await asyncio.sleep(outage.pause(error))
+                    await asyncio.sleep(self._outage.pause(error))
         except BrokerError as error:
             self.failure = error
         finally:
             self._task = None
             self._changed()
+
+    def _came(self, messages: Sequence[Streamed]) -> None:
+        """Takes messages as the event loop hears of them: a task for that would cost as much as all else of it."""
+        self._outage = self._new_outage()
+        for message in messages:
+            self._inflow.came(message)
+        self._changed()
+
+    def _new_outage(self) -> Outage:
+        return Outage(None, self._reconnect_timeout)
 
 
 def _settle(answer: asyncio.Future[bytes | BrokerError | None], answered: bytes | BrokerError | None) -> None:

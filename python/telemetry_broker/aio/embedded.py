@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from telemetry_broker import _core
@@ -13,7 +13,7 @@ from telemetry_broker.aio.home import Home
 from telemetry_broker.aio.transport import Stream
 from telemetry_broker.aio.waiting import Waiters
 from telemetry_broker.errors import BrokerError, ClosedError, UnsupportedError
-from telemetry_broker.transport import Request, UnansweredError
+from telemetry_broker.transport import Request, Streamed, UnansweredError
 from telemetry_broker.v1 import broker_pb2 as pb
 
 
@@ -75,7 +75,7 @@ class EmbeddedTransport:
             self._waiters = Waiters(self._core)
         return self._waiters
 
-    def consume(self) -> Stream:
+    def consume(self, came: Callable[[Sequence[Streamed]], None]) -> Stream:  # noqa: ARG002
         """See Transport."""
         raise UnsupportedError(f"{self.url} has no streams: its calls are no round trips")
 

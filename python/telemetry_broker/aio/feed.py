@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ from typing import Final
 
 from telemetry_broker import _core
 from telemetry_broker.aio.ahead import Ahead
+from telemetry_broker.aio.alarm import Alarm
 from telemetry_broker.aio.transport import Caller, Transport, run
 from telemetry_broker.errors import BrokerError
 from telemetry_broker.inflow import Inflow, Taken, pop
@@ -54,7 +56,8 @@ class Feed:
         self._ahead = Ahead(transport, self._inflow, demand.reconnect_timeout, self._came)
         self._left: dict[asyncio.Task[bool], int] = {}  # waits of cancelled callers, and their max_records
         self._tasks: set[asyncio.Task[bool]] = set()
-        self._changed: set[asyncio.Future[None]] = set()  # of callers who wait for something to come
+        self._changed: dict[asyncio.Future[bool], float] = {}  # callers who wait for something to come, and until when
+        self._alarm = Alarm(self._look_for_late)
         self._givers: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -134,17 +137,25 @@ class Feed:
         return found or self._fits(max_records)
 
     async def _next_change(self, end: float | None) -> bool:
-        """Sleeps until some request is done; False when the time is over."""
-        changed = self._loop.create_future()
-        self._changed.add(changed)
+        """Sleeps until something may have come; False when the time is over."""
+        changed: asyncio.Future[bool] = self._loop.create_future()
+        self._changed[changed] = math.inf if end is None else end
+        if end is not None:
+            self._alarm.by(end)
         try:
-            async with asyncio.timeout(None if end is None else max(0.0, end - time.monotonic())):
-                await changed
-        except TimeoutError:
-            return False
+            return await changed
         finally:
-            self._changed.discard(changed)
-        return True
+            del self._changed[changed]
+
+    def _look_for_late(self) -> None:
+        """Wakes those whose time is over."""
+        now = time.monotonic()
+        for changed, end in self._changed.items():
+            if end <= now and not changed.done():
+                changed.set_result(False)
+        next_end = min((end for end in self._changed.values() if end > now), default=math.inf)
+        if next_end < math.inf:
+            self._alarm.by(next_end)
 
     def _take_over(self, max_records: int) -> asyncio.Task[bool] | None:
         for request, records in self._left.items():
@@ -178,7 +189,7 @@ class Feed:
             self._sweep()
         for changed in self._changed:
             if not changed.done():
-                changed.set_result(None)
+                changed.set_result(True)
 
     def _pop(self, max_records: int) -> Taken | None:
         return pop(self._ready, max_records, in_order=self._ordered) or self._inflow.pop(max_records)
@@ -235,6 +246,7 @@ class Feed:
     async def end(self, *, keep_leases: bool) -> None:
         """Ends the stream, after ``close``."""
         await self._ahead.end(keep_leases=keep_leases)
+        self._alarm.cancel()
 
 
 def _kept(lease: Lease) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from telemetry_broker import _core
@@ -115,9 +115,9 @@ class RemoteTransport:
         """See Transport."""
         return ProduceStream(self)
 
-    def consume(self) -> RemoteStream:
+    def consume(self, came: Callable[[Sequence[Streamed]], None]) -> RemoteStream:
         """See Transport."""
-        return RemoteStream(self)
+        return RemoteStream(self, came)
 
     def receiver(self, topic: str) -> RemoteReceiver:  # noqa: ARG002 - the request names it
         """See Transport."""
@@ -135,30 +135,45 @@ class RemoteTransport:
 class RemoteStream:
     """See transport.Stream."""
 
-    def __init__(self, transport: RemoteTransport) -> None:
+    def __init__(self, transport: RemoteTransport, came: Callable[[Sequence[Streamed]], None]) -> None:
         self._transport = transport
-        self._came = asyncio.Event()
-        self._exchange = transport.exchange("Consume", self._came.set)
+        self._came = came
+        self._ended = asyncio.Event()
+        self._error: BrokerError | None = None
+        self._exchange = transport.exchange("Consume", self._take)
 
     def send(self, message: bytes, waiting: deque[Done] | None = None, who: Done | None = None) -> None:
         """See Stream."""
         self._exchange.send(message, waiting, who)
 
-    async def __aiter__(self) -> AsyncIterator[Streamed]:
-        try:
-            while (messages := self._exchange.drain_consume()) is not None:
-                for message in messages:
-                    yield message
-                if not messages:
-                    self._came.clear()
-                    await self._came.wait()
-        except _core.CallError as error:
-            raise self._transport.broker_error("Consume", error) from error
+    async def end(self) -> None:
+        """See Stream."""
+        await self._ended.wait()
+        if self._error is not None:
+            raise self._error
 
     def cancel(self) -> None:
         """See Stream."""
         self._transport.forget(self._exchange)
-        self._came.set()
+        self._ended.set()
+
+    def _take(self) -> None:
+        if self._ended.is_set():
+            return
+        try:
+            messages = self._exchange.drain_consume()
+            if messages:
+                self._came(messages)
+            elif messages is None:
+                self._ended.set()
+        except _core.CallError as error:
+            self._fail(self._transport.broker_error("Consume", error))
+        except BrokerError as error:  # what the broker said of a failure
+            self._fail(error)
+
+    def _fail(self, error: BrokerError) -> None:
+        self._error = error
+        self._ended.set()
 
 
 class RemoteReceiver:

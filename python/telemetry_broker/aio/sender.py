@@ -45,7 +45,12 @@ class Sender:
         outbox.look_again()
 
     def linger_on(self) -> None:
-        """Lets the buffer's records leave ``linger`` from now."""
+        """Lets the buffer's records leave ``linger`` from now; where that is nothing, once the caller leaves a turn."""
+        if self._linger == 0:
+            if not self.watched:
+                self.watched = True
+                self._loop.call_soon(self._leave)
+            return
         if self._timer is not None:
             self._timer.cancel()
         self.watched = True
@@ -53,6 +58,9 @@ class Sender:
 
     async def _lingered(self) -> None:
         await asyncio.sleep(self._linger)
+        self._leave()
+
+    def _leave(self) -> None:
         self.watched = False
         for partition in self._buffer.waiting():
             self.dispatch(partition, small=self._linger == 0)

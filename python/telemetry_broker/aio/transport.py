@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from telemetry_broker import _core
@@ -27,13 +27,13 @@ class Receiver(Protocol):
 
 
 class Stream(Protocol):
-    """One Consume stream; iterating gives the broker's messages until its end, or raises a BrokerError."""
+    """One Consume stream."""
 
     def send(self, message: bytes, waiting: deque[Done] | None = None, who: Done | None = None) -> None:
         """Puts an encoded ConsumeRequest on its way, and ``who`` into ``waiting``; neither waits nor raises."""
 
-    def __aiter__(self) -> AsyncIterator[Streamed]:
-        """To be used once."""
+    async def end(self) -> None:
+        """Waits for its end; raises a BrokerError, that of ``came`` too."""
 
     def cancel(self) -> None:
         """Ends the stream at once, if it has not ended."""
@@ -82,8 +82,8 @@ class Transport(Protocol):
     def prefetches(self) -> bool:
         """Whether a receive is a round trip: then asking ahead pays, and a cancelled one may have leased records."""
 
-    def consume(self) -> Stream:
-        """Begins a Consume stream; only where ``prefetches``."""
+    def consume(self, came: Callable[[Sequence[Streamed]], None]) -> Stream:
+        """Begins a Consume stream; only where ``prefetches``. ``came`` gets the broker's messages, in later turns."""
 
     async def close(self, *, flush: bool = True) -> None:
         """Lets go of the broker; every later call raises ClosedError. Repeating it is fine."""
