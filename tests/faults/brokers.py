@@ -6,13 +6,14 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
 import telemetry_broker as tb
 from telemetry_broker import _core
 from tests.integration.service_processes import BrokerProcess
+from tests.integration.slow_disk import SlowDisk
 
 PATIENCE = 60.0
 """Seconds for what is expected to happen by itself."""
@@ -71,8 +72,11 @@ class Link:
 class Brokers:
     """Brokers `b0`, `b1`, ... of a folder, each behind a link, and how to reach them: straight or by a proxy."""
 
-    def __init__(self, folder: Path, count: int, *, by_proxy: bool) -> None:
+    def __init__(
+        self, folder: Path, count: int, *, by_proxy: bool, disks: Mapping[str, SlowDisk] | None = None
+    ) -> None:
         self.folder = folder
+        self._disks = disks or {}
         self.processes: dict[str, BrokerProcess] = {}
         self.links: dict[str, Link] = {}
         for number in range(count):
@@ -91,14 +95,18 @@ class Brokers:
         return [(name, link.address) for name, link in self.links.items()]
 
     def add(self, name: str) -> None:
-        self.processes[name] = BrokerProcess(self.folder / name)
+        self.processes[name] = self._started(name)
         self.links[name] = Link(self.processes[name].grpc)
 
     def restart(self, name: str) -> None:
         """Starts one again that has ended, on its port."""
         with self.processes[name] as ended:
             port = int(ended.grpc.rpartition(":")[2])
-        self.processes[name] = BrokerProcess(self.folder / name, grpc_port=port)
+        self.processes[name] = self._started(name, port)
+
+    def _started(self, name: str, port: int | None = None) -> BrokerProcess:
+        disk = self._disks.get(name)
+        return BrokerProcess(self.folder / name, grpc_port=port, environment=disk.environment if disk else None)
 
     def remove(self, name: str) -> None:
         with self.processes.pop(name) as process:

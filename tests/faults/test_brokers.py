@@ -15,6 +15,7 @@ import telemetry_broker as tb
 from telemetry_broker.v1 import broker_pb2 as pb
 from tests.faults.brokers import PATIENCE, Brokers, Load
 from tests.integration.service_processes import eventually
+from tests.integration.slow_disk import SlowDisk, compiled
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -35,10 +36,10 @@ def proxied(tmp_path: Path) -> Iterator[Brokers]:
         yield brokers
 
 
-def connected(brokers: Brokers, topic: str = "t") -> tb.Broker:
+def connected(brokers: Brokers, topic: str = "t", durability: tb.Durability = "os") -> tb.Broker:
     """A connection, with a topic at all brokers."""
     broker = tb.connect(brokers.url)
-    broker.create_topic(topic, partitions=6)
+    broker.create_topic(topic, partitions=6, durability=durability)
     return broker
 
 
@@ -68,6 +69,23 @@ def test_a_broker_that_is_gone_holds_nobody_up_and_loses_nothing(brokers: Broker
                     process.process.send_signal(signal.SIGCONT)
                 case _:
                     brokers.links["b1"].mend()
+            load.goes_on()
+        load.check()
+
+
+@pytest.mark.parametrize("by_proxy", [False, True], ids=["straight", "by proxy"])
+def test_a_slow_disk_holds_up_what_waits_for_it_alone(tmp_path: Path, by_proxy: bool) -> None:
+    disk = SlowDisk(compiled(tmp_path), tmp_path / "switch")
+    with (
+        Brokers(tmp_path, 3, by_proxy=by_proxy, disks={"b1": disk}) as brokers,
+        connected(brokers, durability="fsync") as broker,
+    ):
+        with Load(broker, "t").running() as load:
+            load.goes_on()
+            disk.sync_takes(0.3)
+            load.goes_on()
+            load.goes_on()
+            disk.is_fast()
             load.goes_on()
         load.check()
 

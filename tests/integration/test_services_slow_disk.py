@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -14,8 +13,8 @@ import pytest
 
 from telemetry_broker.v1 import broker_pb2 as pb
 from telemetry_broker.v1.broker_pb2_grpc import BrokerServiceStub
-from tests.conftest import require_tool
 from tests.integration.service_processes import BrokerProcess
+from tests.integration.slow_disk import SlowDisk, compiled
 
 if TYPE_CHECKING:
     from telemetry_broker.v1.broker_pb2_grpc import BrokerServiceAsyncStub
@@ -25,39 +24,27 @@ FSYNC = pb.TopicConfig(partitions=1, durability=pb.DURABILITY_FSYNC)
 RECORD = [pb.Record(value=b"x")]
 
 
-class SlowDisk:
-    """A broker whose disk is as slow as is said, once it is said."""
-
-    def __init__(self, broker: BrokerProcess, switch: Path) -> None:
-        self.broker = broker
-        self._switch = switch
-
-    def sync_takes(self, seconds: float) -> None:
-        self._switch.write_text(str(round(seconds * 1000)))
-
-
 @pytest.fixture(scope="module")
-def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = require_tool("cc", "apt-get install -y gcc libc6-dev")
-    library = tmp_path_factory.mktemp("preload") / "slow_disk.so"
-    source = Path(__file__).with_name("slow_disk.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    return library
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("preload"))
 
 
 @pytest.fixture
-def disk(preloaded: Path, tmp_path: Path) -> Iterator[SlowDisk]:
-    switch = tmp_path / "switch"
-    environment = {"LD_PRELOAD": str(preloaded), "SLOW_DISK": str(switch)}
-    with BrokerProcess(tmp_path / "data", environment=environment) as broker:
-        yield SlowDisk(broker, switch)
-        switch.unlink(missing_ok=True)
+def disk(library: Path, tmp_path: Path) -> SlowDisk:
+    return SlowDisk(library, tmp_path / "switch")
+
+
+@pytest.fixture
+def broker(disk: SlowDisk, tmp_path: Path) -> Iterator[BrokerProcess]:
+    with BrokerProcess(tmp_path / "data", environment=disk.environment) as broker:
+        yield broker
+        disk.is_fast()
         assert broker.stop() == 0
 
 
 @pytest.fixture
-async def stub(disk: SlowDisk) -> AsyncIterator[BrokerServiceAsyncStub]:
-    async with grpc.aio.insecure_channel(disk.broker.grpc) as channel:
+async def stub(broker: BrokerProcess) -> AsyncIterator[BrokerServiceAsyncStub]:
+    async with grpc.aio.insecure_channel(broker.grpc) as channel:
         made: BrokerServiceAsyncStub = BrokerServiceStub(channel)
         yield made
 
