@@ -23,6 +23,7 @@ from benchmarks.collector import measure_collector
 from benchmarks.consumers import measure_consumers
 from benchmarks.core import measure_core
 from benchmarks.dump import measure_dump
+from benchmarks.failover import measure_failover
 from benchmarks.idle import measure_idle
 from benchmarks.latency import RECORDS_PER_SECOND, measure_latency
 from benchmarks.load import Load
@@ -42,6 +43,7 @@ MEASUREMENTS = (
     "security",
     "consumers",
     "proxy",
+    "failover",
     "collector",
     "idle",
     "ring",
@@ -70,6 +72,7 @@ def main() -> None:
             "idle": partial(measure_idle, workload),
             "security": partial(measure_security, workload),
             "proxy": partial(measure_proxy, workload),
+            "failover": partial(measure_failover, workload),
             "ring": measure_ring,
             "store": partial(measure_store, workload, options.store_hours),
             "api": partial(measure_api, options.gpus, options.seconds),
