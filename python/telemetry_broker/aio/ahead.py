@@ -88,6 +88,7 @@ class Ahead:
         await asyncio.wait([task])
 
     async def _run(self) -> None:
+        self._outage = self._new_outage()
         try:
             while self._inflow.needed:
                 stream = self._stream = self._transport.consume(self._came)

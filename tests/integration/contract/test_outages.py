@@ -58,6 +58,26 @@ def test_an_iterating_consumer_survives_a_restart(server: BrokerProcess, connect
         consumer.close()
 
 
+def test_who_iterates_again_after_a_failure_sits_out_an_outage_for_as_long_again(
+    server: BrokerProcess, connect: Connect
+) -> None:
+    with connect(server.url) as broker:
+        broker.create_topic("t", partitions=1)
+        consumer = broker.consumer("t", "g", reconnect_timeout=4)
+        server.end(kill=True)
+        with pytest.raises(tb.UnavailableError):
+            next(iter(consumer))
+        values: list[bytes] = []
+        thread = threading.Thread(target=lambda: values.extend(next(iter(consumer)).values))
+        thread.start()
+        server.restart()
+        with connect(server.url) as other, other.producer("t") as producer:
+            producer.send(b"a")
+        thread.join(TIMEOUT)
+        assert values == [b"a"]
+        consumer.close()
+
+
 def test_without_a_server_calls_fail_at_once_and_name_the_address(server: BrokerProcess, connect: Connect) -> None:
     with connect(server.url) as broker:
         broker.create_topic("t")
