@@ -84,16 +84,14 @@ async def test_cancelling_while_records_come_loses_none(broker: aio.Broker) -> N
 
 async def test_what_a_cancelled_wait_leased_is_given_back_when_nobody_claims_it(broker: aio.Broker) -> None:
     async with (
-        broker.consumer("t", "g", visibility_timeout=2) as leaving,
+        broker.consumer("t", "g", visibility_timeout=600) as leaving,
         broker.consumer("t", "g") as other,
     ):
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(leaving.receive(wait=None), 0.05)
         await send(broker, b"a")
-        begun = time.monotonic()
-        assert (await other.receive(wait=TIMEOUT)).values == [b"a"]
-        assert time.monotonic() - begun < 1.7  # before the lease would have ended
+        assert (await other.receive(wait=TIMEOUT)).values == [b"a"]  # long before the lease would have ended
 
 
 async def test_a_cancelled_wait_of_an_ordered_group_keeps_the_order(broker: aio.Broker) -> None:
