@@ -17,6 +17,8 @@ def listen_for(settings: GrpcPortSettings, field: str) -> socket.socket:
 
 
 def free_grpc_port(settings: GrpcPortSettings) -> int:
-    """The gRPC port, looked for in the same way; the server binds it by itself."""
+    """The gRPC port, looked for in the same way; the server binds it by itself, and finds one for 0."""
+    if settings.grpc_port == 0:
+        return 0  # one that is free now could be another's by then
     with listen_for(settings, "grpc_port") as probe:
         return int(probe.getsockname()[1])
