@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Self
 
 import telemetry_broker as tb
@@ -20,8 +19,8 @@ SEND_SECONDS = 0.002
 LOOK_SECONDS = 0.001
 WARM_SECONDS = 1.0
 WATCHED_SECONDS = 6.0
-FAULTS = {"kill -9": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}
-MOST_SECONDS = {"kill -9": 1.0, "SIGSTOP": 3.0}
+FAULTS = {"kill -9": (signal.SIGKILL, 1.0), "SIGSTOP": (signal.SIGSTOP, 3.0)}
+"""The signal, and how many seconds a partition may be without service."""
 
 
 class Service:
@@ -82,7 +81,7 @@ class Service:
 
 def measure_failover(workload: Workload) -> Iterator[Result]:
     """Unnamed producers and a shared group, by the client's own routing; the longest of all rounds."""
-    for fault, number in FAULTS.items():
+    for fault, (number, most_seconds) in FAULTS.items():
         rounds = [fail_over(workload, number) for _ in range(workload.rounds)]
         client = f"send with linger 0 each {SEND_SECONDS * 1000:.0f} ms to its partition; longest of {len(rounds)}"
         yield Result(
@@ -92,7 +91,7 @@ def measure_failover(workload: Workload) -> Iterator[Result]:
             client=client,
             payload_bytes=PAYLOAD_BYTES,
             durability="os",
-            target=MOST_SECONDS[fault],
+            target=most_seconds,
             lower_is_better=True,
         )
         yield Result(
@@ -115,22 +114,22 @@ def measure_failover(workload: Workload) -> Iterator[Result]:
 
 def fail_over(workload: Workload, number: signal.Signals) -> tuple[float, float, int]:
     """Seconds until records are stored, and received, and how many errors the producer was told."""
-    with workload.scratch() as folder, ExitStack() as stack:
-        pids = {}
+    with workload.scratch() as folder, contextlib.ExitStack() as stack:
+        brokers = {}
         for name in (f"b{index}" for index in range(BROKERS)):
             own = folder / name
             own.mkdir()
             url, pid = stack.enter_context(started_broker(own))
-            pids[name] = url.removeprefix("grpc://"), pid
-        members = ",".join(f"{name}={address}" for name, (address, _) in pids.items())
+            brokers[name] = url.removeprefix("grpc://"), pid
+        members = ",".join(f"{name}={address}" for name, (address, _) in brokers.items())
         broker = stack.enter_context(tb.connect(f"grpc://{members}"))
         broker.create_topic("t", partitions=PARTITIONS, durability="os")
         victim = next(state.broker for state in broker.describe_topic("t").partitions if state.partition == 0)
         with Service(broker, 0) as service:
             service.watch(WARM_SECONDS)
-            os.kill(pids[victim][1], number)
+            os.kill(brokers[victim][1], number)
             service.watch(WATCHED_SECONDS)
             result = service.stored_gap, service.received_gap, service.errors
             if number == signal.SIGSTOP:
-                os.kill(pids[victim][1], signal.SIGCONT)
+                os.kill(brokers[victim][1], signal.SIGCONT)
     return result

@@ -774,8 +774,6 @@ class NewestValues:
             max_metrics: later ones are left out.
             max_names: combinations of tags that are remembered; of one more, all are forgotten and asked for again.
         """
-    def __len__(self) -> int:
-        """How many GPUs there are."""
     def add(self) -> int:
         """A GPU more, seen at 0 and without a value: its number."""
     def name(self, tags: Sequence[str], number: int) -> None:

@@ -200,7 +200,7 @@ class Ahead:
                     with self._changed:
                         self._inflow.came(message)
                         self._changed.notify_all()
-                    outage = Outage(None, self._reconnect_timeout)
+                    outage.over()
             except BrokerError as caught:
                 error = caught
             if self._stream is not None:

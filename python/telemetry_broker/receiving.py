@@ -138,6 +138,10 @@ class Outage:
     def __init__(self, end: float | None, reconnect_timeout: float) -> None:
         self._end = end
         self._reconnect_timeout = reconnect_timeout
+        self.over()
+
+    def over(self) -> None:
+        """The broker was there: the next time that it cannot be reached is another outage."""
         self._since: float | None = None
         self._pause = _FIRST_BACKOFF
 

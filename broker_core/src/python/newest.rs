@@ -25,10 +25,6 @@ impl PyNewestValues {
         Self(Mutex::new(Newest::new(tags, max_metrics, max_names)))
     }
 
-    fn __len__(&self, py: Python<'_>) -> usize {
-        self.with(py, |newest| newest.gpus())
-    }
-
     fn add(&self, py: Python<'_>) -> usize {
         self.with(py, Newest::add)
     }

@@ -34,8 +34,7 @@ class Ahead:
         self.failure: BrokerError | None = None
         self._transport = transport
         self._inflow = inflow
-        self._reconnect_timeout = reconnect_timeout
-        self._outage = self._new_outage()
+        self._outage = Outage(None, reconnect_timeout)
         self._changed = changed
         self._stream: Stream | None = None
         self._task: asyncio.Task[None] | None = None
@@ -88,7 +87,7 @@ class Ahead:
         await asyncio.wait([task])
 
     async def _run(self) -> None:
-        self._outage = self._new_outage()
+        self._outage.over()
         try:
             while self._inflow.needed:
                 stream = self._stream = self._transport.consume(self._came)
@@ -116,13 +115,10 @@ class Ahead:
 
     def _came(self, messages: Sequence[Streamed]) -> None:
         """Takes messages as the event loop hears of them: a task for that would cost as much as all else of it."""
-        self._outage = self._new_outage()
+        self._outage.over()
         for message in messages:
             self._inflow.came(message)
         self._changed()
-
-    def _new_outage(self) -> Outage:
-        return Outage(None, self._reconnect_timeout)
 
 
 def _settle(answer: asyncio.Future[bytes | BrokerError | None], answered: bytes | BrokerError | None) -> None:

@@ -181,7 +181,7 @@ class _Look:
                 if not self._follow or self._left == 0:
                     return
                 ends = self._ends()
-                outage = Outage(None, _RECONNECT_TIMEOUT)
+                outage.over()
                 pause = 0.0 if written else _LOOK_EVERY
             except UnavailableError as error:
                 if not self._follow:

@@ -192,7 +192,8 @@ class Queries:
         """Refuses a metric that nobody knows, and names the nearest one."""
         if len(names) > MAX_METRICS:
             raise refuse(f"metric: {len(names)} of them: send at most {MAX_METRICS}")
-        unknown = [name for name in names if name not in self.fleet.metrics()]
+        seen = self.fleet.metrics()
+        unknown = [name for name in names if name not in seen]
         if not unknown:
             return
         known = await self.metrics()

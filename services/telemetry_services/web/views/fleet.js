@@ -27,7 +27,6 @@ export function fleetView(main, route, app) {
   let stop = () => {};
   let isEmpty = null;
   let isDescribed = false; // the metrics are: what comes before that waits
-  let isTold = false;
 
   const total = (name, title) => {
     const value = h("dd", {}, "–");
@@ -202,7 +201,6 @@ export function fleetView(main, route, app) {
   }
 
   function changed(kind, gpus) {
-    isTold = true;
     if (!isDescribed) return;
     lookTime = state.now();
     if (!state.count) {
@@ -255,7 +253,7 @@ export function fleetView(main, route, app) {
   window.addEventListener("resize", onResize);
   window.addEventListener("themechange", onTheme);
   connect();
-  metricCatalogue({ fresh: true }).then(() => { isDescribed = true; if (isTold) changed("state", null); }, (error) => { stop(); fill(main, errorState(error, () => app.reload())); });
+  metricCatalogue({ fresh: true }).then(() => { isDescribed = true; if (state.version >= 0) changed("state", null); }, (error) => { stop(); fill(main, errorState(error, () => app.reload())); });
   return () => {
     stop();
     clearInterval(everySecond);
